@@ -1,0 +1,291 @@
+#define _POSIX_C_SOURCE 200809L
+/* The MPI twin of base/comm.h. */
+#include "base/comm.h"
+
+#include <limits.h>
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { NOTICE_TAG = 77, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096 };
+
+/* A notice on its way; kept until MPI has taken it. */
+typedef struct pending_notice {
+  struct pending_notice *next;
+  MPI_Request            request;
+  ingot_notice           notice;
+} pending_notice;
+
+struct ingot_comm {
+  MPI_Comm        comm;
+  int             rank, size;
+  int             local_rank, local_size;
+  bool            owns_mpi;
+  pending_notice *pending;
+};
+
+static ingot_status mpi_failed(int code, const char *what)
+{
+  char text[MPI_MAX_ERROR_STRING] = "";
+  int  length = 0;
+  MPI_Error_string(code, text, &length);
+  return ingot_fail(INGOT_ERR_MPI, "%s: %s", what, text);
+}
+
+#define TRY_MPI(call)                      \
+  do {                                     \
+    int code_ = (call);                    \
+    if (code_ != MPI_SUCCESS) {            \
+      st = mpi_failed(code_, #call);       \
+      goto done;                           \
+    }                                      \
+  } while (0)
+
+ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
+{
+  ingot_status st = INGOT_OK;
+  MPI_Comm     node = MPI_COMM_NULL;
+  ingot_comm  *comm = calloc(1, sizeof *comm);
+  INGOT_CHECK(comm, INGOT_ERR_NOMEM, "no memory for the communicator");
+  comm->comm = MPI_COMM_NULL;
+
+  int initialized = 0, provided = MPI_THREAD_SINGLE;
+  MPI_Initialized(&initialized);
+  if (!initialized) {
+    TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
+    comm->owns_mpi = true;
+    INGOT_CHECK(provided >= MPI_THREAD_FUNNELED, INGOT_ERR_MPI, "this MPI does not allow threads beside its own");
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->comm));
+  MPI_Comm_set_errhandler(comm->comm, MPI_ERRORS_RETURN);
+  TRY_MPI(MPI_Comm_rank(comm->comm, &comm->rank));
+  TRY_MPI(MPI_Comm_size(comm->comm, &comm->size));
+  TRY_MPI(MPI_Comm_split_type(comm->comm, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
+  TRY_MPI(MPI_Comm_rank(node, &comm->local_rank));
+  TRY_MPI(MPI_Comm_size(node, &comm->local_size));
+done:
+  if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
+  if (st != INGOT_OK) ingot_comm_finalize(&comm);
+  *out = comm;
+  return st;
+}
+
+/* Free the notices that MPI has taken; with `all`, cancel the others. */
+static void reap_pending(ingot_comm *comm, bool all)
+{
+  pending_notice **link = &comm->pending;
+  while (*link) {
+    pending_notice *p = *link;
+    int             sent = 0;
+    MPI_Test(&p->request, &sent, MPI_STATUS_IGNORE);
+    if (!sent && all) {
+      MPI_Cancel(&p->request);
+      MPI_Wait(&p->request, MPI_STATUS_IGNORE);
+      sent = 1;
+    }
+    if (sent) {
+      *link = p->next;
+      free(p);
+    } else {
+      link = &p->next;
+    }
+  }
+}
+
+void ingot_comm_finalize(ingot_comm **comm)
+{
+  if (!comm || !*comm) return;
+  ingot_comm *c = *comm;
+  bool        owns_mpi = c->owns_mpi;
+  if (c->comm != MPI_COMM_NULL) {
+    reap_pending(c, true);
+    MPI_Comm_free(&c->comm);
+  }
+  free(c);
+  *comm = NULL;
+  if (owns_mpi) MPI_Finalize();
+}
+
+void ingot_comm_abort(ingot_comm *comm, int exit_code)
+{
+  MPI_Abort(comm->comm, exit_code);
+}
+
+int ingot_comm_rank(const ingot_comm *comm)
+{
+  return comm->rank;
+}
+
+int ingot_comm_size(const ingot_comm *comm)
+{
+  return comm->size;
+}
+
+int ingot_comm_local_rank(const ingot_comm *comm)
+{
+  return comm->local_rank;
+}
+
+int ingot_comm_local_size(const ingot_comm *comm)
+{
+  return comm->local_size;
+}
+
+ingot_status ingot_comm_barrier(ingot_comm *comm)
+{
+  ingot_status st = INGOT_OK;
+  TRY_MPI(MPI_Barrier(comm->comm));
+done:
+  return st;
+}
+
+ingot_status ingot_comm_bcast(ingot_comm *comm, void *data, size_t bytes, int root)
+{
+  ingot_status st = INGOT_OK;
+  char        *at = data;
+  while (bytes > 0) { /* MPI counts are int */
+    int part = bytes < CHUNK_BYTES ? (int)bytes : CHUNK_BYTES;
+    TRY_MPI(MPI_Bcast(at, part, MPI_BYTE, root, comm->comm));
+    at += part;
+    bytes -= (size_t)part;
+  }
+done:
+  return st;
+}
+
+static ingot_status reduce_i64(ingot_comm *comm, int64_t *values, int64_t count, MPI_Op op)
+{
+  ingot_status st = INGOT_OK;
+  while (count > 0) {
+    int part = count < CHUNK_BYTES / 8 ? (int)count : CHUNK_BYTES / 8;
+    TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, values, part, MPI_INT64_T, op, comm->comm));
+    values += part;
+    count -= part;
+  }
+done:
+  return st;
+}
+
+ingot_status ingot_comm_sum_i64(ingot_comm *comm, int64_t *values, int64_t count)
+{
+  return reduce_i64(comm, values, count, MPI_SUM);
+}
+
+ingot_status ingot_comm_max_i64(ingot_comm *comm, int64_t *values, int64_t count)
+{
+  return reduce_i64(comm, values, count, MPI_MAX);
+}
+
+ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin)
+{
+  for (int r = 0; r < comm->size; r++) {
+    ingot_status st = ingot_comm_bcast(comm, (char *)data + begin[r], (size_t)(begin[r + 1] - begin[r]), r);
+    if (st != INGOT_OK) return st;
+  }
+  return INGOT_OK;
+}
+
+ingot_status ingot_comm_gather(ingot_comm *comm, const void *record, size_t bytes, void *all)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_ASSERT(bytes <= CHUNK_BYTES);
+  TRY_MPI(MPI_Gather(record, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, 0, comm->comm));
+done:
+  return st;
+}
+
+ingot_status ingot_comm_agree(ingot_comm *comm, ingot_status st)
+{
+  /* The lowest failing rank speaks for all: it is found first, then it sends its code and its message. */
+  int mine = st == INGOT_OK ? comm->size : comm->rank, lowest = comm->size;
+  if (MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, comm->comm) != MPI_SUCCESS)
+    return st != INGOT_OK ? st : ingot_fail(INGOT_ERR_MPI, "ranks could not agree on their status");
+  if (lowest == comm->size) return INGOT_OK;
+
+  struct {
+    int  status;
+    char message[MESSAGE_BYTES];
+  } shared = {0};
+  if (comm->rank == lowest) {
+    shared.status = (int)st;
+    size_t length = strlen(ingot_error_message());
+    if (length > MESSAGE_BYTES - 1) length = MESSAGE_BYTES - 1;
+    memcpy(shared.message, ingot_error_message(), length);
+  }
+  if (MPI_Bcast(&shared, (int)sizeof shared, MPI_BYTE, lowest, comm->comm) != MPI_SUCCESS)
+    return st != INGOT_OK ? st : ingot_fail(INGOT_ERR_MPI, "ranks could not agree on their status");
+  return ingot_fail((ingot_status)shared.status, "%s", shared.message);
+}
+
+ingot_status ingot_comm_notify(ingot_comm *comm, int dest, const ingot_notice *notice)
+{
+  ingot_status st = INGOT_OK;
+  reap_pending(comm, false);
+  for (int r = dest < 0 ? 0 : dest; r < (dest < 0 ? comm->size : dest + 1); r++) {
+    if (r == comm->rank) continue;
+    pending_notice *p = calloc(1, sizeof *p);
+    INGOT_CHECK(p, INGOT_ERR_NOMEM, "no memory for a notice to rank %d", r);
+    p->notice = *notice;
+    int code = MPI_Isend(&p->notice, (int)sizeof p->notice, MPI_BYTE, r, NOTICE_TAG, comm->comm, &p->request);
+    if (code != MPI_SUCCESS) {
+      free(p);
+      st = mpi_failed(code, "MPI_Isend");
+      goto done;
+    }
+    p->next = comm->pending;
+    comm->pending = p;
+  }
+done:
+  return st;
+}
+
+ingot_status ingot_comm_poll(ingot_comm *comm, ingot_notice *notice, int *source, bool *got)
+{
+  ingot_status st = INGOT_OK;
+  MPI_Status   status;
+  int          waiting = 0;
+  *got = false;
+  TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, NOTICE_TAG, comm->comm, &waiting, &status));
+  if (!waiting) goto done;
+  TRY_MPI(MPI_Recv(notice, (int)sizeof *notice, MPI_BYTE, status.MPI_SOURCE, NOTICE_TAG, comm->comm, &status));
+  *source = status.MPI_SOURCE;
+  *got = true;
+done:
+  return st;
+}
+
+ingot_status ingot_comm_drain(ingot_comm *comm)
+{
+  ingot_status st = INGOT_OK;
+  /* Two barriers: after the first nobody sends any more, and what was sent is taken before the second ends. */
+  for (int round = 0; round < 2; round++) {
+    MPI_Request request;
+    int         complete = 0;
+    TRY_MPI(MPI_Ibarrier(comm->comm, &request));
+    while (!complete) {
+      ingot_notice notice;
+      int          source;
+      bool         got = true;
+      while (got) INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
+      reap_pending(comm, false);
+      TRY_MPI(MPI_Test(&request, &complete, MPI_STATUS_IGNORE));
+      if (!complete) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    }
+    while (comm->pending) {
+      ingot_notice notice;
+      int          source;
+      bool         got;
+      reap_pending(comm, false);
+      INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
+    }
+  }
+done:
+  return st;
+}
+
+void *ingot_comm_native(ingot_comm *comm)
+{
+  return &comm->comm;
+}

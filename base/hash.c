@@ -1,0 +1,21 @@
+#include "base/hash.h"
+
+#include <string.h>
+
+#define XXH_INLINE_ALL /* the compiler's own vector width, whatever the packaged library was built for */
+#include <xxhash.h>
+
+uint64_t ingot_hash(const void *bytes, size_t size)
+{
+  return XXH3_64bits(bytes, size);
+}
+
+uint64_t ingot_hash_string(const char *s)
+{
+  return XXH3_64bits(s, strlen(s));
+}
+
+uint64_t ingot_hash_seeded(const void *bytes, size_t size, uint64_t seed)
+{
+  return XXH3_64bits_withSeed(bytes, size, seed);
+}

@@ -1,0 +1,67 @@
+#define _POSIX_C_SOURCE 200809L
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Set once before any thread starts, read-only afterwards. */
+static struct {
+  int rank, n_rank, quiet;
+} log_state = {0, 1, 0};
+
+void ingot_log_init(int rank, int n_rank)
+{
+  log_state.rank = rank;
+  log_state.n_rank = n_rank;
+}
+
+void ingot_log_set_quiet(int quiet)
+{
+  log_state.quiet = quiet;
+}
+
+/* One write a message, so that lines of several ranks do not mix. */
+static void log_print(const char *prefix, const char *fmt, va_list args)
+{
+  char line[8192];
+  int  used = snprintf(line, sizeof line, "%s", prefix);
+  used += vsnprintf(line + used, sizeof line - (size_t)used - 1, fmt, args);
+  if ((size_t)used > sizeof line - 2) used = (int)sizeof line - 2;
+  line[used] = '\n';
+  fwrite(line, 1, (size_t)used + 1, stderr);
+  fflush(stderr);
+}
+
+void ingot_log_info(const char *fmt, ...)
+{
+  if (log_state.rank != 0 || log_state.quiet) return;
+  va_list args;
+  va_start(args, fmt);
+  log_print("ingot: ", fmt, args);
+  va_end(args);
+}
+
+void ingot_log_warning(const char *fmt, ...)
+{
+  if (log_state.rank != 0) return;
+  va_list args;
+  va_start(args, fmt);
+  log_print("ingot: warning: ", fmt, args);
+  va_end(args);
+}
+
+void ingot_log_error(const char *fmt, ...)
+{
+  char prefix[320] = "ingot: error: ";
+  if (log_state.n_rank > 1) {
+    char host[256] = "unknown host";
+    gethostname(host, sizeof host - 1);
+    snprintf(prefix, sizeof prefix, "ingot: error: rank %d on %.200s: ", log_state.rank, host);
+  }
+  va_list args;
+  va_start(args, fmt);
+  log_print(prefix, fmt, args);
+  va_end(args);
+}

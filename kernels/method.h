@@ -1,0 +1,202 @@
+/**
+ * Merge methods: the registry, and the interface between a method and the worker that feeds it.
+ *
+ * A method is a const descriptor in kernels/methods/<name>.c, one row in kernels/methods.def, a test and a row in
+ * docs/methods.md. The worker reads tiles, widens every input to float32 and hands blocks to the method; the method
+ * never sees files, ranks or threads. On a GPU the worker hands over raw device buffers, and the method's kernel widens
+ * in registers (kernels/methods/<name>.cu or a family shared by several methods).
+ *
+ * Numerics (docs/methods.md, "Arithmetic"): element-wise arithmetic is float32 in the order written in the method's
+ * page, contraction off; norms, dots, sums and thresholds are float64 (or exact integers); sums are per block of
+ * INGOT_BLOCK elements, added in block order. Same inputs, same bytes: for any ranks, threads, and on CPU and GPU.
+ */
+#ifndef INGOT_KERNELS_METHOD_H
+#define INGOT_KERNELS_METHOD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/params.h"
+#include "base/shape.h"
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+  INGOT_BLOCK = 4096,     /* elements: unit of the kernels and of float64 sums; part of the results' definition */
+  INGOT_TILE = 1 << 20,   /* elements: unit of work, of checksums and of restart; a multiple of INGOT_BLOCK */
+  INGOT_SAMPLE_RUN = 256, /* elements read together by a sampled pass */
+};
+
+/** What must be known of the model before one element of the output can be computed. */
+typedef enum ingot_grain {
+  INGOT_GRAIN_ELEMENT, /* nothing: any tile anywhere */
+  INGOT_GRAIN_TENSOR,  /* a summary of the tensor: passes over its tiles on one rank, then element-wise */
+  INGOT_GRAIN_MATRIX,  /* the whole matrix at once, on one rank */
+  INGOT_GRAIN_MODEL,   /* a summary of the whole model: passes over all ranks, then as TENSOR or ELEMENT */
+  INGOT_GRAIN_COUNT
+} ingot_grain;
+
+/** What a method makes of a step's `base`. */
+typedef enum ingot_base_rule {
+  INGOT_BASE_UNUSED,      /* only a listed model may be the base; it is an ordinary input and lends its config */
+  INGOT_BASE_TASK_VECTOR, /* required; input 0; models are base + task vector; dropped when also listed as a model */
+  INGOT_BASE_ENDPOINT,    /* required; input 0; one of the (two) models */
+} ingot_base_rule;
+
+/** Statistics a method reads besides the weights (bit set). */
+enum { INGOT_NEED_FISHER = 1, INGOT_NEED_GRAM = 2 };
+
+/** One output tensor as a method sees it. All pointers are borrowed and outlive the calls. */
+typedef struct ingot_method_tensor {
+  const char   *name;        /* output name */
+  uint64_t      key;         /* ingot_hash_string(name): for random streams */
+  ingot_shape   shape;
+  int64_t       n_elem;
+  int64_t       model_offset; /* elements of the merged tensors before this one, in file order (model grain) */
+  int           n_input;     /* (has_base ? 1 : 0) + n_model */
+  int           n_model;     /* models that take part, in the step's order */
+  bool          has_base;    /* input 0 is the base */
+  const double *global;      /* [n_global]: the method's GLOBAL parameters in table order */
+  const double *per_model;   /* [n_model][n_per_model]: its PER_MODEL parameters in table order */
+  uint64_t      seed;
+  const void   *model_state; /* model grain: the finished whole-model state; else NULL */
+} ingot_method_tensor;
+
+/** Elements first .. first + n of a tensor, widened to float32. */
+typedef struct ingot_chunk {
+  int64_t             first; /* flat index; a multiple of INGOT_BLOCK except in sampled passes */
+  int64_t             n;     /* 1 .. INGOT_BLOCK */
+  const float *const *in;    /* [n_input][n]; 64-byte aligned */
+} ingot_chunk;
+
+/** What a pass over a tensor (or the model) shall gather. Filled by `next`. */
+typedef struct ingot_scan_plan {
+  int            pass;          /* the method's own number of this pass; INGOT_SCAN_DONE when the state is ready */
+  size_t         slot_bytes;    /* every tile gets a zeroed slot of this size; 0 for none */
+  int64_t        n_sum;         /* integer sums over all tiles, zeroed; order does not matter; 0 for none */
+  int64_t        sample_stride; /* 0: all elements. Else only INGOT_SAMPLE_RUN elements at every multiple of this */
+  const int64_t *tiles;         /* NULL: all tiles. Else ascending tile indices [n_tiles]; lives in the state */
+  int64_t        n_tiles;
+} ingot_scan_plan;
+
+enum { INGOT_SCAN_DONE = -1 };
+
+/** What a pass has gathered. */
+typedef struct ingot_scan_result {
+  const ingot_scan_plan *plan;  /* the pass that was run */
+  int64_t                n_slot; /* tiles scanned, in order: all tiles, or plan->n_tiles */
+  const void            *slots; /* [n_slot][slot_bytes], in tile order */
+  const int64_t         *sums;  /* [n_sum] */
+} ingot_scan_result;
+
+/** Summary passes on the CPU. For model grain `state` is the model state, and tiles count through all tensors. */
+typedef struct ingot_scan_ops {
+  /**
+   * Decide the next pass: with result NULL the first one, else after looking at the pass just run. Called by one
+   * thread at a time for a given state; with model grain on every rank, with the same result.
+   */
+  ingot_status (*next)(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                       ingot_scan_plan *plan);
+  /**
+   * Gather from one chunk. Chunks of a tile come in order; tiles come in any order, on several threads at once: state
+   * is read-only here. slot belongs to the tile; sums is private to the tile and added up by the worker.
+   */
+  void (*scan)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, const ingot_chunk *c,
+               void *slot, int64_t *sums);
+} ingot_scan_ops;
+
+/** What to do with NaN and infinities in inputs. */
+typedef enum ingot_nonfinite {
+  INGOT_NONFINITE_FAIL, /* count, finish looking, fail */
+  INGOT_NONFINITE_KEEP, /* count, go on with IEEE rules */
+  INGOT_NONFINITE_ZERO  /* count; the base's value (a zero task vector), or 0 without base or in the base */
+} ingot_nonfinite;
+
+/** A stretch of a tensor in device memory, in storage dtypes. All pointers but `in`, `in_dtype` are device pointers. */
+typedef struct ingot_device_chunk {
+  int64_t            first;     /* flat index, a multiple of INGOT_BLOCK */
+  int64_t            n;         /* 1 .. INGOT_TILE */
+  const void *const *in;        /* host array [n_input] of device pointers, 256-byte aligned */
+  const ingot_dtype *in_dtype;  /* host array [n_input] */
+  void              *out;       /* apply only; 256-byte aligned */
+  ingot_dtype        out_dtype;
+  ingot_nonfinite    nonfinite;
+  uint64_t          *n_nonfinite; /* [n_input], added to; NULL: do not count (a later pass over counted data) */
+  void              *workspace; /* of the descriptor's device workspace_bytes */
+  void              *stream;    /* cudaStream_t; work is enqueued, nothing waits */
+} ingot_device_chunk;
+
+/** The GPU side of a method. Slots and sums have the same layout rules as on the CPU but live in device memory. */
+typedef struct ingot_device_ops {
+  /** May ask for other passes than the CPU; the finished state must be the same. NULL: no summary. */
+  ingot_status (*next)(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                       ingot_scan_plan *plan);
+  /** Enqueue the gathering from one chunk; chunks of a tile come in order on one stream. sums: atomic adds. */
+  ingot_status (*scan)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                       const ingot_device_chunk *c, void *slot, int64_t *sums);
+  /** Enqueue the merge of one chunk. state is a host pointer: pass what the kernel needs by value. */
+  ingot_status (*apply)(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c);
+  size_t (*workspace_bytes)(const ingot_method_tensor *t); /* per stream; NULL: none */
+} ingot_device_ops;
+
+typedef struct ingot_method {
+  const char             *name;
+  const char             *summary; /* one line */
+  const char             *source;  /* paper or program */
+  const ingot_param_spec *params;  /* [n_param]; in scope order: indices count GLOBAL and PER_MODEL separately */
+  int                     n_param;
+  ingot_base_rule         base;
+  int                     min_models, max_models; /* models besides a TASK_VECTOR or ENDPOINT base; max 0: any */
+  unsigned                needs;                  /* INGOT_NEED_ bits */
+
+  /** Grain for these parameters: TIES with density 1 everywhere needs no summary. */
+  ingot_grain (*grain)(const ingot_method_tensor *t);
+  /** Arithmetic per output element in units of one multiply-add: weighs tiles against each other, no more. */
+  double (*cost)(const ingot_method_tensor *t);
+  /** Rules between parameters, such as weights that sum to zero under normalize. NULL: none. INGOT_ERR_JOB. */
+  ingot_status (*check)(const ingot_method_tensor *t);
+  /** When true, an output in the dtype of its only input is copied byte for byte, without arithmetic. NULL: never. */
+  bool (*is_copy)(const ingot_method_tensor *t);
+
+  /** Bytes of state for one tensor; the state is plain memory, zeroed before `begin`, freed without a call. */
+  size_t (*state_bytes)(const ingot_method_tensor *t);
+  ingot_status (*begin)(const ingot_method_tensor *t, void *state);
+
+  /** MODEL grain only: the passes over all tensors, run on the CPU, and the state they fill. */
+  size_t (*model_state_bytes)(const ingot_method_tensor *any);
+  ingot_scan_ops model;
+
+  ingot_scan_ops tensor; /* TENSOR grain (and MODEL, if it wants both); next NULL: no summary */
+  /** One chunk of output, float32 [n]. Any thread; state is read-only. */
+  void (*apply)(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
+
+  const ingot_device_ops *device; /* NULL: CPU only, or built without CUDA */
+} ingot_method;
+
+/** All methods, in methods.def order. */
+int                 ingot_method_count(void);
+const ingot_method *ingot_method_at(int i);
+/** By name, or NULL. */
+const ingot_method *ingot_method_find(const char *name);
+/** The nearest method name, or NULL. */
+const char *ingot_method_nearest(const char *name);
+/** Index of a parameter within its scope, or -1; *spec (may be NULL) gets its row. */
+int ingot_method_param(const ingot_method *m, const char *name, const ingot_param_spec **spec);
+/** Number of parameters of a scope. */
+int ingot_method_n_param(const ingot_method *m, ingot_param_scope scope);
+
+/** Bytes of float32 sums etc. are the worker's; this is what tiles are: number of tiles of n_elem elements. */
+static inline int64_t ingot_tile_count(int64_t n_elem)
+{
+  return (n_elem + INGOT_TILE - 1) / INGOT_TILE;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,97 @@
+/**
+ * The merge step on the ranks: run a plan that the driver has made and checked.
+ *
+ * Every rank holds the same plan; the partition says which tiles are whose. Inside a rank, threads (lanes) take tiles
+ * from a schedule; a lane reads the inputs, merges and writes. See docs/architecture.md, "The way of the data".
+ */
+#ifndef INGOT_WORKERS_MERGE_H
+#define INGOT_WORKERS_MERGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/comm.h"
+#include "io/sink.h"
+#include "io/source.h"
+#include "kernels/method.h"
+
+/** One output tensor. */
+typedef struct ingot_merge_tensor {
+  ingot_method_tensor view;      /* what the method sees; its arrays are owned by the plan */
+  ingot_dtype         dtype;     /* of the output */
+  const int          *source;    /* [view.n_input]: index into plan->sources */
+  const int          *tensor;    /* [view.n_input]: index of the tensor in that source */
+  bool                copy;      /* byte copy of input 0 (integers, passthrough without scale): no method */
+  ingot_grain         grain;     /* ELEMENT when copy */
+  int64_t             first_tile; /* number of its first tile, counting through all tensors */
+} ingot_merge_tensor;
+
+typedef struct ingot_merge_plan {
+  const ingot_method       *method;
+  ingot_source *const      *sources;      /* [n_source]; each model once */
+  const char *const        *source_names; /* [n_source]: names for messages */
+  int                       n_source;
+  const ingot_merge_tensor *tensors;      /* [n_tensor], in output file order */
+  int                       n_tensor;
+  int64_t                   n_tile;       /* of all tensors */
+  ingot_nonfinite           nonfinite;
+  ingot_sink_spec           sink;         /* sink.tensors[i] belongs to tensors[i] */
+  uint64_t                  fingerprint;  /* of settings, inputs and layout: decides whether a journal may be continued */
+} ingot_merge_plan;
+
+typedef enum ingot_device_choice { INGOT_DEVICE_AUTO, INGOT_DEVICE_CPU, INGOT_DEVICE_CUDA } ingot_device_choice;
+
+/** How to run, none of which changes the result. */
+typedef struct ingot_merge_options {
+  int                 n_thread;           /* lanes of this rank, at least 1 */
+  ingot_device_choice device;
+  bool                fresh;              /* ignore a partial output of an earlier run */
+  uint64_t            memory_limit_bytes; /* of this rank's buffers; 0: none */
+  const atomic_int   *stop;               /* set to non-zero by a signal handler: finish tiles in flight and leave */
+  /** Called by the calling thread several times a second, on rank 0 only; NULL for none. */
+  void (*progress)(void *context, int64_t tiles_done, int64_t n_tile, uint64_t bytes_done, uint64_t n_bytes,
+                   double elapsed_s);
+  void *progress_context;
+} ingot_merge_options;
+
+/** Seconds are summed over the rank's lanes; divide by lanes for wall time. */
+typedef struct ingot_merge_timing {
+  double   read_s, move_s, merge_s, write_s, wait_s; /* merge_s: scan and apply (CPU), kernels' wait (GPU) */
+  double   wall_s, cpu_s;
+  uint64_t bytes_read, bytes_written;
+  int64_t  tiles_done, tiles_resumed; /* merged now; found done from an earlier run */
+  int64_t  n_lane;
+  int64_t  on_device;                 /* 1 when lanes ran on a GPU */
+  uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water */
+} ingot_merge_timing;
+
+/** NaN and infinities found, by source. */
+typedef struct ingot_nonfinite_report {
+  uint64_t count;      /* over all tensors */
+  int      tensor;     /* first place: lowest output tensor, then lowest element; -1 when count is 0 */
+  int64_t  element;
+  bool     is_nan;
+} ingot_nonfinite_report;
+
+typedef struct ingot_merge_result {
+  ingot_merge_timing      timing;    /* of this rank */
+  ingot_nonfinite_report *nonfinite; /* [n_source], of all ranks; owned, free with ingot_merge_result_release */
+} ingot_merge_result;
+
+/** Memory in bytes that one rank's lanes will take, for the plan. */
+uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device);
+/** Rank boundaries over tiles, [n_rank + 1], cut where grains allow; the same on every rank. */
+ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin);
+
+/**
+ * Run the plan: create or resume the output, merge, commit. Collective; all ranks return the same status.
+ *
+ * INGOT_STOPPED after a stop request, with partial output and journal kept; INGOT_ERR_NUMERIC for non-finite inputs under
+ * INGOT_NONFINITE_FAIL, with the partial output removed; any read, write or device error, with it kept.
+ */
+ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
+                             ingot_merge_result *result);
+void         ingot_merge_result_release(ingot_merge_result *result);
+
+#endif
