@@ -21,16 +21,13 @@
 #include "base/params.h"
 #include "base/shape.h"
 #include "base/status.h"
+#include "base/tile.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum {
-  INGOT_BLOCK = 4096,     /* elements: unit of the kernels and of float64 sums; part of the results' definition */
-  INGOT_TILE = 1 << 20,   /* elements: unit of work, of checksums and of restart; a multiple of INGOT_BLOCK */
-  INGOT_SAMPLE_RUN = 256, /* elements read together by a sampled pass */
-};
+enum { INGOT_SAMPLE_RUN = 256 }; /* elements read together by a sampled pass */
 
 /** What must be known of the model before one element of the output can be computed. */
 typedef enum ingot_grain {
@@ -189,12 +186,6 @@ const char *ingot_method_nearest(const char *name);
 int ingot_method_param(const ingot_method *m, const char *name, const ingot_param_spec **spec);
 /** Number of parameters of a scope. */
 int ingot_method_n_param(const ingot_method *m, ingot_param_scope scope);
-
-/** Bytes of float32 sums etc. are the worker's; this is what tiles are: number of tiles of n_elem elements. */
-static inline int64_t ingot_tile_count(int64_t n_elem)
-{
-  return (n_elem + INGOT_TILE - 1) / INGOT_TILE;
-}
 
 #ifdef __cplusplus
 }

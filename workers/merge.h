@@ -77,6 +77,7 @@ typedef struct ingot_nonfinite_report {
 typedef struct ingot_merge_result {
   ingot_merge_timing      timing;    /* of this rank */
   ingot_nonfinite_report *nonfinite; /* [n_source], of all ranks; owned, free with ingot_merge_result_release */
+  uint64_t               *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
 } ingot_merge_result;
 
 /** Memory in bytes that one rank's lanes will take, for the plan. */
@@ -86,6 +87,8 @@ ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int
 
 /**
  * Run the plan: create or resume the output, merge, commit. Collective; all ranks return the same status.
+ * After success the output is in place and its journal is still there: the caller writes the manifest and then removes
+ * the journal (ingot_sink_remove_partial). A run that died in between is taken up again here.
  *
  * INGOT_STOPPED after a stop request, with partial output and journal kept; INGOT_ERR_NUMERIC for non-finite inputs under
  * INGOT_NONFINITE_FAIL, with the partial output removed; any read, write or device error, with it kept.
