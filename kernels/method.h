@@ -91,7 +91,10 @@ typedef struct ingot_scan_result {
   const int64_t         *sums;  /* [n_sum] */
 } ingot_scan_result;
 
-/** Summary passes on the CPU. For model grain `state` is the model state, and tiles count through all tensors. */
+/**
+ * Summary passes on the CPU. For model grain: `state` is the model state, tiles and slots count through all tensors of the
+ * plan, and `next` gets the last merged tensor, so that model_offset + n_elem is the length of the whole vector.
+ */
 typedef struct ingot_scan_ops {
   /**
    * Decide the next pass: with result NULL the first one, else after looking at the pass just run. Called by one
@@ -139,6 +142,7 @@ typedef struct ingot_device_ops {
   /** Enqueue the merge of one chunk. state is a host pointer: pass what the kernel needs by value. */
   ingot_status (*apply)(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c);
   size_t (*workspace_bytes)(const ingot_method_tensor *t); /* per stream; NULL: none */
+  int max_input; /* inputs that one launch can take; a step with more runs on the CPU */
 } ingot_device_ops;
 
 typedef struct ingot_method {
