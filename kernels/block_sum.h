@@ -1,0 +1,29 @@
+/**
+ * Float64 sums over a block of at most INGOT_BLOCK float32 elements, with one fixed order that a GPU can follow:
+ *
+ *   lane j (0 .. 31) adds up the terms of elements j, j + 32, j + 64, ... in this order, starting from 0;
+ *   then lane j += lane j + 16 for j < 16, lane j += lane j + 8 for j < 8, and so with 4, 2 and 1; lane 0 is the sum.
+ *
+ * A short block has fewer terms; nothing stands in for the missing ones. (Adding +0 for them would not change a bit.)
+ * Sums over a tile add block sums in block order, sums over a tensor add tile sums in tile order.
+ */
+#ifndef INGOT_KERNELS_BLOCK_SUM_H
+#define INGOT_KERNELS_BLOCK_SUM_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { INGOT_SUM_LANES = 32 };
+
+/** Sum of |x|. */
+double ingot_block_sum_abs(const float *x, int64_t n);
+/** Sum of (double)a * (double)b, each product exact. */
+double ingot_block_dot(const float *a, const float *b, int64_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
