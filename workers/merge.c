@@ -1,0 +1,323 @@
+/* The merge step on the ranks: from a plan to a committed output. */
+#include "workers/merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "kernels/device.h"
+#include "workers/lane.h"
+#include "workers/pool.h"
+#include "workers/resume.h"
+
+/* All that a run holds; released in one place. */
+typedef struct merge_run {
+  ingot_comm                *comm;
+  const ingot_merge_plan    *plan;
+  const ingot_merge_options *options;
+  ingot_merge_result        *result;
+  int                        device;      /* -1: CPU */
+  int64_t                   *begin;       /* [size + 1]: tiles of each rank */
+  bool                      *done;        /* [n_tile] */
+  uint64_t                  *checksum;    /* [n_tile] */
+  void                      *model_state; /* MODEL grain */
+  ingot_sink                *sink;
+  ingot_journal             *journal;
+  ingot_device_cache        *cache;
+} merge_run;
+
+uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
+{
+  uint64_t device_bytes = 0;
+  uint64_t lane = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) : ingot_lane_cpu_bytes(plan);
+  uint64_t books = (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
+  return lane * (uint64_t)n_thread + books;
+}
+
+void ingot_merge_result_release(ingot_merge_result *result)
+{
+  free(result->nonfinite);
+  free(result->checksums);
+  *result = (ingot_merge_result){0};
+}
+
+static int64_t first_tile_of(const merge_run *r)
+{
+  return r->begin[ingot_comm_rank(r->comm)];
+}
+
+static int64_t last_tile_of(const merge_run *r)
+{
+  return r->begin[ingot_comm_rank(r->comm) + 1];
+}
+
+static ingot_status allocate(merge_run *r)
+{
+  const ingot_merge_plan *plan = r->plan;
+  ingot_status            st = INGOT_OK;
+  size_t                  n_tile = (size_t)plan->n_tile + 1; /* never 0, so that NULL means no memory */
+  r->begin = calloc((size_t)ingot_comm_size(r->comm) + 1, sizeof *r->begin);
+  r->done = calloc(n_tile, sizeof *r->done);
+  r->checksum = calloc(n_tile, sizeof *r->checksum);
+  r->result->nonfinite = calloc((size_t)plan->n_source, sizeof *r->result->nonfinite);
+  r->result->checksums = calloc((size_t)plan->n_tensor + 1, sizeof *r->result->checksums);
+  INGOT_CHECK(r->begin && r->done && r->checksum && r->result->nonfinite && r->result->checksums, INGOT_ERR_NOMEM,
+              "no memory for the books of %lld tiles", (long long)plan->n_tile);
+  for (int i = 0; i < plan->n_source; i++) r->result->nonfinite[i].tensor = -1;
+done:
+  return st;
+}
+
+/* Where the lanes run. AUTO takes a GPU when there is one and the method has a GPU side. */
+static ingot_status choose_device(merge_run *r)
+{
+  const ingot_method *m = r->plan->method;
+  int                 n_device = r->options->device == INGOT_DEVICE_CPU ? 0 : ingot_device_count();
+  r->device = -1;
+  if (r->options->device == INGOT_DEVICE_CUDA) {
+    if (!ingot_device_built()) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: this program was built without CUDA");
+    if (n_device == 0) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: no usable GPU was found");
+    if (!m->device) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: %s has no GPU path", m->name);
+  }
+  if (n_device > 0 && !m->device) ingot_log_info("%s has no GPU path: it runs on the CPU", m->name);
+  if (n_device > 0 && m->device) r->device = ingot_comm_local_rank(r->comm) % n_device;
+  return INGOT_OK;
+}
+
+static ingot_status open_cache(merge_run *r)
+{
+  if (r->device < 0) return INGOT_OK;
+  int n_device = ingot_device_count(), n_local = ingot_comm_local_size(r->comm);
+  int ranks_on_device = (n_local + n_device - 1) / n_device;
+  return ingot_device_cache_open(r->plan, r->device, 1.0 / ranks_on_device, &r->cache);
+}
+
+static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
+{
+  return (ingot_schedule_spec){.plan = r->plan,
+                               .tile_begin = first_tile_of(r),
+                               .tile_end = last_tile_of(r),
+                               .done = r->done,
+                               .n_task = r->options->n_thread * (device >= 0 ? 2 : 1),
+                               .on_device = device >= 0,
+                               .cache = device >= 0 ? r->cache : NULL,
+                               .model_state = r->model_state};
+}
+
+/* One pass over the whole model on all ranks; slots and sums are complete on every rank afterwards. */
+static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *slots, int64_t *sums)
+{
+  ingot_schedule     *schedule = NULL;
+  ingot_schedule_spec spec = schedule_spec(r, -1);
+  ingot_pool_output   nothing = {0};
+  int                 size = ingot_comm_size(r->comm);
+  int64_t            *begin = calloc((size_t)size + 1, sizeof *begin);
+  ingot_status        st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
+  if (st == INGOT_OK) st = ingot_schedule_create_model_scan(&spec, r->model_state, scan, slots, sums, &schedule);
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  st = ingot_pool_run(r->comm, r->plan, r->options, -1, schedule, &nothing, &r->result->timing);
+  INGOT_TRY(ingot_comm_drain(r->comm));
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+
+  for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)scan->slot_bytes;
+  if (scan->slot_bytes) INGOT_TRY(ingot_comm_share(r->comm, slots, begin));
+  if (scan->n_sum) INGOT_TRY(ingot_comm_sum_i64(r->comm, sums, scan->n_sum));
+done:
+  ingot_schedule_destroy(&schedule);
+  free(begin);
+  return st;
+}
+
+/* MODEL grain: pass after pass until the method has seen enough. Every rank decides alike, from the same numbers. */
+static ingot_status summarise_model(merge_run *r)
+{
+  const ingot_merge_plan   *plan = r->plan;
+  const ingot_merge_tensor *last = NULL;
+  ingot_status              st = INGOT_OK;
+  char                     *slots = NULL;
+  int64_t                  *sums = NULL;
+  for (int i = 0; i < plan->n_tensor; i++)
+    if (plan->tensors[i].grain == INGOT_GRAIN_MODEL) last = &plan->tensors[i];
+  if (!last) return INGOT_OK;
+
+  r->model_state = calloc(1, plan->method->model_state_bytes(&last->view) + 1);
+  if (!r->model_state) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the summary of the model");
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  ingot_scan_plan   scan = {.pass = INGOT_SCAN_DONE}, ran;
+  ingot_scan_result result = {0};
+  for (;;) {
+    st = plan->method->model.next(&last->view, r->model_state, result.plan ? &result : NULL, &scan);
+    INGOT_TRY(ingot_comm_agree(r->comm, st));
+    if (scan.pass == INGOT_SCAN_DONE) break;
+    free(slots);
+    free(sums);
+    slots = calloc((size_t)plan->n_tile * scan.slot_bytes + 1, 1);
+    sums = calloc((size_t)scan.n_sum + 1, sizeof *sums);
+    if (!slots || !sums) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the sums of the model");
+    INGOT_TRY(ingot_comm_agree(r->comm, st));
+    ran = scan;
+    INGOT_TRY(model_pass(r, &ran, slots, sums));
+    result = (ingot_scan_result){.plan = &ran, .n_slot = plan->n_tile, .slots = slots, .sums = sums};
+  }
+done:
+  free(slots);
+  free(sums);
+  return st;
+}
+
+static ingot_status merge_tiles(merge_run *r)
+{
+  ingot_schedule     *schedule = NULL;
+  ingot_schedule_spec spec = schedule_spec(r, r->device);
+  ingot_pool_output   output = {.sink = r->sink,
+                                .journal = r->journal,
+                                .done = r->done,
+                                .checksum = r->checksum,
+                                .nonfinite = r->result->nonfinite,
+                                .n_tile = r->plan->n_tile};
+  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) output.tiles_before += r->done[i];
+  for (int i = 0; i < r->plan->n_tensor; i++)
+    output.n_bytes += (uint64_t)r->plan->tensors[i].view.n_elem * ingot_dtype_size(r->plan->tensors[i].dtype);
+  r->result->timing.tiles_resumed = output.tiles_before;
+
+  ingot_status st = open_cache(r);
+  spec.cache = r->cache;
+  if (st == INGOT_OK) st = ingot_schedule_create(&spec, &schedule);
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  st = ingot_pool_run(r->comm, r->plan, r->options, r->device, schedule, &output, &r->result->timing);
+  INGOT_TRY(ingot_comm_drain(r->comm));
+  st = ingot_comm_agree(r->comm, st);
+done:
+  ingot_schedule_destroy(&schedule);
+  return st;
+}
+
+/* Reports of all ranks in one: counts add up, the first place is the lowest. */
+static ingot_status share_nonfinite(merge_run *r)
+{
+  ingot_status            st = INGOT_OK;
+  int                     size = ingot_comm_size(r->comm), rank = ingot_comm_rank(r->comm), n = r->plan->n_source;
+  ingot_nonfinite_report *mine = r->result->nonfinite;
+  ingot_nonfinite_report *all = calloc((size_t)size * (size_t)n, sizeof *all);
+  int64_t                *begin = calloc((size_t)size + 1, sizeof *begin);
+  if (!all || !begin) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the reports of %d ranks", size);
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  for (int k = 0; k <= size; k++) begin[k] = (int64_t)k * n * (int64_t)sizeof *all;
+  memcpy(all + (size_t)rank * (size_t)n, mine, (size_t)n * sizeof *mine);
+  INGOT_TRY(ingot_comm_share(r->comm, all, begin));
+  for (int i = 0; i < n; i++) {
+    mine[i] = (ingot_nonfinite_report){.tensor = -1};
+    for (int k = 0; k < size; k++) {
+      const ingot_nonfinite_report *other = &all[(size_t)k * (size_t)n + (size_t)i];
+      uint64_t                      count = mine[i].count + other->count;
+      if (other->count && (mine[i].tensor < 0 || other->tensor < mine[i].tensor ||
+                           (other->tensor == mine[i].tensor && other->element < mine[i].element)))
+        mine[i] = *other;
+      mine[i].count = count;
+    }
+  }
+done:
+  free(all);
+  free(begin);
+  return st;
+}
+
+/* One message that names every model with bad values: an error under FAIL, else a warning. The same on all ranks. */
+static ingot_status judge_nonfinite(const merge_run *r)
+{
+  ingot_text   text = {0};
+  ingot_status st = INGOT_OK;
+  for (int i = 0; i < r->plan->n_source; i++) {
+    const ingot_nonfinite_report *n = &r->result->nonfinite[i];
+    if (n->count == 0) continue;
+    char                       at[INGOT_SHAPE_TEXT];
+    const ingot_method_tensor *t = &r->plan->tensors[n->tensor].view;
+    INGOT_TRY(ingot_text_printf(&text, "%s%s: %llu values are not finite; the first is %s in %s%s", text.size ? "\n" : "",
+                                r->plan->source_names[i], (unsigned long long)n->count, n->is_nan ? "NaN" : "infinite",
+                                t->name, ingot_shape_position(&t->shape, n->element, at)));
+  }
+  if (text.size && r->plan->nonfinite == INGOT_NONFINITE_FAIL)
+    st = ingot_fail(INGOT_ERR_NUMERIC, "%s\n(nonfinite = \"zero\" or \"keep\" merges all the same)", text.bytes);
+  else if (text.size)
+    ingot_log_warning("%s", text.bytes);
+done:
+  ingot_text_release(&text);
+  return st;
+}
+
+static bool has_unusable_values(const merge_run *r)
+{
+  bool found = false;
+  for (int i = 0; i < r->plan->n_source; i++) found |= r->result->nonfinite[i].count > 0;
+  return found && r->plan->nonfinite == INGOT_NONFINITE_FAIL;
+}
+
+/* Collective: the same on all ranks. */
+static void discard_output(merge_run *r)
+{
+  ingot_sink_close(&r->sink);
+  ingot_journal_close(&r->journal);
+  bool together = ingot_comm_barrier(r->comm) == INGOT_OK;
+  if (ingot_comm_rank(r->comm) == 0 && (!together || ingot_sink_remove_partial(r->plan->sink.path) != INGOT_OK))
+    ingot_log_warning("%s", ingot_error_message());
+}
+
+static ingot_status commit(merge_run *r)
+{
+  const ingot_merge_plan *plan = r->plan;
+  ingot_status            st = INGOT_OK;
+  int                     size = ingot_comm_size(r->comm);
+  int64_t                *begin = calloc((size_t)size + 1, sizeof *begin);
+  if (!begin) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)sizeof *r->checksum;
+  INGOT_TRY(ingot_comm_share(r->comm, r->checksum, begin));
+  for (int i = 0; i < plan->n_tensor; i++)
+    r->result->checksums[i] = ingot_tensor_checksum(r->checksum + plan->tensors[i].first_tile,
+                                                    ingot_tile_count(plan->tensors[i].view.n_elem));
+  double start = ingot_clock_s();
+  st = ingot_sink_commit(r->comm, &r->sink, r->result->checksums);
+  r->result->timing.write_s += (ingot_clock_s() - start) * (double)r->result->timing.n_lane;
+done:
+  free(begin);
+  return st;
+}
+
+static void release(merge_run *r)
+{
+  ingot_device_cache_close(&r->cache);
+  ingot_journal_close(&r->journal);
+  ingot_sink_close(&r->sink);
+  free(r->begin);
+  free(r->done);
+  free(r->checksum);
+  free(r->model_state);
+}
+
+ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
+                             ingot_merge_result *result)
+{
+  double       start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
+  merge_run    r = {.comm = comm, .plan = plan, .options = options, .result = result, .device = -1};
+  *result = (ingot_merge_result){0};
+
+  ingot_status st = allocate(&r);
+  if (st == INGOT_OK) st = choose_device(&r);
+  if (st == INGOT_OK) st = ingot_merge_partition(plan, ingot_comm_size(comm), r.begin);
+  INGOT_TRY(ingot_comm_agree(comm, st));
+  INGOT_TRY(ingot_resume_open(comm, plan, options->fresh, options->n_thread, first_tile_of(&r), last_tile_of(&r),
+                              r.done, r.checksum, &r.sink, &r.journal));
+  INGOT_TRY(summarise_model(&r));
+  INGOT_TRY(merge_tiles(&r));
+  INGOT_TRY(share_nonfinite(&r));
+  if (has_unusable_values(&r)) discard_output(&r); /* running again would find the same: nothing is kept */
+  INGOT_TRY(judge_nonfinite(&r));
+  INGOT_TRY(commit(&r));
+done:
+  result->timing.on_device = r.device >= 0;
+  result->timing.wall_s = ingot_clock_s() - start_s;
+  result->timing.cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  release(&r);
+  return st;
+}

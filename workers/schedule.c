@@ -1,0 +1,356 @@
+#define _POSIX_C_SOURCE 200809L
+#include "workers/schedule.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ACTIVE = 64 };
+
+typedef enum entry_phase { PHASE_SCAN, PHASE_DECIDE, PHASE_APPLY } entry_phase;
+
+/* An active tensor. */
+typedef struct entry {
+  struct entry             *next; /* in file order */
+  const ingot_merge_tensor *tensor;
+  int                       tensor_index;
+  ingot_method_tensor       view;        /* tensor->view with the model state */
+  ingot_merge_tensor        bound;       /* *tensor with that view */
+  int64_t                   tile_begin, tile_end; /* this rank's part, within the tensor */
+  void                     *state;
+  void                     *cache;
+  entry_phase               phase;
+  ingot_scan_plan           scan;
+  char                     *slots;
+  int64_t                  *sums;
+  int64_t                   n_task, n_taken, n_done; /* of this phase; APPLY counts the tiles already done as taken */
+  int64_t                   cursor;                  /* APPLY: next tile to look at */
+} entry;
+
+struct ingot_schedule {
+  ingot_schedule_spec spec;
+  pthread_mutex_t     lock;
+  pthread_mutex_t     sums_lock;
+  pthread_cond_t      changed;
+  entry              *active; /* in file order */
+  int                 n_active;
+  int64_t             active_tiles;
+  int64_t             next_tile; /* of all tiles: the first one of tensors not yet active */
+  int                 next_tensor;
+  bool                cancelled;
+
+  /* One pass over the model; NULL for the merge. */
+  const ingot_scan_plan *model_scan;
+  void                  *model_scan_state;
+  char                  *model_slots;
+  int64_t               *model_sums;
+  int64_t                n_outstanding;
+};
+
+static const ingot_merge_tensor *plan_tensor(const ingot_schedule *s, int i)
+{
+  return &s->spec.plan->tensors[i];
+}
+
+static int64_t tensor_tiles(const ingot_merge_tensor *t)
+{
+  return ingot_tile_count(t->view.n_elem);
+}
+
+static ingot_status schedule_create(const ingot_schedule_spec *spec, ingot_schedule **out)
+{
+  ingot_schedule *s = calloc(1, sizeof *s);
+  if (!s) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the schedule");
+  s->spec = *spec;
+  pthread_mutex_init(&s->lock, NULL);
+  pthread_mutex_init(&s->sums_lock, NULL);
+  pthread_cond_init(&s->changed, NULL);
+  s->next_tile = spec->tile_begin;
+  while (s->next_tensor < spec->plan->n_tensor &&
+         plan_tensor(s, s->next_tensor)->first_tile + tensor_tiles(plan_tensor(s, s->next_tensor)) <= spec->tile_begin)
+    s->next_tensor++;
+  *out = s;
+  return INGOT_OK;
+}
+
+ingot_status ingot_schedule_create(const ingot_schedule_spec *spec, ingot_schedule **out)
+{
+  return schedule_create(spec, out);
+}
+
+ingot_status ingot_schedule_create_model_scan(const ingot_schedule_spec *spec, void *model_state,
+                                              const ingot_scan_plan *scan, void *slots, int64_t *sums,
+                                              ingot_schedule **out)
+{
+  ingot_status st = schedule_create(spec, out);
+  if (st != INGOT_OK) return st;
+  (*out)->model_scan = scan;
+  (*out)->model_scan_state = model_state;
+  (*out)->model_slots = slots;
+  (*out)->model_sums = sums;
+  return INGOT_OK;
+}
+
+static void entry_destroy(entry *e)
+{
+  ingot_device_cache_release(&e->cache);
+  free(e->state);
+  free(e->slots);
+  free(e->sums);
+  free(e);
+}
+
+void ingot_schedule_destroy(ingot_schedule **schedule)
+{
+  ingot_schedule *s = schedule ? *schedule : NULL;
+  if (!s) return;
+  while (s->active) {
+    entry *e = s->active;
+    s->active = e->next;
+    entry_destroy(e);
+  }
+  pthread_cond_destroy(&s->changed);
+  pthread_mutex_destroy(&s->sums_lock);
+  pthread_mutex_destroy(&s->lock);
+  free(s);
+  *schedule = NULL;
+}
+
+/* Enter the phase that a scan plan asks for. Under the lock, or before the entry is in the list. */
+static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
+{
+  e->scan = *plan;
+  free(e->slots);
+  free(e->sums);
+  e->slots = NULL;
+  e->sums = NULL;
+  e->n_taken = 0;
+  e->n_done = 0;
+  if (e->scan.pass == INGOT_SCAN_DONE) {
+    e->phase = PHASE_APPLY;
+    e->cursor = e->tile_begin;
+    e->n_task = 0;
+    for (int64_t i = e->tile_begin; i < e->tile_end; i++)
+      if (!s->spec.done[e->tensor->first_tile + i]) e->n_task++;
+    return INGOT_OK;
+  }
+  e->phase = PHASE_SCAN;
+  e->n_task = e->scan.tiles ? e->scan.n_tiles : e->tile_end - e->tile_begin;
+  INGOT_ASSERT(e->n_task > 0);
+  /* calloc of 0 bytes may be NULL: one byte more keeps NULL for "no memory" */
+  e->slots = calloc((size_t)e->n_task * e->scan.slot_bytes + 1, 1);
+  e->sums = calloc((size_t)e->scan.n_sum + 1, sizeof *e->sums);
+  if (!e->slots || !e->sums)
+    return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", e->view.name, (long long)e->n_task);
+  return INGOT_OK;
+}
+
+/* The method's choice of the next pass, for where it runs; DONE at once when there is no summary. No lock needed. */
+static ingot_status entry_decide(const ingot_schedule *s, entry *e, const ingot_scan_result *result, ingot_scan_plan *plan)
+{
+  const ingot_method *m = s->spec.plan->method;
+  ingot_status        st = INGOT_OK;
+  bool                summary = !e->tensor->copy && e->tensor->grain == INGOT_GRAIN_TENSOR;
+  *plan = (ingot_scan_plan){.pass = INGOT_SCAN_DONE};
+  if (summary && s->spec.on_device && m->device->next) st = m->device->next(&e->view, e->state, result, plan);
+  else if (summary && !s->spec.on_device && m->tensor.next) st = m->tensor.next(&e->view, e->state, result, plan);
+  return ingot_wrap(st, "%s", e->view.name);
+}
+
+static bool all_done(const ingot_schedule *s, const ingot_merge_tensor *t, int64_t begin, int64_t end)
+{
+  for (int64_t i = begin; i < end; i++)
+    if (!s->spec.done[t->first_tile + i]) return false;
+  return true;
+}
+
+/* Make the next tensor active; *made is false when there is none left. Called under the lock. */
+static ingot_status activate_next(ingot_schedule *s, bool *made)
+{
+  const ingot_merge_plan *plan = s->spec.plan;
+  *made = false;
+  while (s->next_tensor < plan->n_tensor && s->next_tile < s->spec.tile_end) {
+    const ingot_merge_tensor *t = plan_tensor(s, s->next_tensor);
+    int64_t                   begin = s->next_tile - t->first_tile;
+    int64_t                   end = tensor_tiles(t);
+    if (t->first_tile + end > s->spec.tile_end) end = s->spec.tile_end - t->first_tile;
+    int index = s->next_tensor++;
+    s->next_tile = t->first_tile + tensor_tiles(t);
+    if (all_done(s, t, begin, end)) continue;
+
+    entry *e = calloc(1, sizeof *e);
+    if (!e) return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its schedule", t->view.name);
+    e->tensor = t;
+    e->tensor_index = index;
+    e->view = t->view;
+    e->view.model_state = s->spec.model_state;
+    e->bound = *t;
+    e->bound.view = e->view;
+    e->tile_begin = begin;
+    e->tile_end = end;
+    ingot_status st = INGOT_OK;
+    if (!t->copy) {
+      e->state = calloc(1, plan->method->state_bytes(&e->view) + 1);
+      st = e->state ? plan->method->begin(&e->view, e->state)
+                    : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the method's state", t->view.name);
+      if (st == INGOT_OK && s->spec.cache && t->grain == INGOT_GRAIN_TENSOR)
+        st = ingot_device_cache_reserve(s->spec.cache, plan, index, &e->cache);
+    }
+    ingot_scan_plan first;
+    if (st == INGOT_OK) st = entry_decide(s, e, NULL, &first);
+    if (st == INGOT_OK) st = entry_start_phase(s, e, &first);
+    if (st != INGOT_OK) {
+      entry_destroy(e);
+      return st;
+    }
+    entry **link = &s->active;
+    while (*link) link = &(*link)->next;
+    *link = e;
+    s->n_active++;
+    s->active_tiles += end - begin;
+    *made = true;
+    return INGOT_OK;
+  }
+  return INGOT_OK;
+}
+
+static void entry_take(ingot_schedule *s, entry *e, ingot_task *task)
+{
+  *task = (ingot_task){.tensor = &e->bound, .tensor_index = e->tensor_index, .state = e->state, .cache = e->cache};
+  if (e->phase == PHASE_APPLY) {
+    while (s->spec.done[e->tensor->first_tile + e->cursor]) e->cursor++;
+    task->kind = INGOT_TASK_APPLY;
+    task->tile = e->cursor++;
+    task->count_nonfinite = true;
+  } else {
+    task->kind = INGOT_TASK_SCAN;
+    task->tile = e->scan.tiles ? e->scan.tiles[e->n_taken] : e->tile_begin + e->n_taken;
+    task->ops = &s->spec.plan->method->tensor;
+    task->scan = &e->scan;
+    task->slot = e->slots + (size_t)e->n_taken * e->scan.slot_bytes;
+    task->sums = e->sums;
+    task->sums_lock = &s->sums_lock;
+  }
+  e->n_taken++;
+}
+
+static bool take_active(ingot_schedule *s, ingot_task *task)
+{
+  for (entry *e = s->active; e; e = e->next) {
+    if (e->phase != PHASE_DECIDE && e->n_taken < e->n_task) {
+      entry_take(s, e, task);
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Few large tensors or many small ones: enough to keep the lanes busy while a pass ends. */
+static bool wants_another(const ingot_schedule *s)
+{
+  return s->n_active < 2 || (s->n_active < MAX_ACTIVE && s->active_tiles < 4 * (int64_t)s->spec.n_task);
+}
+
+static bool take_model_scan(ingot_schedule *s, ingot_task *task)
+{
+  while (s->next_tile < s->spec.tile_end) {
+    const ingot_merge_tensor *t = plan_tensor(s, s->next_tensor);
+    int64_t                   tile = s->next_tile - t->first_tile;
+    if (tile >= tensor_tiles(t)) {
+      s->next_tensor++;
+      continue;
+    }
+    if (t->copy) {
+      s->next_tile = t->first_tile + tensor_tiles(t);
+      continue;
+    }
+    *task = (ingot_task){.kind = INGOT_TASK_SCAN,
+                         .tensor = t,
+                         .tensor_index = s->next_tensor,
+                         .tile = tile,
+                         .state = s->model_scan_state,
+                         .ops = &s->spec.plan->method->model,
+                         .scan = s->model_scan,
+                         .slot = s->model_slots + (size_t)s->next_tile * s->model_scan->slot_bytes,
+                         .sums = s->model_sums,
+                         .sums_lock = &s->sums_lock};
+    s->next_tile++;
+    s->n_outstanding++;
+    return true;
+  }
+  return false;
+}
+
+ingot_status ingot_schedule_next(ingot_schedule *s, bool wait, ingot_task *task, ingot_schedule_answer *answer)
+{
+  ingot_status st = INGOT_OK;
+  pthread_mutex_lock(&s->lock);
+  for (;;) {
+    *answer = INGOT_SCHEDULE_FINISHED;
+    if (s->cancelled) break;
+    *answer = INGOT_SCHEDULE_TASK;
+    if (s->model_scan) {
+      if (!take_model_scan(s, task)) *answer = INGOT_SCHEDULE_FINISHED;
+      break;
+    }
+    if (take_active(s, task)) break;
+    bool made = false;
+    if (wants_another(s)) st = activate_next(s, &made);
+    if (st != INGOT_OK) break;
+    if (made) continue;
+    *answer = s->n_active == 0 ? INGOT_SCHEDULE_FINISHED : INGOT_SCHEDULE_LATER;
+    if (*answer == INGOT_SCHEDULE_FINISHED || !wait) break;
+    pthread_cond_wait(&s->changed, &s->lock);
+  }
+  pthread_mutex_unlock(&s->lock);
+  return st;
+}
+
+static entry **find_entry(ingot_schedule *s, const ingot_task *task)
+{
+  entry **link = &s->active;
+  while (*link && (*link)->tensor_index != task->tensor_index) link = &(*link)->next;
+  INGOT_ASSERT(*link);
+  return link;
+}
+
+ingot_status ingot_schedule_complete(ingot_schedule *s, const ingot_task *task)
+{
+  ingot_status st = INGOT_OK;
+  pthread_mutex_lock(&s->lock);
+  if (s->model_scan) {
+    s->n_outstanding--;
+    goto done;
+  }
+  entry **link = find_entry(s, task);
+  entry  *e = *link;
+  if (++e->n_done < e->n_task) goto done;
+
+  if (e->phase == PHASE_SCAN) {
+    /* The decision may sort or solve something: other lanes work on meanwhile. */
+    e->phase = PHASE_DECIDE;
+    pthread_mutex_unlock(&s->lock);
+    ingot_scan_plan   next;
+    ingot_scan_result result = {.plan = &e->scan, .n_slot = e->n_task, .slots = e->slots, .sums = e->sums};
+    st = entry_decide(s, e, &result, &next);
+    pthread_mutex_lock(&s->lock);
+    if (st == INGOT_OK) st = entry_start_phase(s, e, &next);
+  } else {
+    *link = e->next;
+    s->n_active--;
+    s->active_tiles -= e->tile_end - e->tile_begin;
+    entry_destroy(e);
+  }
+  pthread_cond_broadcast(&s->changed);
+done:
+  pthread_mutex_unlock(&s->lock);
+  return st;
+}
+
+void ingot_schedule_cancel(ingot_schedule *s)
+{
+  pthread_mutex_lock(&s->lock);
+  s->cancelled = true;
+  pthread_cond_broadcast(&s->changed);
+  pthread_mutex_unlock(&s->lock);
+}
