@@ -23,6 +23,7 @@ struct ingot_comm {
   int             local_rank, local_size;
   bool            owns_mpi;
   pending_notice *pending;
+  int64_t        *sent, *received; /* [size]: notices to and from each rank, ever */
 };
 
 static ingot_status mpi_failed(int code, const char *what)
@@ -62,6 +63,9 @@ ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
   MPI_Comm_set_errhandler(comm->comm, MPI_ERRORS_RETURN);
   TRY_MPI(MPI_Comm_rank(comm->comm, &comm->rank));
   TRY_MPI(MPI_Comm_size(comm->comm, &comm->size));
+  comm->sent = calloc(2 * (size_t)comm->size, sizeof *comm->sent);
+  INGOT_CHECK(comm->sent, INGOT_ERR_NOMEM, "no memory for the communicator");
+  comm->received = comm->sent + comm->size;
   TRY_MPI(MPI_Comm_split_type(comm->comm, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
   TRY_MPI(MPI_Comm_rank(node, &comm->local_rank));
   TRY_MPI(MPI_Comm_size(node, &comm->local_size));
@@ -103,6 +107,7 @@ void ingot_comm_finalize(ingot_comm **comm)
     reap_pending(c, true);
     MPI_Comm_free(&c->comm);
   }
+  free(c->sent);
   free(c);
   *comm = NULL;
   if (owns_mpi) MPI_Finalize();
@@ -236,6 +241,7 @@ ingot_status ingot_comm_notify(ingot_comm *comm, int dest, const ingot_notice *n
     }
     p->next = comm->pending;
     comm->pending = p;
+    comm->sent[r]++;
   }
 done:
   return st;
@@ -250,38 +256,48 @@ ingot_status ingot_comm_poll(ingot_comm *comm, ingot_notice *notice, int *source
   TRY_MPI(MPI_Iprobe(MPI_ANY_SOURCE, NOTICE_TAG, comm->comm, &waiting, &status));
   if (!waiting) goto done;
   TRY_MPI(MPI_Recv(notice, (int)sizeof *notice, MPI_BYTE, status.MPI_SOURCE, NOTICE_TAG, comm->comm, &status));
+  comm->received[status.MPI_SOURCE]++;
   *source = status.MPI_SOURCE;
   *got = true;
 done:
   return st;
 }
 
-ingot_status ingot_comm_drain(ingot_comm *comm)
+/* Take notices until as many have come from every rank as `expected` says, or, with NULL, until none is waiting. */
+static ingot_status take_notices(ingot_comm *comm, const int64_t *expected)
 {
   ingot_status st = INGOT_OK;
-  /* Two barriers: after the first nobody sends any more, and what was sent is taken before the second ends. */
-  for (int round = 0; round < 2; round++) {
-    MPI_Request request;
-    int         complete = 0;
-    TRY_MPI(MPI_Ibarrier(comm->comm, &request));
-    while (!complete) {
-      ingot_notice notice;
-      int          source;
-      bool         got = true;
-      while (got) INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
-      reap_pending(comm, false);
-      TRY_MPI(MPI_Test(&request, &complete, MPI_STATUS_IGNORE));
-      if (!complete) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
-    }
-    while (comm->pending) {
-      ingot_notice notice;
-      int          source;
-      bool         got;
-      reap_pending(comm, false);
-      INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
-    }
+  ingot_notice notice;
+  int          source;
+  bool         got = true;
+  if (!expected) {
+    while (got) INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
+    return INGOT_OK;
   }
+  for (int r = 0; r < comm->size; r++)
+    while (comm->received[r] < expected[r]) INGOT_TRY(ingot_comm_poll(comm, &notice, &source, &got));
 done:
+  return st;
+}
+
+ingot_status ingot_comm_drain(ingot_comm *comm)
+{
+  /* A barrier does not push messages along: ranks tell each other how many notices they have sent, and take them all. */
+  ingot_status st = INGOT_OK;
+  MPI_Request  request;
+  int          complete = 0;
+  int64_t     *expected = calloc((size_t)comm->size, sizeof *expected);
+  INGOT_CHECK(expected, INGOT_ERR_NOMEM, "no memory to count notices");
+  TRY_MPI(MPI_Ialltoall(comm->sent, 1, MPI_INT64_T, expected, 1, MPI_INT64_T, comm->comm, &request));
+  while (!complete) {
+    INGOT_TRY(take_notices(comm, NULL));
+    TRY_MPI(MPI_Test(&request, &complete, MPI_STATUS_IGNORE));
+    if (!complete) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL); /* ranks may be minutes apart: no spinning */
+  }
+  INGOT_TRY(take_notices(comm, expected));
+  while (comm->pending) reap_pending(comm, false);
+done:
+  free(expected);
   return st;
 }
 

@@ -1,7 +1,18 @@
 # Tests. Every one has a time limit and labels; one that needs several ranks is added once for each count.
 #
 #   ingot_unit_test(NAME test_dtype SOURCES test_dtype.c USES base [LINKS ...] [LABELS ...])
-#   ingot_script_test(NAME job_errors COMMAND ... [TIMEOUT 60] [LABELS ...])
+#   ingot_script_test(NAME job_errors COMMAND ... [TIMEOUT 60] [LABELS ...])   $INGOT is the program
+#   ingot_mpi_test(NAME comm_4 RANKS 4 COMMAND ...)                            a program of its own under mpirun
+
+# Several ranks on few cores, as root in a container, and no network between them.
+set(INGOT_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+    OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader OMPI_MCA_pml=ob1)
+# Open MPI loads and unloads modules that keep memory: leaks are looked for where no MPI runs (unit tests; all tests of a
+# build without MPI).
+if(INGOT_MPI)
+  list(APPEND INGOT_MPI_ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
+endif()
+
 function(ingot_unit_test)
   cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;USES;LINKS;LABELS" ${ARGN})
   add_executable(${ARG_NAME} ${ARG_SOURCES})
@@ -25,6 +36,20 @@ function(ingot_script_test)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
-  set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "integration;${ARG_LABELS}"
-    ENVIRONMENT "INGOT=$<TARGET_FILE:ingot>;OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_btl_base_warn_component_unused=0")
+  set(mpi OFF)
+  if(INGOT_MPI)
+    set(mpi ON)
+  endif()
+  set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "integration;${ARG_LABELS}" SKIP_RETURN_CODE 77
+    ENVIRONMENT "INGOT=$<TARGET_FILE:ingot>;INGOT_HAVE_MPI=${mpi};${INGOT_MPI_ENVIRONMENT}")
+endfunction()
+
+function(ingot_mpi_test)
+  cmake_parse_arguments(ARG "" "NAME;RANKS;TIMEOUT" "COMMAND;LABELS" ${ARGN})
+  add_test(NAME ${ARG_NAME} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ARG_RANKS} ${ARG_COMMAND})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "mpi;${ARG_LABELS}"
+    ENVIRONMENT "${INGOT_MPI_ENVIRONMENT}")
 endfunction()

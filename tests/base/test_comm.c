@@ -1,0 +1,92 @@
+/*
+ * base/comm, as one program on any number of ranks: each check is worked out from rank and size. Prints nothing and
+ * returns 0 when all is well.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/comm.h"
+
+#define CHECK(cond)                                                            \
+  do {                                                                         \
+    if (!(cond)) {                                                             \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);               \
+      ingot_comm_abort(comm, 1);                                               \
+    }                                                                          \
+  } while (0)
+
+static void check_collectives(ingot_comm *comm)
+{
+  int     rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);
+  int64_t value[2] = {rank, 1}, largest = rank * 10;
+  CHECK(ingot_comm_sum_i64(comm, value, 2) == INGOT_OK);
+  CHECK(value[0] == (int64_t)size * (size - 1) / 2 && value[1] == size);
+  CHECK(ingot_comm_max_i64(comm, &largest, 1) == INGOT_OK && largest == (size - 1) * 10);
+
+  char word[8] = "";
+  if (rank == size - 1) strcpy(word, "hello");
+  CHECK(ingot_comm_bcast(comm, word, sizeof word, size - 1) == INGOT_OK && strcmp(word, "hello") == 0);
+
+  /* rank r owns r + 1 bytes, each of value r */
+  int64_t *begin = calloc((size_t)size + 1, sizeof *begin);
+  for (int r = 0; r < size; r++) begin[r + 1] = begin[r] + r + 1;
+  char *data = calloc((size_t)begin[size], 1);
+  memset(data + begin[rank], rank, (size_t)rank + 1);
+  CHECK(ingot_comm_share(comm, data, begin) == INGOT_OK);
+  for (int r = 0; r < size; r++)
+    for (int64_t i = begin[r]; i < begin[r + 1]; i++) CHECK(data[i] == r);
+  free(data);
+  free(begin);
+
+  int *all = rank == 0 ? calloc((size_t)size, sizeof *all) : NULL;
+  CHECK(ingot_comm_gather(comm, &rank, sizeof rank, all) == INGOT_OK);
+  for (int r = 0; all && r < size; r++) CHECK(all[r] == r);
+  free(all);
+  CHECK(ingot_comm_local_size(comm) <= size && ingot_comm_local_rank(comm) < ingot_comm_local_size(comm));
+}
+
+static void check_agreement(ingot_comm *comm)
+{
+  int rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);
+  CHECK(ingot_comm_agree(comm, INGOT_OK) == INGOT_OK);
+  /* every rank but 0 fails (with one rank: that one does): the lowest of them speaks for all */
+  int          lowest = size > 1 ? 1 : 0;
+  ingot_status st = rank >= lowest ? ingot_fail(rank == lowest ? INGOT_ERR_FORMAT : INGOT_ERR_IO, "rank %d", rank) : INGOT_OK;
+  CHECK(ingot_comm_agree(comm, st) == INGOT_ERR_FORMAT);
+  char expected[32];
+  snprintf(expected, sizeof expected, "rank %d", lowest);
+  CHECK(strcmp(ingot_error_message(), expected) == 0);
+}
+
+static void check_notices(ingot_comm *comm)
+{
+  int          rank = ingot_comm_rank(comm), size = ingot_comm_size(comm), source = -1, seen = 0;
+  ingot_notice notice = {.kind = INGOT_NOTICE_PROGRESS, .value = {rank, 5}};
+  bool         got = false;
+  if (rank != 0) CHECK(ingot_comm_notify(comm, 0, &notice) == INGOT_OK);
+  while (rank == 0 && seen < size - 1) {
+    CHECK(ingot_comm_poll(comm, &notice, &source, &got) == INGOT_OK);
+    if (!got) continue;
+    CHECK(notice.kind == INGOT_NOTICE_PROGRESS && notice.value[0] == source && notice.value[1] == 5);
+    seen++;
+  }
+  /* notices that nobody takes are dropped by the drain */
+  for (int i = 0; i < 3; i++) CHECK(ingot_comm_notify(comm, -1, &notice) == INGOT_OK);
+  CHECK(ingot_comm_drain(comm) == INGOT_OK);
+  CHECK(ingot_comm_poll(comm, &notice, &source, &got) == INGOT_OK && !got);
+}
+
+int main(int argc, char **argv)
+{
+  ingot_comm *comm = NULL;
+  if (ingot_comm_init(&argc, &argv, &comm) != INGOT_OK) return 1;
+  int expected = argc > 1 ? atoi(argv[1]) : 1;
+  CHECK(ingot_comm_size(comm) == expected);
+  check_collectives(comm);
+  check_agreement(comm);
+  check_notices(comm);
+  CHECK(ingot_comm_barrier(comm) == INGOT_OK);
+  ingot_comm_finalize(&comm);
+  return comm == NULL ? 0 : 1;
+}
