@@ -1,0 +1,228 @@
+/* Hugging Face directories: index and shards, single files, side files. */
+#define _GNU_SOURCE
+
+#include "scratch.h"
+
+#include "io/source.h"
+
+#define TENSOR(name, begin, end) "\"" name "\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[" #begin "," #end "]}"
+
+static scratch folder;
+
+static int begin(void **state)
+{
+  (void)state;
+  scratch_begin(&folder);
+  return 0;
+}
+
+static int end(void **state)
+{
+  (void)state;
+  scratch_end(&folder);
+  return 0;
+}
+
+/* Shard 1 holds a and b, shard 2 holds c. */
+static void write_shards(void)
+{
+  scratch_safetensors(&folder, "model-1.safetensors", "{" TENSOR("b", 4, 8) "," TENSOR("a", 0, 4) "}", "aaaabbbb", 8);
+  scratch_safetensors(&folder, "model-2.safetensors", "{" TENSOR("c", 0, 4) "}", "cccc", 4);
+}
+
+static void write_index(const char *weight_map)
+{
+  char text[1024];
+  snprintf(text, sizeof text, "{\"metadata\":{\"total_size\":12},\"weight_map\":%s}", weight_map);
+  scratch_text(&folder, "model.safetensors.index.json", text);
+}
+
+static const char good_map[] =
+    "{\"c\":\"model-2.safetensors\",\"a\":\"model-1.safetensors\",\"b\":\"model-1.safetensors\"}";
+
+static void check_open(ingot_status expected, const char *message)
+{
+  ingot_source *src = NULL;
+  ingot_status  st = ingot_source_open(folder.dir, &src);
+  if (st != expected) print_error("case \"%s\" gave %s: %s\n", message, ingot_status_name(st), ingot_error_message());
+  assert_int_equal(st, expected);
+  assert_null(src);
+  assert_message(ingot_error_message(), message);
+  assert_message(ingot_error_message(), folder.dir);
+}
+
+static void test_sharded(void **state)
+{
+  (void)state;
+  ingot_source *src = NULL;
+  char          bytes[5] = {0};
+  write_shards();
+  write_index(good_map);
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_kind_of(src), INGOT_SOURCE_HF_DIR);
+  assert_int_equal(ingot_source_n_file(src), 2);
+  assert_int_equal(ingot_source_count(src), 3);
+  for (int i = 0; i < 3; i++) {
+    const char expected[] = {"abc"[i], "abc"[i], "abc"[i], "abc"[i], 0}, name[] = {"abc"[i], 0};
+    assert_string_equal(ingot_source_tensor(src, i)->name, name);
+    assert_int_equal(ingot_source_tensor(src, i)->file, i / 2);
+    assert_int_equal(ingot_source_read(src, i, 0, 4, bytes), INGOT_OK);
+    assert_string_equal(bytes, expected);
+  }
+  ingot_text    packed = {0};
+  ingot_source *copy = NULL;
+  assert_int_equal(ingot_source_pack(src, &packed), INGOT_OK);
+  assert_int_equal(ingot_source_unpack(packed.bytes, packed.size, &copy), INGOT_OK);
+  assert_int_equal(ingot_source_read(copy, 2, 2, 2, bytes), INGOT_OK);
+  assert_memory_equal(bytes, "cc", 2);
+  assert_int_equal(ingot_source_identity(copy), ingot_source_identity(src));
+  ingot_source_close(&copy);
+  ingot_source_close(&src);
+  ingot_text_release(&packed);
+}
+
+static void test_broken_index(void **state)
+{
+  (void)state;
+  static const struct {
+    const char  *map;
+    ingot_status status;
+    const char  *message;
+  } rows[] = {
+      {"[1]", INGOT_ERR_FORMAT, "\"weight_map\" is an array, not an object"},
+      {"{}", INGOT_ERR_FORMAT, "weight_map is empty"},
+      {"{\"a\":1}", INGOT_ERR_FORMAT, "tensor \"a\" has an integer, not a file name"},
+      {"{\"a\":\"model-1.safetensors\",\"a\":\"model-1.safetensors\"}", INGOT_ERR_FORMAT, "duplicate object key"},
+      {"{\"a\":\"model-1.safetensors\"", INGOT_ERR_FORMAT, "model.safetensors.index.json: broken JSON at line 1"},
+      {"{\"a\":\"../model-1.safetensors\"}", INGOT_ERR_FORMAT,
+       "shard \"../model-1.safetensors\" is not the name of a file"},
+      {"{\"a\":\"sub/model-1.safetensors\"}", INGOT_ERR_FORMAT, "is not the name of a file in this directory"},
+      {"{\"a\":\"/etc/passwd\"}", INGOT_ERR_FORMAT, "is not the name of a file in this directory"},
+      {"{\"a\":\"..\"}", INGOT_ERR_FORMAT, "is not the name of a file in this directory"},
+      {"{\"a\":\"\"}", INGOT_ERR_FORMAT, "is not the name of a file in this directory"},
+      {"{\"a\":\"model-1.safetensors\",\"b\":\"model-1.safetensors\",\"z\":\"model-9.safetensors\"}",
+       INGOT_ERR_NOTFOUND, "shard \"model-9.safetensors\", which should hold tensor \"z\", is not in the directory"},
+      {"{\"a\":\"model-1.safetensors\",\"c\":\"model-2.safetensors\"}", INGOT_ERR_FORMAT,
+       "model-1.safetensors: tensor \"b\" is not in model.safetensors.index.json"},
+      {"{\"a\":\"model-1.safetensors\",\"b\":\"model-1.safetensors\",\"c\":\"model-2.safetensors\","
+       "\"d\":\"model-2.safetensors\"}",
+       INGOT_ERR_FORMAT, "tensor \"d\" is not in its shard \"model-2.safetensors\""},
+      {"{\"a\":\"model-1.safetensors\",\"b\":\"model-2.safetensors\",\"c\":\"model-2.safetensors\"}", INGOT_ERR_FORMAT,
+       "tensor \"b\" belongs to shard \"model-2.safetensors\""},
+  };
+  write_shards();
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    write_index(rows[i].map);
+    check_open(rows[i].status, rows[i].message);
+  }
+  scratch_text(&folder, "model.safetensors.index.json", "[]");
+  check_open(INGOT_ERR_FORMAT, "\"weight_map\" is nothing");
+}
+
+static void test_tensor_in_two_shards(void **state)
+{
+  (void)state;
+  write_index(good_map);
+  scratch_safetensors(&folder, "model-1.safetensors", "{" TENSOR("b", 4, 8) "," TENSOR("a", 0, 4) "}", "aaaabbbb", 8);
+  scratch_safetensors(&folder, "model-2.safetensors", "{" TENSOR("c", 0, 4) "," TENSOR("a", 4, 8) "}", "ccccaaaa", 8);
+  check_open(INGOT_ERR_FORMAT, "model-2.safetensors: tensor \"a\" belongs to shard \"model-1.safetensors\"");
+}
+
+static void test_broken_shard(void **state)
+{
+  (void)state;
+  char path[SCRATCH_PATH];
+  write_shards();
+  write_index(good_map);
+  assert_int_equal(truncate(scratch_path(&folder, "model-2.safetensors", path), 20), 0);
+  check_open(INGOT_ERR_FORMAT, "model-2.safetensors: header length");
+}
+
+static void test_single(void **state)
+{
+  (void)state;
+  ingot_source *src = NULL;
+  check_open(INGOT_ERR_NOTFOUND, "no model.safetensors, model.safetensors.index.json or other .safetensors file");
+  scratch_text(&folder, "pytorch_model.bin", "PK");
+  check_open(INGOT_ERR_NOTFOUND, "only PyTorch files");
+
+  scratch_safetensors(&folder, "other.safetensors", "{" TENSOR("o", 0, 4) "}", "oooo", 4);
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_find(src, "o"), 0);
+  ingot_source_close(&src);
+
+  scratch_safetensors(&folder, "second.safetensors", "{" TENSOR("s", 0, 4) "}", "ssss", 4);
+  check_open(INGOT_ERR_FORMAT, "2 .safetensors files, but no model.safetensors.index.json");
+
+  scratch_safetensors(&folder, "model.safetensors", "{" TENSOR("m", 0, 4) "}", "mmmm", 4);
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_find(src, "m"), 0);
+  assert_int_equal(ingot_source_count(src), 1);
+  ingot_source_close(&src);
+}
+
+static void test_side_files(void **state)
+{
+  (void)state;
+  static const char *const weights[] = {".hidden",
+                                        ".gitattributes",
+                                        "pytorch_model.bin",
+                                        "x.pt",
+                                        "x.gguf",
+                                        "x.h5",
+                                        "pytorch_model.bin.index.json",
+                                        "ingot_manifest.json"};
+  static const char *const expected[] = {"README.md", "config.json", "merges.txt", "tokenizer.json"};
+  ingot_source            *src = NULL;
+  ingot_text               bytes = {0};
+  char                     path[SCRATCH_PATH];
+  scratch_safetensors(&folder, "model.safetensors", "{" TENSOR("m", 0, 4) "}", "mmmm", 4);
+  for (size_t i = 0; i < sizeof weights / sizeof weights[0]; i++) scratch_text(&folder, weights[i], "w");
+  for (size_t i = 4; i-- > 0;) scratch_text(&folder, expected[i], expected[i]);
+  scratch_mkdir(&folder, "runs");
+  scratch_text(&folder, "huge.txt", "");
+  assert_int_equal(truncate(scratch_path(&folder, "huge.txt", path), INGOT_SIDE_FILE_MAX + 1), 0);
+  assert_int_equal(symlink("absent", scratch_path(&folder, "dangling.json", path)), 0);
+
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_n_side_file(src), 4);
+  for (int i = 0; i < 4; i++) {
+    assert_string_equal(ingot_source_side_file_name(src, i), expected[i]);
+    assert_int_equal(ingot_source_find_side_file(src, expected[i]), i);
+    bytes.size = 0;
+    assert_int_equal(ingot_source_side_file_read(src, i, &bytes), INGOT_OK);
+    assert_string_equal(ingot_text_string(&bytes), expected[i]);
+  }
+  assert_int_equal(ingot_source_find_side_file(src, "model.safetensors"), -1);
+  assert_int_equal(unlink(scratch_path(&folder, "config.json", path)), 0);
+  assert_int_equal(ingot_source_side_file_read(src, 1, &bytes), INGOT_ERR_NOTFOUND);
+  assert_message(ingot_error_message(), "config.json: No such file");
+  ingot_text_release(&bytes);
+  ingot_source_close(&src);
+}
+
+static void test_unreadable(void **state)
+{
+  (void)state;
+  ingot_source *src = NULL;
+  assert_int_equal(chmod(folder.dir, 0), 0);
+  bool         root = geteuid() == 0; /* whom permissions do not stop */
+  int          dropped = root ? seteuid(65534) : 0;
+  ingot_status st = ingot_source_open(folder.dir, &src);
+  if (root) assert_int_equal(seteuid(0), 0);
+  assert_int_equal(chmod(folder.dir, 0700), 0);
+  assert_int_equal(dropped, 0);
+  assert_int_equal(st, INGOT_ERR_NOTFOUND);
+  assert_message(ingot_error_message(), "Permission denied");
+}
+
+#define CASE(test) cmocka_unit_test_setup_teardown(test, begin, end)
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      CASE(test_sharded), CASE(test_broken_index), CASE(test_tensor_in_two_shards), CASE(test_broken_shard),
+      CASE(test_single),  CASE(test_side_files),   CASE(test_unreadable),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
