@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "kernels/device.h"
 #include "workers/lane.h"
@@ -276,6 +277,7 @@ static ingot_status commit(merge_run *r)
   for (int i = 0; i < plan->n_tensor; i++)
     r->result->checksums[i] = ingot_tensor_checksum(r->checksum + plan->tensors[i].first_tile,
                                                     ingot_tile_count(plan->tensors[i].view.n_elem));
+  INGOT_TRY(ingot_comm_agree(r->comm, ingot_fault_check(INGOT_FAULT_COMMIT)));
   double start = ingot_clock_s();
   st = ingot_sink_commit(r->comm, &r->sink, r->result->checksums);
   r->result->timing.write_s += (ingot_clock_s() - start) * (double)r->result->timing.n_lane;

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/hash.h"
 
 enum { MAX_DEPTH = 4, MESSAGE_BYTES = 4096, SUPERVISE_NS = 20 * 1000 * 1000 };
@@ -71,7 +72,9 @@ static ingot_status store_tile(pool *p, ingot_lane *lane, const ingot_task *task
   uint64_t                 offset = (uint64_t)task->tile * INGOT_TILE * ingot_dtype_size(task->tensor->dtype);
   double                   start = ingot_clock_s();
   uint64_t                 checksum = ingot_hash(out->bytes, out->size);
-  ingot_status             st = ingot_sink_write(o->sink, task->tensor_index, offset, out->size, out->bytes);
+  ingot_status             st = ingot_fault_check(INGOT_FAULT_KILL);
+  if (st == INGOT_OK) st = ingot_fault_check(INGOT_FAULT_WRITE);
+  if (st == INGOT_OK) st = ingot_sink_write(o->sink, task->tensor_index, offset, out->size, out->bytes);
   if (st == INGOT_OK) st = ingot_journal_record(o->journal, tile, checksum);
   if (st != INGOT_OK) return st;
   o->checksum[tile] = checksum;
@@ -112,6 +115,7 @@ static ingot_status lane_loop(pool *p, ingot_lane *lane)
     lane->timing.wait_s += ingot_clock_s() - start;
     if (answer == INGOT_SCHEDULE_FINISHED && n_flight == 0) break;
     if (answer == INGOT_SCHEDULE_TASK) {
+      INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
       INGOT_TRY(lane->ops->begin(lane, &task));
       flight[n_flight++] = task;
       if (n_flight < lane->depth) continue;
