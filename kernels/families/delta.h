@@ -35,7 +35,7 @@ extern "C" {
 
 enum { INGOT_MASK_ALL, INGOT_MASK_CUT, INGOT_MASK_RANDOM };
 
-/** What a masked task vector is multiplied with: the choices of the `rescale` parameters, in any order. */
+/** What a masked task vector is multiplied with: the values of the `rescale` parameters. */
 enum { INGOT_RESCALE_NONE, INGOT_RESCALE_L1, INGOT_RESCALE_INV_DENSITY };
 
 /** Key of a NaN: larger than that of infinity, so that a NaN sorts as the largest magnitude. */
@@ -50,9 +50,9 @@ static inline INGOT_HOST_DEVICE uint32_t ingot_delta_key(float tau)
 
 typedef struct ingot_delta_model {
   float    weight;
-  float    scale;     /* finite, not 0; 1: none */
+  float    scale;     /* 1: none */
   uint32_t mask;      /* INGOT_MASK_ */
-  uint32_t threshold; /* CUT: a key. RANDOM: ingot_philox_threshold(density), below 2^24 */
+  uint32_t threshold; /* CUT: a key. RANDOM: ingot_philox_threshold(density) */
   int64_t  cut;       /* CUT */
   uint64_t stream;    /* RANDOM: ingot_philox_key of the tensor and the model */
 } ingot_delta_model;

@@ -1,0 +1,34 @@
+#include "kernels/block_sum.h"
+
+#include <math.h>
+
+#include "kernels/clones.h"
+
+/* Lane arithmetic is left to the vectoriser: the inner loops have a fixed length and independent iterations. */
+
+INGOT_INLINE double fold(double lane[INGOT_SUM_LANES])
+{
+  for (int width = INGOT_SUM_LANES / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+INGOT_CLONES double ingot_block_sum_abs(const float *restrict x, int64_t n)
+{
+  double  lane[INGOT_SUM_LANES] = {0};
+  int64_t whole = n - n % INGOT_SUM_LANES;
+  for (int64_t i = 0; i < whole; i += INGOT_SUM_LANES)
+    for (int j = 0; j < INGOT_SUM_LANES; j++) lane[j] += (double)fabsf(x[i + j]);
+  for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)fabsf(x[i]);
+  return fold(lane);
+}
+
+INGOT_CLONES double ingot_block_dot(const float *restrict a, const float *restrict b, int64_t n)
+{
+  double  lane[INGOT_SUM_LANES] = {0};
+  int64_t whole = n - n % INGOT_SUM_LANES;
+  for (int64_t i = 0; i < whole; i += INGOT_SUM_LANES)
+    for (int j = 0; j < INGOT_SUM_LANES; j++) lane[j] += (double)a[i + j] * (double)b[i + j];
+  for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)a[i] * (double)b[i];
+  return fold(lane);
+}

@@ -1,0 +1,68 @@
+#include "kernels/families/dare.h"
+
+#include <math.h>
+
+static const char *const rescale_choices[] = {"none", "l1", "inv_density", NULL};
+
+const ingot_param_spec ingot_dare_params[INGOT_DARE_N_PARAM] = {
+  {.name = "normalize", .type = INGOT_PARAM_BOOL, .scope = INGOT_PARAM_GLOBAL, .default_value = 0,
+   .help = "divide by the sum of the weights"},
+  {.name = "lambda", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1, .min = -INFINITY,
+   .max = INFINITY, .help = "factor of the combined task vector"},
+  {.name = "rescale", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = INGOT_RESCALE_L1,
+   .choices = rescale_choices, .help = "what makes up for the dropped elements: equal L1 norm, 1/density, nothing"},
+  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .required = true, .min = -INFINITY,
+   .max = INFINITY, .help = "factor of the model's task vector"},
+  {.name = "density", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = 1,
+   .min_open = true, .help = "probability that an element of the task vector is kept"},
+};
+
+static double density_of(const ingot_method_tensor *t, int model)
+{
+  return t->per_model[model * INGOT_DARE_N_PER_MODEL + INGOT_DARE_DENSITY];
+}
+
+static int count_random(const ingot_method_tensor *t)
+{
+  int n = 0;
+  for (int i = 0; i < t->n_model; i++) n += density_of(t, i) < 1;
+  return n;
+}
+
+ingot_grain ingot_dare_grain(const ingot_method_tensor *t)
+{
+  bool summary = (int)t->global[INGOT_DARE_RESCALE] == INGOT_RESCALE_L1 && count_random(t) > 0;
+  return summary ? INGOT_GRAIN_TENSOR : INGOT_GRAIN_ELEMENT;
+}
+
+double ingot_dare_cost(const ingot_method_tensor *t)
+{
+  double passes = ingot_dare_grain(t) == INGOT_GRAIN_TENSOR ? 2 : 1;
+  return 6.0 * t->n_model + passes * 8.0 * count_random(t);
+}
+
+ingot_status ingot_dare_check(const ingot_method_tensor *t)
+{
+  return ingot_delta_check_weights(t, INGOT_DARE_N_PER_MODEL, t->global[INGOT_DARE_NORMALIZE] != 0, 1e-8);
+}
+
+size_t ingot_dare_state_bytes(const ingot_method_tensor *t)
+{
+  return ingot_delta_state_bytes(t->n_model);
+}
+
+void ingot_dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state *s)
+{
+  ingot_delta_begin(t, INGOT_DARE_N_PER_MODEL, vote, t->global[INGOT_DARE_NORMALIZE] != 0, t->global[INGOT_DARE_LAMBDA],
+                    s);
+  s->rescale = (int32_t)t->global[INGOT_DARE_RESCALE];
+  for (int i = 0; i < t->n_model; i++) {
+    ingot_delta_model *m = &ingot_delta_models(s)[i];
+    double             density = density_of(t, i);
+    if (density >= 1) continue;
+    m->mask = INGOT_MASK_RANDOM;
+    m->threshold = ingot_philox_threshold(density);
+    m->stream = ingot_philox_key(t->seed, t->key, (uint32_t)i);
+    if (s->rescale == INGOT_RESCALE_INV_DENSITY) m->scale = (float)(1 / density);
+  }
+}

@@ -1,0 +1,539 @@
+#include "kernels/families/select.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/clones.h"
+
+enum {
+  PHASE_NONE, /* not asked for, or done */
+  PHASE_SAMPLE,
+  PHASE_NARROW,
+  PHASE_HISTOGRAM,
+  PHASE_LOCATE,
+};
+
+enum {
+  N_BUCKET = 2048,
+  SMALL_ELEMENTS = 1 << 17,      /* tensors up to this size are collected whole, without a sample */
+  SAMPLE_ELEMENTS = 1 << 17,     /* wanted size of a sample */
+  MIN_STEP = 61, MAX_STEP = 251, /* one run in this many is read: primes, so that runs do not keep to some columns */
+  PLACE_BITS = 20,               /* a collected pair is key << PLACE_BITS | place in the tile */
+  MAX_PAIR_BYTES = 1 << 26,      /* room for pairs of one tensor, all tiles and models together */
+  MAX_SAMPLE_BYTES = 1 << 25,
+};
+_Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
+
+/*
+ * Known of a model at any time: its threshold lies in low .. high, and exactly `above` keys are larger than high.
+ */
+typedef struct select_model {
+  int64_t  keep;
+  int64_t  above;
+  int64_t  inside;    /* number of keys in low .. high */
+  uint32_t low, high;
+  uint32_t lo, hi;    /* NARROW: the bracket, within low .. high */
+  int32_t  phase;
+  int32_t  shift;     /* HISTOGRAM: bucket = (key - low) >> shift */
+  int32_t  order;     /* among the models of its phase: where its part of slot or sums is */
+  int32_t  reserved;
+  int64_t  tile, nth; /* LOCATE: the nth element equal to hi of this tile is the last one kept */
+} select_model;
+
+struct ingot_select_state {
+  int32_t n_model;
+  int32_t pass;
+  int64_t n_elem;
+  int64_t capacity; /* keys or pairs that one model has room for in a tile's slot */
+  int64_t stride;
+  /* then select_model[n_model], then int64_t tiles[n_model] */
+};
+
+typedef struct narrow_slot {
+  int64_t above, at_hi, at_lo, between;
+  /* then uint64_t pair[capacity] */
+} narrow_slot;
+
+typedef struct locate_slot {
+  int64_t seen, cut;
+} locate_slot;
+
+static select_model *models_of(ingot_select_state *s)
+{
+  return (select_model *)(s + 1);
+}
+
+static const select_model *models_of_const(const ingot_select_state *s)
+{
+  return (const select_model *)(s + 1);
+}
+
+static int64_t *tiles_of(ingot_select_state *s)
+{
+  return (int64_t *)(models_of(s) + s->n_model);
+}
+
+static size_t narrow_slot_bytes(const ingot_select_state *s)
+{
+  return sizeof(narrow_slot) + (size_t)s->capacity * sizeof(uint64_t);
+}
+
+static size_t sample_slot_bytes(const ingot_select_state *s)
+{
+  return sizeof(int64_t) + (size_t)s->capacity * sizeof(uint32_t);
+}
+
+size_t ingot_select_state_bytes(int n_model)
+{
+  size_t bytes = sizeof(ingot_select_state) + (size_t)n_model * (sizeof(select_model) + sizeof(int64_t));
+  return (bytes + 15) / 16 * 16;
+}
+
+void ingot_select_begin(ingot_select_state *s, int n_model, int64_t n_elem)
+{
+  s->n_model = n_model;
+  s->n_elem = n_elem;
+}
+
+void ingot_select_want(ingot_select_state *s, int model, int64_t keep)
+{
+  select_model *m = &models_of(s)[model];
+  m->keep = keep;
+  m->inside = s->n_elem;
+  m->high = m->hi = INGOT_DELTA_KEY_MAX;
+  m->phase = s->n_elem <= SMALL_ELEMENTS ? PHASE_NARROW : PHASE_SAMPLE;
+}
+
+uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, int64_t rank, int64_t *n_above)
+{
+  static const int shifts[] = {20, 10, 0}, widths[] = {11, 10, 10};
+  uint32_t         prefix = 0;
+  int64_t          above = 0;
+  for (int level = 0; level < 3; level++) {
+    int64_t  count[N_BUCKET] = {0};
+    int      top = shifts[level] + widths[level];
+    uint32_t mask = (1u << widths[level]) - 1;
+    for (int64_t i = 0; i < n; i++)
+      if (keys[i] >> top == prefix) count[keys[i] >> shifts[level] & mask]++;
+    int bucket = (int)mask;
+    while (bucket > 0 && above + count[bucket] < rank) above += count[bucket--];
+    prefix = prefix << widths[level] | (uint32_t)bucket;
+  }
+  *n_above = above;
+  return prefix;
+}
+
+/* Scans. */
+
+static INGOT_CLONES void keys_of(const float *restrict x, const float *restrict base, int64_t n,
+                                 uint32_t *restrict key)
+{
+  for (int64_t i = 0; i < n; i++) key[i] = ingot_delta_key(x[i] - base[i]);
+}
+
+static void sample_scan(const ingot_select_state *s, const ingot_chunk *c, unsigned char *slot)
+{
+  for (int i = 0; i < s->n_model; i++) {
+    const select_model *m = &models_of_const(s)[i];
+    if (m->phase != PHASE_SAMPLE) continue;
+    int64_t  *count = (int64_t *)(void *)(slot + (size_t)m->order * sample_slot_bytes(s));
+    uint32_t *key = (uint32_t *)(void *)(count + 1);
+    int64_t   n = s->capacity - *count < c->n ? s->capacity - *count : c->n;
+    keys_of(c->in[1 + i], c->in[0], n, key + *count);
+    *count += n;
+  }
+}
+
+typedef struct narrow_counts {
+  uint32_t above, at_hi, at_lo;
+} narrow_counts;
+
+/* Keys fit in 31 bits: signed compares, which every vector unit has. */
+static INGOT_CLONES void narrow_block(const float *restrict x, const float *restrict base, int64_t n, int32_t lo,
+                                      int32_t hi, uint32_t *restrict key, uint8_t *restrict between,
+                                      narrow_counts *restrict counts)
+{
+  uint32_t above = 0, at_hi = 0, at_lo = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int32_t k = (int32_t)ingot_delta_key(x[i] - base[i]);
+    key[i] = (uint32_t)k;
+    above += (uint32_t)(k > hi);
+    at_hi += (uint32_t)(k == hi);
+    at_lo += (uint32_t)(k == lo);
+  }
+  for (int64_t i = 0; i < n; i++) between[i] = (uint8_t)(((int32_t)key[i] > lo) & ((int32_t)key[i] < hi));
+  counts->above = above, counts->at_hi = at_hi, counts->at_lo = at_lo;
+}
+
+static void narrow_scan(const ingot_select_state *s, const select_model *m, const float *x, const ingot_chunk *c,
+                        narrow_slot *slot)
+{
+  uint32_t      key[INGOT_BLOCK];
+  uint8_t       between[INGOT_BLOCK + 8];
+  narrow_counts counts;
+  uint64_t     *pair = (uint64_t *)(slot + 1);
+  uint64_t      place = (uint64_t)(c->first % INGOT_TILE);
+  int64_t       used = slot->between;
+
+  narrow_block(x, c->in[0], c->n, (int32_t)m->lo, (int32_t)m->hi, key, between, &counts);
+  slot->above += counts.above;
+  slot->at_hi += counts.at_hi;
+  slot->at_lo += m->lo == m->hi ? 0 : counts.at_lo;
+  memset(between + c->n, 0, 8);
+  for (int64_t i = 0; i < c->n; i += 8) { /* few lie between: look at eight flags at once */
+    uint64_t flags;
+    memcpy(&flags, between + i, sizeof flags);
+    if (flags == 0) continue;
+    for (int64_t j = i; j < i + 8; j++) {
+      if (!between[j]) continue;
+      if (used < s->capacity) pair[used] = (uint64_t)key[j] << PLACE_BITS | (place + (uint64_t)j);
+      used++;
+    }
+  }
+  slot->between = used;
+}
+
+static void histogram_scan(const select_model *m, const float *x, const ingot_chunk *c, int64_t *sums)
+{
+  uint32_t key[INGOT_BLOCK];
+  keys_of(x, c->in[0], c->n, key);
+  for (int64_t i = 0; i < c->n; i++)
+    if (key[i] >= m->low && key[i] <= m->high) sums[(key[i] - m->low) >> m->shift]++;
+}
+
+static void locate_scan(const select_model *m, const float *x, const ingot_chunk *c, locate_slot *slot)
+{
+  uint32_t key[INGOT_BLOCK];
+  if (slot->cut) return;
+  keys_of(x, c->in[0], c->n, key);
+  for (int64_t i = 0; i < c->n; i++) {
+    if (key[i] != m->hi || ++slot->seen < m->nth) continue;
+    slot->cut = c->first + i + 1;
+    return;
+  }
+}
+
+void ingot_select_scan(const ingot_select_state *s, const ingot_delta_model *models, const ingot_scan_plan *plan,
+                       const ingot_chunk *c, void *slot, int64_t *sums)
+{
+  (void)models;
+  unsigned char *bytes = slot;
+  if (plan->pass == INGOT_SELECT_SAMPLE) {
+    sample_scan(s, c, bytes);
+    return;
+  }
+  for (int i = 0; i < s->n_model; i++) {
+    const select_model *m = &models_of_const(s)[i];
+    const float        *x = c->in[1 + i];
+    if (plan->pass == INGOT_SELECT_LOCATE) {
+      if (m->phase == PHASE_LOCATE && m->tile == c->first / INGOT_TILE)
+        locate_scan(m, x, c, (locate_slot *)slot + m->order);
+    } else if (m->phase == PHASE_NARROW) {
+      narrow_scan(s, m, x, c, (narrow_slot *)(void *)(bytes + (size_t)m->order * narrow_slot_bytes(s)));
+    } else if (m->phase == PHASE_HISTOGRAM) {
+      histogram_scan(m, x, c, sums + (int64_t)m->order * N_BUCKET);
+    }
+  }
+}
+
+/* What a pass has shown. */
+
+static const narrow_slot *narrow_slot_at(const ingot_select_state *s, const ingot_scan_result *r, int64_t tile,
+                                         const select_model *m)
+{
+  const unsigned char *slot = (const unsigned char *)r->slots + (size_t)tile * r->plan->slot_bytes;
+  return (const narrow_slot *)(const void *)(slot + (size_t)m->order * narrow_slot_bytes(s));
+}
+
+/* Spread of the number of sampled keys above `pivot`, in keys, from how much the runs differ among themselves. */
+static double sample_spread(const uint32_t *keys, int64_t n, uint32_t pivot)
+{
+  double  sum = 0, sum_squares = 0;
+  int64_t n_run = n / INGOT_SAMPLE_RUN;
+  for (int64_t run = 0; run < n_run; run++) {
+    int count = 0;
+    for (int i = 0; i < INGOT_SAMPLE_RUN; i++) count += keys[run * INGOT_SAMPLE_RUN + i] > pivot;
+    sum += count;
+    sum_squares += (double)count * count;
+  }
+  if (n_run < 2) return (double)n;
+  double variance = (sum_squares - sum * sum / (double)n_run) / (double)(n_run - 1);
+  return sqrt(fmax(variance, 0) * (double)n_run);
+}
+
+/* Bracket of one model from the sampled keys; returns the expected part of the elements strictly inside. */
+static double choose_bracket(const ingot_select_state *s, select_model *m, const uint32_t *keys, int64_t n,
+                             double largest_part)
+{
+  double  part = (double)m->keep / (double)s->n_elem;
+  int64_t rank = (int64_t)ceil(part * (double)n), unused;
+  rank = rank < 1 ? 1 : rank > n ? n : rank;
+  uint32_t pivot = ingot_select_rank(keys, n, rank, &unused);
+  double   spread = fmax(sample_spread(keys, n, pivot), sqrt(part * (1 - part) * (double)n));
+  int64_t  margin = (int64_t)ceil(fmin(4.5 * spread + 8, largest_part * (double)n / 2));
+  m->hi = rank - margin >= 1 ? ingot_select_rank(keys, n, rank - margin, &unused) : m->high;
+  m->lo = rank + margin <= n ? ingot_select_rank(keys, n, rank + margin, &unused) : m->low;
+  return 2.0 * (double)margin / (double)n;
+}
+
+static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result *r)
+{
+  ingot_status st = INGOT_OK;
+  uint32_t    *keys = NULL;
+  double       largest = 0;
+  int          n_narrow = 0;
+  for (int i = 0; i < s->n_model; i++) n_narrow += models_of(s)[i].phase == PHASE_SAMPLE;
+
+  keys = malloc((size_t)r->n_slot * (size_t)s->capacity * sizeof *keys);
+  INGOT_CHECK(keys || r->n_slot * s->capacity == 0, INGOT_ERR_NOMEM, "out of memory for a sample of %lld keys",
+              (long long)(r->n_slot * s->capacity));
+  double largest_part = (double)MAX_PAIR_BYTES / 8 / 2 / n_narrow / (double)s->n_elem;
+  for (int i = 0; i < s->n_model; i++) {
+    select_model *m = &models_of(s)[i];
+    int64_t       n = 0;
+    if (m->phase != PHASE_SAMPLE) continue;
+    for (int64_t tile = 0; tile < r->n_slot; tile++) {
+      const unsigned char *slot = (const unsigned char *)r->slots + (size_t)tile * r->plan->slot_bytes;
+      const int64_t       *count = (const int64_t *)(const void *)(slot + (size_t)m->order * sample_slot_bytes(s));
+      memcpy(keys + n, count + 1, (size_t)*count * sizeof *keys);
+      n += *count;
+    }
+    m->phase = PHASE_NARROW;
+    if (n == 0) continue;
+    largest = fmax(largest, choose_bracket(s, m, keys, n, largest_part));
+  }
+  s->capacity = (int64_t)(2 * largest * (double)INGOT_TILE) + 256;
+done:
+  free(keys);
+  return st;
+}
+
+/* The threshold is known, and so is how many of the elements equal to it are kept. */
+static void set_cut(select_model *m, ingot_delta_model *out, uint32_t threshold, int64_t cut)
+{
+  out->mask = INGOT_MASK_CUT;
+  out->threshold = threshold;
+  out->cut = cut;
+  m->phase = PHASE_NONE;
+}
+
+/* Threshold at an end of the bracket: find the tile in which the last kept one of its equals lies. */
+static void finish_at_end(const ingot_select_state *s, const ingot_scan_result *r, select_model *m,
+                          ingot_delta_model *out, bool at_hi, int64_t wanted, int64_t there)
+{
+  uint32_t threshold = at_hi ? m->hi : m->lo;
+  if (wanted == there) {
+    set_cut(m, out, threshold, s->n_elem);
+    return;
+  }
+  int64_t tile = 0;
+  for (;; tile++) {
+    const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
+    int64_t            count = at_hi ? slot->at_hi : slot->at_lo;
+    if (wanted <= count) break;
+    wanted -= count;
+  }
+  m->hi = threshold;
+  m->tile = tile;
+  m->nth = wanted;
+  m->phase = PHASE_LOCATE;
+}
+
+/* Threshold among the collected pairs. */
+static ingot_status finish_between(const ingot_select_state *s, const ingot_scan_result *r, select_model *m,
+                                   ingot_delta_model *out, int64_t between, int64_t wanted)
+{
+  ingot_status st = INGOT_OK;
+  int64_t      n = 0, above;
+  uint32_t    *keys = malloc((size_t)between * sizeof *keys);
+  INGOT_CHECK(keys, INGOT_ERR_NOMEM, "out of memory for %lld collected keys", (long long)between);
+  for (int64_t tile = 0; tile < r->n_slot; tile++) {
+    const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
+    const uint64_t    *pair = (const uint64_t *)(slot + 1);
+    for (int64_t i = 0; i < slot->between; i++) keys[n++] = (uint32_t)(pair[i] >> PLACE_BITS);
+  }
+  uint32_t threshold = ingot_select_rank(keys, n, wanted, &above);
+  wanted -= above;
+  int64_t cut = s->n_elem, last = 0, there = 0;
+  for (int64_t tile = 0; tile < r->n_slot; tile++) {
+    const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
+    const uint64_t    *pair = (const uint64_t *)(slot + 1);
+    for (int64_t i = 0; i < slot->between; i++) {
+      if ((uint32_t)(pair[i] >> PLACE_BITS) != threshold) continue;
+      if (++there == wanted) last = tile * INGOT_TILE + (int64_t)(pair[i] & ((1u << PLACE_BITS) - 1)) + 1;
+    }
+  }
+  if (there > wanted) cut = last;
+  set_cut(m, out, threshold, cut);
+done:
+  free(keys);
+  return st;
+}
+
+/* Keys low .. high are still possible: bracket them if there is surely room for them, else count them. */
+static void go_on(select_model *m, uint32_t low, uint32_t high, int64_t above, int64_t inside)
+{
+  m->low = m->lo = low;
+  m->high = m->hi = high;
+  m->above = above;
+  m->inside = inside;
+  m->phase = low == high || inside <= SMALL_ELEMENTS ? PHASE_NARROW : PHASE_HISTOGRAM;
+}
+
+static ingot_status finish_narrow(const ingot_select_state *s, const ingot_scan_result *r, select_model *m,
+                                  ingot_delta_model *out)
+{
+  int64_t above = 0, at_hi = 0, at_lo = 0, between = 0;
+  bool    overflow = false;
+  for (int64_t tile = 0; tile < r->n_slot; tile++) {
+    const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
+    above += slot->above, at_hi += slot->at_hi, at_lo += slot->at_lo, between += slot->between;
+    overflow |= slot->between > s->capacity;
+  }
+  if (above >= m->keep) {
+    go_on(m, m->hi + 1, m->high, m->above, above - m->above);
+  } else if (above + at_hi >= m->keep) {
+    finish_at_end(s, r, m, out, true, m->keep - above, at_hi);
+  } else if (above + at_hi + between >= m->keep) {
+    if (!overflow) return finish_between(s, r, m, out, between, m->keep - above - at_hi);
+    go_on(m, m->lo + 1, m->hi - 1, above + at_hi, between);
+    if (m->low != m->high) m->phase = PHASE_HISTOGRAM; /* the tiles' rooms were too small: do not try that again */
+  } else if (above + at_hi + between + at_lo >= m->keep) {
+    finish_at_end(s, r, m, out, false, m->keep - above - at_hi - between, at_lo);
+  } else {
+    int64_t larger = above + at_hi + between + at_lo;
+    go_on(m, m->low, m->lo - 1, larger, m->above + m->inside - larger);
+  }
+  return INGOT_OK;
+}
+
+static void finish_histogram(const ingot_scan_result *r, select_model *m)
+{
+  const int64_t *count = r->sums + (int64_t)m->order * N_BUCKET;
+  int64_t        above = m->above;
+  int            bucket = (int)((m->high - m->low) >> m->shift);
+  while (bucket > 0 && above + count[bucket] < m->keep) above += count[bucket--];
+  uint32_t low = m->low + ((uint32_t)bucket << m->shift);
+  uint32_t last = (uint32_t)((1u << m->shift) - 1), high = m->high - low < last ? m->high : low + last;
+  go_on(m, low, high, above, count[bucket]);
+}
+
+/* Plans. */
+
+static int64_t next_prime(int64_t n)
+{
+  for (;; n++) {
+    int64_t d = 2;
+    while (d * d <= n && n % d) d++;
+    if (d * d > n) return n;
+  }
+}
+
+static int number_phase(ingot_select_state *s, int phase)
+{
+  int n = 0;
+  for (int i = 0; i < s->n_model; i++)
+    if (models_of(s)[i].phase == phase) models_of(s)[i].order = n++;
+  return n;
+}
+
+/* Even one run a tile and model is too much memory for very many models of a very large tensor: count instead. */
+static void drop_sample_if_large(ingot_select_state *s)
+{
+  int64_t n_sample = number_phase(s, PHASE_SAMPLE);
+  if (n_sample * ingot_tile_count(s->n_elem) <= 2 * MAX_SAMPLE_BYTES / 4 / INGOT_SAMPLE_RUN) return;
+  for (int i = 0; i < s->n_model; i++)
+    if (models_of(s)[i].phase == PHASE_SAMPLE) models_of(s)[i].phase = PHASE_HISTOGRAM;
+}
+
+static void plan_sample(ingot_select_state *s, int n_sample, ingot_scan_plan *plan)
+{
+  int64_t step = s->n_elem / SAMPLE_ELEMENTS, least = s->n_elem / (MAX_SAMPLE_BYTES / 4 / n_sample + 1);
+  step = step < MIN_STEP ? MIN_STEP : step > MAX_STEP ? MAX_STEP : step;
+  s->stride = next_prime(step > least ? step : least) * INGOT_SAMPLE_RUN;
+  int64_t tile = s->n_elem < INGOT_TILE ? s->n_elem : INGOT_TILE;
+  s->capacity = ((tile - 1) / s->stride + 1) * INGOT_SAMPLE_RUN;
+  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_SAMPLE, .slot_bytes = (size_t)n_sample * sample_slot_bytes(s),
+                            .sample_stride = s->stride};
+}
+
+static void plan_full(ingot_select_state *s, int n_narrow, int n_histogram, ingot_scan_plan *plan)
+{
+  int64_t tile = s->n_elem < INGOT_TILE ? s->n_elem : INGOT_TILE, wanted = s->capacity;
+  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_FULL, .n_sum = (int64_t)n_histogram * N_BUCKET};
+  for (int i = 0; i < s->n_model; i++) {
+    select_model *m = &models_of(s)[i];
+    if (m->phase == PHASE_NARROW && m->inside <= SMALL_ELEMENTS && wanted < m->inside) wanted = m->inside;
+    if (m->phase == PHASE_HISTOGRAM)
+      for (m->shift = 0; (m->high - m->low) >> m->shift >= N_BUCKET; m->shift++) {}
+  }
+  if (n_narrow == 0) return;
+  int64_t most = MAX_PAIR_BYTES / 8 / n_narrow / ingot_tile_count(s->n_elem);
+  s->capacity = wanted < most ? wanted : most;
+  if (s->capacity > tile) s->capacity = tile;
+  plan->slot_bytes = (size_t)n_narrow * narrow_slot_bytes(s);
+}
+
+static void plan_locate(ingot_select_state *s, int n_locate, ingot_scan_plan *plan)
+{
+  int64_t *tiles = tiles_of(s), n = 0;
+  for (int i = 0; i < s->n_model; i++) { /* ascending, each once */
+    const select_model *m = &models_of(s)[i];
+    int64_t             at = 0;
+    if (m->phase != PHASE_LOCATE) continue;
+    while (at < n && tiles[at] < m->tile) at++;
+    if (at < n && tiles[at] == m->tile) continue;
+    memmove(tiles + at + 1, tiles + at, (size_t)(n - at) * sizeof *tiles);
+    tiles[at] = m->tile;
+    n++;
+  }
+  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_LOCATE, .slot_bytes = (size_t)n_locate * sizeof(locate_slot),
+                            .tiles = tiles, .n_tiles = n};
+}
+
+static void finish_locate(const ingot_scan_result *r, select_model *m, ingot_delta_model *out)
+{
+  for (int64_t i = 0; i < r->n_slot; i++) {
+    if (r->plan->tiles[i] != m->tile) continue;
+    const unsigned char *slot = (const unsigned char *)r->slots + (size_t)i * r->plan->slot_bytes;
+    set_cut(m, out, m->hi, ((const locate_slot *)(const void *)slot)[m->order].cut);
+    return;
+  }
+}
+
+static ingot_status finish_pass(ingot_select_state *s, ingot_delta_model *models, const ingot_scan_result *r)
+{
+  if (r->plan->pass == INGOT_SELECT_SAMPLE) return finish_sample(s, r);
+  ingot_status st = INGOT_OK;
+  for (int i = 0; st == INGOT_OK && i < s->n_model; i++) {
+    select_model *m = &models_of(s)[i];
+    if (r->plan->pass == INGOT_SELECT_LOCATE) {
+      if (m->phase == PHASE_LOCATE) finish_locate(r, m, &models[i]);
+    } else if (m->phase == PHASE_NARROW) {
+      st = finish_narrow(s, r, m, &models[i]);
+    } else if (m->phase == PHASE_HISTOGRAM) {
+      finish_histogram(r, m);
+    }
+  }
+  return st;
+}
+
+ingot_status ingot_select_next(ingot_select_state *s, ingot_delta_model *models, const ingot_scan_result *result,
+                               ingot_scan_plan *plan)
+{
+  *plan = (ingot_scan_plan){.pass = INGOT_SCAN_DONE};
+  if (result) {
+    ingot_status st = finish_pass(s, models, result);
+    if (st != INGOT_OK) return st;
+  }
+  if (!result) drop_sample_if_large(s);
+  int n_sample = number_phase(s, PHASE_SAMPLE);
+  int n_histogram = number_phase(s, PHASE_HISTOGRAM), n_narrow = number_phase(s, PHASE_NARROW);
+  int n_locate = number_phase(s, PHASE_LOCATE);
+  if (n_sample) plan_sample(s, n_sample, plan);
+  else if (n_narrow || n_histogram) plan_full(s, n_narrow, n_histogram, plan);
+  else if (n_locate) plan_locate(s, n_locate, plan);
+  s->pass = plan->pass;
+  return INGOT_OK;
+}
