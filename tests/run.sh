@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# All tests, as CI runs them: installs what is missing, builds three times, runs every test.
+#   dev      ASan and UBSan, warnings as errors, MPI
+#   fuzz     clang, ASan with leak detection, no MPI: unit and integration tests again, and the fuzzers
+#   release  optimised, with CUDA when nvcc is there (compiled, not run: tests/gpu/run.sh is for machines with a GPU)
+#
+#   tests/run.sh [PRESET ...]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+cmake/install_packages.sh --tests
+presets=("$@")
+[ ${#presets[@]} -gt 0 ] || presets=(dev fuzz release)
+jobs=$(nproc)
+
+shellcheck -x cmake/*.sh jobs/*.sh slurm/*.sh tests/*.sh tests/*/*.sh 2>/dev/null || shellcheck -x cmake/*.sh tests/*.sh tests/*/*.sh
+for preset in "${presets[@]}"; do
+  echo "== $preset"
+  cmake --preset "$preset" -DINGOT_WERROR=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }
+  cmake --build --preset "$preset" >>"build-$preset.log" 2>&1 || { tail -n 60 "build-$preset.log"; exit 1; }
+  rm -f "build-$preset.log"
+  ctest --preset "$preset" -j "$jobs"
+done
