@@ -32,7 +32,7 @@ typedef struct ingot_tensor_info {
   uint64_t    bytes;   /* n_elem * dtype size */
   int         file;    /* index of the file that holds it */
   uint64_t    offset;  /* of its first byte in that file */
-  bool        has_checksum; /* ingot .h5 only */
+  bool        has_checksum; /* at opening: ingot .h5 only; see ingot_source_load_checksums */
   uint64_t    checksum;
 } ingot_tensor_info;
 
@@ -100,6 +100,14 @@ const char *ingot_source_side_file_name(const ingot_source *src, int i);
 int ingot_source_find_side_file(const ingot_source *src, const char *name);
 /** Append the contents to *bytes. */
 ingot_status ingot_source_side_file_read(const ingot_source *src, int i, ingot_text *bytes);
+
+/**
+ * Take the checksums of tensors that have none from the manifest, if there is one: ingot_manifest.json in a directory,
+ * "<path>.manifest.json" beside a file; its key "tensors" holds {name: {"checksum": 16 hexadecimal digits}}.
+ * Before other threads use the source. No manifest is fine; INGOT_ERR_FORMAT when it is broken, or names a tensor that
+ * is not there.
+ */
+ingot_status ingot_source_load_checksums(ingot_source *src);
 
 /** Root attributes of an ingot .h5 (text ones), such as "ingot_recipe"; NULL when there is none or another kind. */
 const char *ingot_source_attribute(const ingot_source *src, const char *name);
