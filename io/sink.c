@@ -244,7 +244,7 @@ ingot_status ingot_sink_write(ingot_sink *sink, int tensor, uint64_t offset, siz
   if (st != INGOT_OK || size == 0) return st;
   const ingot_sink_extent *at = &sink->extents[tensor];
   ingot_sink_data_file    *f = &sink->files[at->file];
-  atomic_store_explicit(&f->written, true, memory_order_relaxed);
+  __atomic_store_n(&f->written, 1, __ATOMIC_RELAXED);
   st = ingot_file_pwrite(f->fd, f->path, at->offset + offset, src, size);
   return ingot_wrap(st, "writing %s", sink->spec.tensors[tensor].name);
 }

@@ -479,10 +479,13 @@ done:
 static ingot_status store_checksum(const ingot_sink *sink, hid_t tensors, const char *name, uint64_t checksum)
 {
   ingot_status st = INGOT_OK;
-  hid_t        attribute = H5Aopen_by_name(tensors, name, INGOT_HDF5_CHECKSUM, H5P_DEFAULT, H5P_DEFAULT);
+  /* Not H5Aopen_by_name: HDF5 1.10.8 cannot write to an attribute whose object is not open. */
+  hid_t dataset = H5Dopen2(tensors, name, H5P_DEFAULT);
+  hid_t attribute = dataset >= 0 ? H5Aopen(dataset, INGOT_HDF5_CHECKSUM, H5P_DEFAULT) : -1;
   CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &checksum) >= 0, "store the checksum of", name);
 done:
   if (attribute >= 0) H5Aclose(attribute);
+  if (dataset >= 0) H5Dclose(dataset);
   return st;
 }
 

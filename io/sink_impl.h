@@ -2,8 +2,6 @@
 #ifndef INGOT_IO_SINK_IMPL_H
 #define INGOT_IO_SINK_IMPL_H
 
-#include <stdatomic.h>
-
 #include "base/text.h"
 #include "io/sink.h"
 
@@ -21,7 +19,7 @@ typedef struct ingot_sink_data_file {
   ingot_text  header;  /* safetensors: the file's first bytes; payload follows */
   uint64_t    bytes;   /* size of the whole file */
   int         fd;      /* -1 until opened */
-  atomic_bool written; /* by this process */
+  int         written; /* by this process; set by any thread, through __atomic_store_n */
 } ingot_sink_data_file;
 
 /** A file of a directory that holds no tensors. */
