@@ -105,6 +105,11 @@ void ingot_select_want(ingot_select_state *s, int model, int64_t keep)
   m->phase = s->n_elem <= SMALL_ELEMENTS ? PHASE_NARROW : PHASE_SAMPLE;
 }
 
+int64_t ingot_select_wanted(const ingot_select_state *s, int model)
+{
+  return models_of_const(s)[model].keep;
+}
+
 uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, int64_t rank, int64_t *n_above)
 {
   static const int shifts[] = {20, 10, 0}, widths[] = {11, 10, 10};

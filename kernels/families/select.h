@@ -35,6 +35,8 @@ size_t ingot_select_state_bytes(int n_model);
 void ingot_select_begin(ingot_select_state *s, int n_model, int64_t n_elem);
 /** Ask for the `keep` largest of a model, 1 .. n_elem - 1. Models never asked for are left alone. */
 void ingot_select_want(ingot_select_state *s, int model, int64_t keep);
+/** What was asked for a model; 0 when nothing was. */
+int64_t ingot_select_wanted(const ingot_select_state *s, int model);
 /**
  * The next pass; INGOT_SCAN_DONE when all cuts are in `models` (mask, threshold, cut). Result NULL at the start.
  * INGOT_ERR_NOMEM when working memory is out.

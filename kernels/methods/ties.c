@@ -4,6 +4,7 @@
 #include "kernels/families/device_ops.h"
 #include "kernels/families/select.h"
 #include "kernels/families/select_model.h"
+#include "kernels/families/select_radix.h"
 
 enum { GLOBAL_NORMALIZE, GLOBAL_LAMBDA, GLOBAL_RESCALE, GLOBAL_SCOPE, GLOBAL_ZERO, GLOBAL_KEEP };
 enum { MODEL_WEIGHT, MODEL_DENSITY, N_PER_MODEL };
@@ -99,9 +100,10 @@ static const ingot_select_state *selection_of_const(const ingot_method_tensor *t
   return (const ingot_select_state *)(const void *)((const unsigned char *)state + ingot_delta_state_bytes(t->n_model));
 }
 
+/* The family's state, the CPU's selection, and the GPU's: which of the two is used is decided after `begin`. */
 static size_t state_bytes(const ingot_method_tensor *t)
 {
-  return ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model);
+  return ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model) + ingot_radix_state_bytes(t->n_model);
 }
 
 static ingot_status begin(const ingot_method_tensor *t, void *state)
