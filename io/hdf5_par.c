@@ -32,8 +32,12 @@ hid_t ingot_hdf5_access_collective(ingot_comm *comm)
   if (!native) return ingot_hdf5_access_single(); /* the serial twin */
   hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   if (access < 0) return access;
+  /*
+   * All ranks make the same calls, and each writes its share of the metadata at the close. Not written collectively:
+   * Open MPI 4.1 then gathers pieces into one buffer and writes what happens to lie in the gaps between them.
+   */
   if (fix_format(access) && H5Pset_fapl_mpio(access, *native, MPI_INFO_NULL) >= 0 &&
-      H5Pset_all_coll_metadata_ops(access, true) >= 0 && H5Pset_coll_metadata_write(access, true) >= 0)
+      H5Pset_all_coll_metadata_ops(access, true) >= 0 && H5Pset_coll_metadata_write(access, false) >= 0)
     return access;
   H5Pclose(access);
   return -1;
