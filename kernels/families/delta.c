@@ -111,12 +111,15 @@ INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int cou
     s->total[i] = total, s->plus[i] = plus, s->minus[i] = minus;
   }
   if (!divide) return;
+  uint32_t weight_bits[GROUP];
+  for (int g = 0; g < count; g++) weight_bits[g] = ingot_bits_of_f32(weight[g]);
   for (int64_t i = 0; i < n; i++) {
     float weight_plus = s->weight_plus[i], weight_minus = s->weight_minus[i];
     for (int g = 0; g < count; g++) {
-      float v = y[g][i];
-      weight_plus = weight_plus + (v > 0.0f ? weight[g] : 0.0f);
-      weight_minus = weight_minus + (v < 0.0f ? weight[g] : 0.0f);
+      /* "agrees ? weight : 0" by bits: a choice that compilers turn into a branch otherwise, which ends vectorisation */
+      uint32_t agrees_plus = -(uint32_t)(y[g][i] > 0.0f), agrees_minus = -(uint32_t)(y[g][i] < 0.0f);
+      weight_plus = weight_plus + ingot_f32_of_bits(weight_bits[g] & agrees_plus);
+      weight_minus = weight_minus + ingot_f32_of_bits(weight_bits[g] & agrees_minus);
     }
     s->weight_plus[i] = weight_plus, s->weight_minus[i] = weight_minus;
   }
