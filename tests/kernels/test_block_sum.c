@@ -1,0 +1,47 @@
+#include "tests/check.h"
+
+#include <math.h>
+
+#include "base/tile.h"
+#include "kernels/block_sum.h"
+
+/* Lane sums as the header has them, one addition at a time. */
+static double plain_sum(const float *a, const float *b, int64_t n)
+{
+  volatile double lane[INGOT_SUM_LANES] = {0};
+  for (int64_t i = 0; i < n; i++) {
+    volatile double term = b ? (double)a[i] * (double)b[i] : fabs((double)a[i]);
+    lane[i % INGOT_SUM_LANES] = lane[i % INGOT_SUM_LANES] + term;
+  }
+  for (int width = 16; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) lane[j] = lane[j] + lane[j + width];
+  return lane[0];
+}
+
+static void test_order(void **state)
+{
+  (void)state;
+  float a[INGOT_BLOCK], b[INGOT_BLOCK];
+  for (int i = 0; i < INGOT_BLOCK; i++) a[i] = sinf((float)i) * expf((float)(i % 40) - 20), b[i] = cosf((float)i * 3);
+  for (int64_t n = 0; n <= INGOT_BLOCK; n += n < 100 ? 1 : 333) {
+    assert_true(ingot_block_sum_abs(a, n) == plain_sum(a, NULL, n));
+    assert_true(ingot_block_dot(a, b, n) == plain_sum(a, b, n));
+    assert_true(ingot_block_dot(a, a, n) == plain_sum(a, a, n));
+  }
+}
+
+static void test_exact(void **state)
+{
+  (void)state;
+  float ones[INGOT_BLOCK];
+  for (int i = 0; i < INGOT_BLOCK; i++) ones[i] = i % 2 ? -1.0f : 1.0f;
+  assert_true(ingot_block_sum_abs(ones, INGOT_BLOCK) == INGOT_BLOCK);
+  assert_true(ingot_block_dot(ones, ones, 4095) == 4095);
+  assert_true(ingot_block_sum_abs(ones, 0) == 0);
+}
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_exact)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
