@@ -6,10 +6,16 @@
  *   /files/<name>    one uint8 dataset a side file
  * HDF5 reads the structure; the payload is read as byte ranges of the file. Links other than plain ones, shared
  * objects and datasets that are not one allocated byte range are refused.
+ *
+ * Only files of HDF5's newer format (superblock version 2 or later) are read: its structure carries checksums, so HDF5
+ * reports damage, where it can crash on damage to the older one. Variable-length texts are passed over for the same
+ * reason.
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -28,6 +34,25 @@ static ingot_status fail_hdf5(const char *path, const char *what)
 {
   char text[256];
   return ingot_fail(INGOT_ERR_FORMAT, "%s: %s: %s", path, what, ingot_hdf5_error_text(text));
+}
+
+/* The version of the superblock, byte 8 of the file. */
+static ingot_status check_superblock(const char *path)
+{
+  ingot_status  st = INGOT_OK;
+  unsigned char start[9] = {0};
+  FILE         *file = fopen(path, "rb");
+  INGOT_CHECK(file, INGOT_ERR_NOTFOUND, "%s: %s", path, strerror(errno));
+  size_t got = fread(start, 1, sizeof start, file);
+  fclose(file);
+  INGOT_CHECK(got == sizeof start && memcmp(start, "\211HDF\r\n\032\n", 8) == 0, INGOT_ERR_FORMAT,
+              "%s: not an HDF5 file: it does not begin with the signature", path);
+  INGOT_CHECK(start[8] >= 2, INGOT_ERR_FORMAT,
+              "%s: superblock version %d, expected 2 or later (HDF5's older format has no checksums; h5repack --low=1 "
+              "converts)",
+              path, start[8]);
+done:
+  return st;
 }
 
 static ingot_status open_file(const char *path, hid_t *out)
@@ -105,29 +130,24 @@ static ingot_status check_version(const char *path, hid_t file)
   return st;
 }
 
-/* The text of a string attribute; *text stays NULL when it is none, or too long. */
+/* The text of a string attribute; *text stays NULL when it is none, too long, or of variable length. */
 static ingot_status read_text(hid_t attribute, char **text)
 {
   ingot_status st = INGOT_OK;
   hid_t        type = H5Aget_type(attribute), space = H5Aget_space(attribute), memory = -1;
-  char        *varying = NULL;
   *text = NULL;
-  if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) goto done;
+  if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
+      H5Sget_simple_extent_npoints(space) != 1)
+    goto done;
   memory = H5Tcopy(H5T_C_S1);
   if (memory < 0 || H5Tset_cset(memory, H5Tget_cset(type)) < 0) goto done;
-  if (H5Tis_variable_str(type) > 0) {
-    if (H5Tset_size(memory, H5T_VARIABLE) < 0 || H5Aread(attribute, memory, &varying) < 0 || !varying) goto done;
-    *text = ingot_strdup(varying);
-    H5free_memory(varying);
-  } else {
-    size_t size = H5Tget_size(type);
-    if (size > MAX_ATTRIBUTE_BYTES || H5Tset_size(memory, size + 1) < 0) goto done;
-    *text = calloc(1, size + 2);
-    if (*text && H5Aread(attribute, memory, *text) < 0) {
-      free(*text);
-      *text = NULL;
-      goto done;
-    }
+  size_t size = H5Tget_size(type);
+  if (size > MAX_ATTRIBUTE_BYTES || H5Tset_size(memory, size + 1) < 0) goto done;
+  *text = calloc(1, size + 2);
+  if (*text && H5Aread(attribute, memory, *text) < 0) {
+    free(*text);
+    *text = NULL;
+    goto done;
   }
   if (!*text) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for an attribute");
 done:
@@ -376,6 +396,7 @@ ingot_status ingot_source_read_hdf5(ingot_source *src)
   INGOT_CHECK(stat(src->path, &info) == 0, INGOT_ERR_NOTFOUND, "%s: it has gone away", src->path);
   INGOT_TRY(ingot_source_add_file(src, src->path, slash ? slash + 1 : src->path, (uint64_t)info.st_size,
                                   (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec));
+  INGOT_TRY(check_superblock(src->path));
   INGOT_TRY(open_file(src->path, &file));
   INGOT_TRY(read_structure(&w, file));
 done:

@@ -8,6 +8,13 @@
 #include "io/hdf5_types.h"
 #include "io/source.h"
 
+/* HDF5 loses some memory of its own when the opening of a damaged file fails. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+  return "leak:libhdf5";
+}
+
 static scratch folder;
 static char    file_path[SCRATCH_PATH];
 
@@ -40,7 +47,10 @@ static void write_attribute(hid_t object, const char *name, hid_t type, const vo
 /* A file with its version and its two groups. */
 static hid_t create_file(int version)
 {
-  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  assert_true(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0);
+  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+  H5Pclose(access);
   assert_true(file >= 0);
   if (version) write_attribute(file, "ingot_format_version", H5T_NATIVE_INT, &version);
   H5Gclose(H5Gcreate2(file, "tensors", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
@@ -96,9 +106,12 @@ static void write_good(void)
   H5Tset_cset(varying, H5T_CSET_UTF8);
   H5Tset_size(fixed, 5);
   H5Tset_strpad(fixed, H5T_STR_NULLPAD);
-  const char *recipe = "linear \xc3\xa9";
-  write_attribute(file, "ingot_recipe", varying, &recipe);
+  const char *recipe = "linear";
+  write_attribute(file, "varying", varying, &recipe);
   write_attribute(file, "fixed", fixed, "12345"); /* no room for a final zero */
+  H5Tset_size(fixed, 9);
+  H5Tset_cset(fixed, H5T_CSET_UTF8);
+  write_attribute(file, "ingot_recipe", fixed, "linear \xc3\xa9");
   H5Tclose(varying);
   H5Tclose(fixed);
   assert_true(H5Fclose(file) >= 0);
@@ -151,6 +164,7 @@ static void test_good(void **state)
   assert_string_equal(ingot_source_attribute(src, "ingot_recipe"), "linear \xc3\xa9");
   assert_string_equal(ingot_source_attribute(src, "fixed"), "12345");
   assert_null(ingot_source_attribute(src, "ingot_format_version"));
+  assert_null(ingot_source_attribute(src, "varying"));
 
   ingot_source *copy = NULL;
   bytes.size = 0;
@@ -240,7 +254,10 @@ static void test_version(void **state)
   check_broken("not an ingot checkpoint: no root attribute \"ingot_format_version\"");
   H5Fclose(create_file(2));
   check_broken("format version 2, this program reads version 1");
-  hid_t file = create_file(0);
+  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT); /* HDF5's older format */
+  assert_true(H5Fclose(file) >= 0);
+  check_broken("superblock version 0, expected 2 or later");
+  file = create_file(0);
   float version = 1.0f;
   write_attribute(file, "ingot_format_version", H5T_NATIVE_FLOAT, &version);
   H5Fclose(file);
@@ -400,10 +417,42 @@ static void test_truncated(void **state)
   }
   memset(bytes, 0x5a, size);
   scratch_write(&folder, "model.h5", bytes, size);
-  check_broken("not a readable HDF5 file");
-  memcpy(bytes, "\211HDF\r\n\032\n", 8);
+  check_broken("not an HDF5 file: it does not begin with the signature");
+  memcpy(bytes, "\211HDF\r\n\032\n\2", 9);
   scratch_write(&folder, "model.h5", bytes, size);
   check_broken("not a readable HDF5 file");
+  free(bytes);
+}
+
+/* One byte changed: the file opens or it does not, and whatever is read lies inside it. */
+static void test_damaged(void **state)
+{
+  (void)state;
+  size_t     size = 0;
+  int        n_refused = 0;
+  ingot_text text = {0};
+  write_good();
+  unsigned char *bytes = load(&size);
+  for (size_t at = 0; at < size; at += 11) {
+    ingot_source *src = NULL;
+    char          first[4];
+    bytes[at] ^= 0xff;
+    scratch_write(&folder, "model.h5", bytes, size);
+    bytes[at] ^= 0xff;
+    if (ingot_source_open(file_path, &src) != INGOT_OK) {
+      n_refused++;
+      assert_message(ingot_error_message(), file_path);
+      continue;
+    }
+    for (int i = 0; i < ingot_source_count(src); i++) {
+      const ingot_tensor_info *t = ingot_source_tensor(src, i);
+      assert_int_equal(ingot_source_read(src, i, 0, t->bytes < 4 ? t->bytes : 4, first), INGOT_OK);
+    }
+    for (int i = 0; i < ingot_source_n_side_file(src); i++) (void)ingot_source_side_file_read(src, i, &text);
+    ingot_source_close(&src);
+  }
+  assert_true(n_refused > 0);
+  ingot_text_release(&text);
   free(bytes);
 }
 
@@ -415,7 +464,7 @@ int main(void)
       CASE(test_good),         CASE(test_types),
       CASE(test_version),      CASE(test_broken_datasets),
       CASE(test_broken_links), CASE(test_broken_side_file),
-      CASE(test_truncated),
+      CASE(test_truncated),    CASE(test_damaged),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
