@@ -26,7 +26,7 @@ typedef struct ingot_command_line {
   const ingot_command *command;
   const char         **args;   /* [n_arg], within the command's min_args and max_args */
   int                  n_arg;
-  const int           *option; /* [n_given]: index into command->options, in the order given */
+  int                 *option; /* [n_given]: index into command->options, in the order given */
   const char         **value;  /* [n_given]: NULL for a flag */
   int                  n_given;
 } ingot_command_line;

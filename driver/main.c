@@ -1,0 +1,97 @@
+/*
+ * The program: the only place that knows exit codes, signals, and the start and end of MPI.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/comm.h"
+#include "base/log.h"
+#include "driver/commands.h"
+#include "driver/version.h"
+
+/* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
+static atomic_int stop_requested;
+
+/* The first SIGTERM or SIGUSR1 asks for a stop after the tiles in flight; a second one ends the process at once. */
+static void on_stop_signal(int number)
+{
+  (void)number;
+  if (atomic_fetch_add(&stop_requested, 1) > 0) _exit(75);
+}
+
+static void catch_signals(void)
+{
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_stop_signal;
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGTERM, &action, NULL);
+  sigaction(SIGUSR1, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+static bool wants_help(int argc, char **argv)
+{
+  for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
+  return false;
+}
+
+/* Results must reach their reader: a full disk or a closed pipe at the end of stdout is a failure. */
+static ingot_status flush_output(void)
+{
+  if (fflush(stdout) != 0 || ferror(stdout)) return ingot_fail(INGOT_ERR_IO, "writing the output failed");
+  return INGOT_OK;
+}
+
+static ingot_status run_command(ingot_comm *comm, int argc, char **argv)
+{
+  ingot_status          st = INGOT_OK;
+  const ingot_command  *command = NULL;
+  ingot_command_line    line = {0};
+  ingot_command_context context = {comm, &stop_requested};
+  bool                  root = ingot_comm_rank(comm) == 0;
+  /* Every rank has the same words, so all of them take the same way here. */
+  INGOT_CHECK(argc >= 2, INGOT_ERR_USAGE, "no command; `ingot --help` lists them");
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    if (root) ingot_command_help(NULL);
+    goto done;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    if (root) printf("%s\n%s", ingot_version_text(), ingot_build_text());
+    goto done;
+  }
+  INGOT_TRY(ingot_command_find(argv[1], &command));
+  if (wants_help(argc - 2, argv + 2)) {
+    if (root) ingot_command_help(command);
+    goto done;
+  }
+  INGOT_TRY(ingot_line_parse(command, argc - 2, argv + 2, &line));
+  if (command->collective || root) st = command->run(&context, &line);
+done:
+  if (st == INGOT_OK && root) st = flush_output();
+  ingot_line_release(&line);
+  return ingot_comm_agree(comm, st);
+}
+
+int main(int argc, char **argv)
+{
+  ingot_comm  *comm = NULL;
+  ingot_status st = ingot_comm_init(&argc, &argv, &comm);
+  if (st != INGOT_OK) {
+    ingot_log_error("%s", ingot_error_message());
+    return ingot_status_exit_code(st);
+  }
+  catch_signals(); /* after MPI has installed its own handlers */
+  ingot_log_init(ingot_comm_rank(comm), ingot_comm_size(comm));
+  st = run_command(comm, argc, argv);
+  if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
+  ingot_comm_finalize(&comm);
+  return ingot_status_exit_code(st);
+}

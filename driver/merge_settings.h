@@ -1,0 +1,68 @@
+/** The settings of a merge step, as the job file has them. */
+#ifndef INGOT_DRIVER_MERGE_SETTINGS_H
+#define INGOT_DRIVER_MERGE_SETTINGS_H
+
+#include "driver/job.h"
+#include "driver/param_value.h"
+#include "kernels/method.h"
+
+typedef enum ingot_missing { INGOT_MISSING_FAIL, INGOT_MISSING_SKIP, INGOT_MISSING_BASE } ingot_missing;
+typedef enum ingot_tied { INGOT_TIED_AUTO, INGOT_TIED_KEEP } ingot_tied;
+typedef enum ingot_vocabulary { INGOT_VOCABULARY_CHECK, INGOT_VOCABULARY_IGNORE } ingot_vocabulary;
+
+/** One model of the step, or one source of a slice. */
+typedef struct ingot_merge_source {
+  ingot_job_reference ref;
+  const ingot_value  *value;
+  ingot_param_set     params;      /* per-model parameters given here */
+  int64_t             first, end;  /* layers [first, end) of a slice's source; unused without slices */
+} ingot_merge_source;
+
+typedef struct ingot_merge_slice {
+  ingot_merge_source *sources; /* [n_source] */
+  int                 n_source;
+  ingot_param_set     params;
+  const ingot_value  *value;
+} ingot_merge_slice;
+
+typedef struct ingot_merge_settings {
+  /* filled from the key table */
+  const char        *type, *name, *method_name, *base_name, *output, *dtype_name, *config_name;
+  const ingot_value *models_value, *parameters_value, *slices_value;
+  bool               durable;
+  int                nonfinite;  /* ingot_nonfinite */
+  int                missing;    /* ingot_missing */
+  int                tied;       /* ingot_tied */
+  int                vocabulary; /* ingot_vocabulary */
+  int64_t            seed;
+  uint64_t           shard_bytes;
+  uint64_t           memory_limit_bytes; /* 0: none */
+  const char        *model_name; /* export: the one model, copied as it is */
+  /* worked out */
+  bool                is_export;
+  const ingot_method *method;
+  bool                has_base, has_config;
+  ingot_job_reference base, config;
+  bool                keep_dtype; /* every tensor keeps the dtype of the base (or first model) */
+  ingot_dtype         dtype;
+  ingot_merge_source *models; /* [n_model]; without slices */
+  int                 n_model;
+  ingot_merge_slice  *slices; /* [n_slice]; 0: none */
+  int                 n_slice;
+  ingot_param_set     params;
+} ingot_merge_settings;
+
+/** Keys of the step; ends with a row whose name is NULL. */
+extern const ingot_key ingot_merge_keys[];
+/** Keys of an entry of `models`, of `slices` and of a slice's `sources`, besides parameters. */
+extern const ingot_key ingot_merge_model_keys[];
+extern const int       ingot_merge_model_n_key;
+extern const ingot_key ingot_merge_slice_keys[];
+extern const int       ingot_merge_slice_n_key;
+extern const ingot_key ingot_merge_source_keys[];
+extern const int       ingot_merge_source_n_key;
+
+/** The `read` of the merge step type. */
+ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
+
+#endif

@@ -1,0 +1,118 @@
+#include "driver/plan_text.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "driver/recipe.h"
+#include "driver/step.h"
+
+static const char *format_name(ingot_sink_format format)
+{
+  static const char *const names[] = {"ingot checkpoint (HDF5)", "safetensors file", "Hugging Face directory"};
+  return names[format];
+}
+
+/* How many tensors there are of each dtype: "12 BF16, 1 I64". */
+static ingot_status append_dtypes(const ingot_sink_spec *sink, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  int          count[INGOT_DTYPE_COUNT] = {0};
+  const char  *comma = "";
+  for (int i = 0; i < sink->n_tensor; i++) count[sink->tensors[i].dtype]++;
+  for (int d = 0; d < INGOT_DTYPE_COUNT; d++) {
+    if (count[d] == 0) continue;
+    INGOT_TRY(ingot_text_printf(text, "%s%d %s", comma, count[d], ingot_dtype_name((ingot_dtype)d)));
+    comma = ", ";
+  }
+done:
+  return st;
+}
+
+static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth *bandwidth, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  char         a[32], b[32], c[32];
+  json_t      *recipe = json_loads(p->recipe, 0, NULL);
+  double       seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
+  INGOT_TRY(ingot_text_printf(text, "step %d: %s%s\n", p->number, p->title, p->complete ? " (already complete)" : ""));
+  for (int i = 0; i < p->n_input; i++)
+    INGOT_TRY(ingot_text_printf(text, "  input    %s: %s, %s%s\n", p->inputs[i].id, p->inputs[i].path,
+                                ingot_bytes_text(p->inputs[i].bytes, a),
+                                p->inputs[i].identity ? "" : ", made by an earlier step"));
+  INGOT_TRY(ingot_text_printf(text, "  output   %s: %s, %s\n", p->output, format_name(p->sink.format),
+                              ingot_bytes_text(ingot_sink_bytes(&p->sink), a)));
+  INGOT_TRY(ingot_text_printf(text, "  tensors  %d (", p->sink.n_tensor));
+  INGOT_TRY(append_dtypes(&p->sink, text));
+  INGOT_TRY(ingot_text_printf(text, "), %" PRId64 " tiles, %d pass%s over the inputs\n", p->n_tile, p->n_pass,
+                              p->n_pass == 1 ? "" : "es at most"));
+  INGOT_TRY(ingot_text_printf(text, "  traffic  %s to read, %s to write\n", ingot_bytes_text(p->bytes_read, a),
+                              ingot_bytes_text(p->bytes_written, b)));
+  if (p->ready)
+    INGOT_TRY(ingot_text_printf(text, "  memory   %s a rank, with %d thread%s\n", ingot_bytes_text(p->memory_bytes, c),
+                                p->n_thread, p->n_thread == 1 ? "" : "s"));
+  if (seconds > 0.0 && !p->complete)
+    INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s, reading at %.2f GB/s and writing at %.2f GB/s\n", seconds,
+                                bandwidth->read_bytes_per_s / 1e9, bandwidth->write_bytes_per_s / 1e9));
+  INGOT_TRY(ingot_text_printf(text, "  settings\n"));
+  INGOT_TRY(ingot_yaml_append(recipe, 4, text));
+done:
+  json_decref(recipe);
+  return st;
+}
+
+ingot_status ingot_plan_text(const ingot_planner *planner, const ingot_bandwidth *bandwidth, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  const char  *gap = "";
+  for (int i = 0; i < planner->job->n_step; i++) {
+    if (!planner->steps[i].type) continue;
+    INGOT_TRY(ingot_text_printf(text, "%s", gap));
+    INGOT_TRY(append_step(&planner->steps[i], bandwidth, text));
+    gap = "\n";
+  }
+done:
+  return st;
+}
+
+static json_t *tensors_json(const ingot_sink_spec *sink)
+{
+  json_t *list = json_array();
+  for (int i = 0; i < sink->n_tensor; i++) {
+    const ingot_sink_tensor *t = &sink->tensors[i];
+    json_t                  *shape = json_array();
+    for (int d = 0; d < t->shape.n_dim; d++) json_array_append_new(shape, json_integer(t->shape.dim[d]));
+    json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", ingot_dtype_name(t->dtype),
+                                          "shape", shape));
+  }
+  return list;
+}
+
+static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwidth)
+{
+  json_t *inputs = json_array();
+  char    fingerprint[24];
+  snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, p->fingerprint);
+  for (int i = 0; i < p->n_input; i++)
+    json_array_append_new(inputs, json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(p->inputs[i].id), "path",
+                                            ingot_json_text(p->inputs[i].path), "bytes",
+                                            (json_int_t)p->inputs[i].bytes));
+  json_t *j = json_pack("{s:i, s:s, s:o, s:o, s:b, s:b, s:I, s:i, s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o}", "step",
+                        p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output), "complete",
+                        (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes", p->n_pass,
+                        "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written,
+                        "output_bytes", (json_int_t)ingot_sink_bytes(&p->sink), "memory_bytes",
+                        (json_int_t)p->memory_bytes, "threads", p->n_thread, "fingerprint", fingerprint, "settings",
+                        json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
+  double seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
+  if (seconds > 0.0) json_object_set_new(j, "seconds", json_real(seconds));
+  return j;
+}
+
+ingot_status ingot_plan_json(const ingot_planner *planner, const ingot_bandwidth *bandwidth, json_t **out)
+{
+  json_t *steps = json_array();
+  for (int i = 0; i < planner->job->n_step; i++)
+    if (planner->steps[i].type) json_array_append_new(steps, step_json(&planner->steps[i], bandwidth));
+  *out = json_pack("{s:o, s:o}", "job", ingot_json_text(planner->job->path), "steps", steps);
+  return *out ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the plan");
+}

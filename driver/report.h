@@ -1,0 +1,33 @@
+/** The summary of a step: seconds by phase with their spread over ranks, and rates. */
+#ifndef INGOT_DRIVER_REPORT_H
+#define INGOT_DRIVER_REPORT_H
+
+#include <jansson.h>
+
+#include "base/text.h"
+#include "workers/merge.h"
+
+/** Smallest, mean and largest over ranks. */
+typedef struct ingot_spread {
+  double min, mean, max;
+} ingot_spread;
+
+enum { INGOT_PHASE_READ, INGOT_PHASE_MOVE, INGOT_PHASE_MERGE, INGOT_PHASE_WRITE, INGOT_PHASE_WAIT, INGOT_PHASE_COUNT };
+
+/** All ranks of a step together. Seconds of phases are wall time: a rank's sum over its lanes, by its lanes. */
+typedef struct ingot_report {
+  int          n_rank;
+  ingot_spread phase_s[INGOT_PHASE_COUNT];
+  ingot_spread wall_s, cpu_s;
+  uint64_t     bytes_read, bytes_written, peak_anon_bytes; /* sums; largest of a rank */
+  int64_t      tiles_done, tiles_resumed, n_lane, n_on_device;
+} ingot_report;
+
+/** From the timings of all ranks [n_rank]. */
+void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_report *out);
+/** A table for people, appended to text. */
+ingot_status ingot_report_text(const ingot_report *report, ingot_text *text);
+/** For the event at a step's end; NULL when memory is out. */
+json_t *ingot_report_json(const ingot_report *report);
+
+#endif

@@ -1,0 +1,186 @@
+#define _GNU_SOURCE
+#include "driver/run.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "driver/manifest.h"
+#include "driver/pack.h"
+#include "driver/recipe.h"
+#include "driver/report.h"
+
+/* A positive number from the environment, or 0. */
+static int environment_number(const char *name)
+{
+  const char *text = getenv(name);
+  long        value = text ? strtol(text, NULL, 10) : 0;
+  return value > 0 && value < 4096 ? (int)value : 0;
+}
+
+int ingot_run_threads(int asked, int n_local_rank)
+{
+  int n = asked;
+  if (n <= 0) n = environment_number("OMP_NUM_THREADS");
+  if (n <= 0) n = environment_number("SLURM_CPUS_PER_TASK");
+  if (n <= 0) {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    n = sched_getaffinity(0, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 1;
+    n /= n_local_rank > 0 ? n_local_rank : 1;
+  }
+  return n > 0 ? n : 1;
+}
+
+/* What rank 0 holds while a job runs. */
+typedef struct run_state {
+  ingot_job     job;
+  ingot_planner planner;
+  bool          job_read, planner_made;
+} run_state;
+
+static ingot_status prepare(run_state *state, const ingot_run_request *request, ingot_run_context *context)
+{
+  ingot_status st = INGOT_OK;
+  if (request->events_path) INGOT_TRY(ingot_events_open(request->events_path, &context->events));
+  state->job_read = true;
+  INGOT_TRY(ingot_job_read(request->job_path, request->set, request->n_set, &state->job));
+  ingot_events_write(context->events, "job_start",
+                     json_pack("{s:s, s:s?, s:i, s:i, s:i}", "job", request->job_path, "name", state->job.name, "steps",
+                               state->job.n_step, "ranks", ingot_comm_size(context->comm), "threads",
+                               context->n_thread));
+  state->planner_made = true;
+  INGOT_TRY(ingot_planner_init(&state->planner, &state->job, &request->plan));
+  INGOT_TRY(ingot_planner_plan(&state->planner));
+done:
+  return st;
+}
+
+static void plan_event(ingot_run_context *context, const ingot_step_plan *p)
+{
+  ingot_events_write(context->events, "plan",
+                     json_pack("{s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:b}", "step", p->number, "title", p->title,
+                               "output", p->output, "tensors", p->sink.n_tensor, "tiles", (json_int_t)p->n_tile,
+                               "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written,
+                               "memory_bytes", (json_int_t)p->memory_bytes, "complete", (int)p->complete));
+}
+
+/* Rank 0: manifest, then the journal goes, then the summary. */
+static ingot_status finish_step(run_state *state, ingot_run_context *context, const ingot_step_plan *plan,
+                                const ingot_step_result *result, const ingot_merge_timing *timing, const char *started)
+{
+  ingot_status       st = INGOT_OK;
+  ingot_text         text = {0};
+  ingot_report       report;
+  int                n_rank = ingot_comm_size(context->comm);
+  ingot_manifest_run run = {started, n_rank, context->n_thread, timing[0].on_device ? "cuda" : "cpu", timing};
+  INGOT_TRY(ingot_manifest_write(&state->job, plan, result->checksums, &run, plan->sink.durable));
+  INGOT_TRY(ingot_sink_remove_partial(plan->output));
+  ingot_report_make(timing, n_rank, &report);
+  INGOT_TRY(ingot_report_text(&report, &text));
+  ingot_log_info("step %d: %s: %s is complete\n%s", plan->number, plan->title, plan->output, ingot_text_string(&text));
+  json_t *event = ingot_report_json(&report);
+  json_object_set_new(event, "step", json_integer(plan->number));
+  json_object_set_new(event, "output", ingot_json_text(plan->output));
+  ingot_events_write(context->events, "step_end", event);
+done:
+  ingot_text_release(&text);
+  return st;
+}
+
+/* Run one step whose plan all ranks have. */
+static ingot_status run_step(run_state *state, ingot_run_context *context, const ingot_step_plan *plan)
+{
+  ingot_status        st = INGOT_OK;
+  ingot_step_result   result = {0};
+  int                 n_rank = ingot_comm_size(context->comm);
+  bool                root = ingot_comm_rank(context->comm) == 0;
+  char                started[32];
+  ingot_merge_timing *timing = calloc((size_t)n_rank, sizeof *timing);
+  st = timing ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the timings of %d ranks", n_rank);
+  INGOT_TRY(ingot_comm_agree(context->comm, st));
+  ingot_time_text(started);
+  ingot_log_info("step %d: %s -> %s", plan->number, plan->title, plan->output);
+  ingot_events_write(context->events, "step_start", json_pack("{s:i, s:s}", "step", plan->number, "title", plan->title));
+  st = plan->type->run(context, plan, &result);
+  ingot_wrap(st, "step %d (%s)", plan->number, plan->title);
+  INGOT_TRY(st);
+  INGOT_TRY(ingot_comm_gather(context->comm, &result.timing, sizeof result.timing, timing));
+  st = root ? finish_step(state, context, plan, &result, timing, started) : INGOT_OK;
+  st = ingot_comm_agree(context->comm, st);
+done:
+  free(timing);
+  ingot_step_result_release(&result);
+  return st;
+}
+
+/* What rank 0 tells the others about a step. */
+typedef enum step_order { STEP_SKIP, STEP_RUN } step_order;
+
+static ingot_status order_step(run_state *state, ingot_run_context *context, int number, step_order *order)
+{
+  ingot_status     st = INGOT_OK;
+  ingot_step_plan *plan = &state->planner.steps[number - 1];
+  *order = STEP_SKIP;
+  if (!plan->type) goto done; /* not asked for */
+  if (!plan->ready) INGOT_TRY(ingot_planner_replan(&state->planner, number));
+  plan_event(context, plan);
+  if (plan->complete) {
+    ingot_log_info("step %d: %s: %s is already complete", number, plan->title, plan->output);
+    ingot_events_write(context->events, "step_end", json_pack("{s:i, s:b}", "step", number, "skipped", 1));
+  } else {
+    *order = STEP_RUN;
+  }
+done:
+  return st;
+}
+
+static ingot_status do_step(run_state *state, ingot_run_context *context, int number)
+{
+  ingot_status     st = INGOT_OK;
+  bool             root = ingot_comm_rank(context->comm) == 0;
+  step_order       order = STEP_SKIP;
+  int64_t          word;
+  ingot_step_plan  received = {0};
+  ingot_step_plan *plan = root ? &state->planner.steps[number - 1] : &received;
+  st = root ? order_step(state, context, number, &order) : INGOT_OK;
+  INGOT_TRY(ingot_comm_agree(context->comm, st));
+  word = (int64_t)order;
+  INGOT_TRY(ingot_comm_bcast(context->comm, &word, sizeof word, 0));
+  if ((step_order)word == STEP_SKIP) goto done;
+  INGOT_TRY(ingot_step_plan_share(context->comm, plan));
+  INGOT_TRY(run_step(state, context, plan));
+  if (root) ingot_planner_step_done(&state->planner, number);
+done:
+  ingot_step_plan_release(&received);
+  return st;
+}
+
+ingot_status ingot_run_job(ingot_run_context *context, const ingot_run_request *request)
+{
+  ingot_status st = INGOT_OK;
+  run_state    state = {0};
+  bool         root = ingot_comm_rank(context->comm) == 0;
+  int64_t      n_step = 0;
+  st = root ? prepare(&state, request, context) : INGOT_OK;
+  INGOT_TRY(ingot_comm_agree(context->comm, st));
+  n_step = state.job.n_step;
+  INGOT_TRY(ingot_comm_bcast(context->comm, &n_step, sizeof n_step, 0));
+  for (int number = 1; number <= n_step; number++) {
+    int64_t stop = context->stop ? atomic_load(context->stop) : 0;
+    INGOT_TRY(ingot_comm_max_i64(context->comm, &stop, 1));
+    INGOT_CHECK(stop == 0, INGOT_STOPPED, "stopped before step %d; the same command continues", number);
+    INGOT_TRY(do_step(&state, context, number));
+  }
+done:
+  if (st != INGOT_OK)
+    ingot_events_write(context->events, "error",
+                       json_pack("{s:s, s:i, s:o}", "status", ingot_status_name(st), "exit_code",
+                                 ingot_status_exit_code(st), "message", ingot_json_text(ingot_error_message())));
+  ingot_events_write(context->events, "job_end", json_pack("{s:i}", "exit_code", ingot_status_exit_code(st)));
+  if (state.planner_made) ingot_planner_release(&state.planner);
+  if (state.job_read) ingot_job_release(&state.job);
+  ingot_events_close(&context->events);
+  return st;
+}

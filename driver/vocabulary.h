@@ -1,0 +1,13 @@
+/** Whether two models mean the same tokens by the same numbers. */
+#ifndef INGOT_DRIVER_VOCABULARY_H
+#define INGOT_DRIVER_VOCABULARY_H
+
+#include "driver/input.h"
+
+/**
+ * Compare tokenizer.json (model.vocab and added_tokens) and vocab_size of config.json, where both inputs have them.
+ * INGOT_ERR_MISMATCH with the number of tokens that differ and the first of them; INGOT_ERR_FORMAT for a broken file.
+ */
+ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b);
+
+#endif
