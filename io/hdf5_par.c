@@ -6,10 +6,10 @@
 #include <mpi.h>
 #endif
 
-/* The file format of HDF5 1.8: read by every HDF5 since 2008, and the same bytes whatever the library's version. */
+/* The objects of HDF5 1.8 whatever the library's version; the file's strategy for free space needs 1.10. */
 static bool fix_format(hid_t access)
 {
-  return H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) >= 0;
+  return H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110) >= 0;
 }
 
 hid_t ingot_hdf5_access_single(void)

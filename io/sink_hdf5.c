@@ -17,7 +17,7 @@
 #include "io/hdf5_types.h"
 #include "io/sink_impl.h"
 
-enum { PAGE_BYTES = 4096, FIXED_PAGES = 16 };
+enum { PAGE_BYTES = 4096, FIXED_PAGES = 24 };
 #define TILE_ATTRIBUTE "checksum_tile_elements"
 
 /* Property lists and groups that are open while the skeleton is made or checked; -1 when not. */
@@ -55,8 +55,8 @@ static uint64_t pages(uint64_t bytes)
 }
 
 /*
- * Metadata in bytes, from above: alignment gives each object header a page of its own, a large group's tree and heap
- * have a page a node. It becomes one block at the front of the file, so that headers are read in one go.
+ * Metadata in bytes, from above: alignment gives each object header pages of its own (most of them holes), and a large
+ * group's tree and heap have a page a node. It becomes one block at the front of the file, so that headers are read in one go.
  */
 static uint64_t metadata_bytes(const ingot_sink_spec *spec)
 {
@@ -68,7 +68,7 @@ static uint64_t metadata_bytes(const ingot_sink_spec *spec)
     for (const char *c = name; *c; c++)
       if (*c == '/') n_group++;
   }
-  uint64_t n_page = FIXED_PAGES + n_object + n_object / 16 + 2 * n_group + 2 * pages(names);
+  uint64_t n_page = FIXED_PAGES + 2 * n_object + n_object / 8 + 4 * n_group + 2 * pages(names);
   for (int i = 0; i < spec->n_attribute; i++)
     n_page += pages(strlen(spec->attributes[i].text) + strlen(spec->attributes[i].name) + 64);
   return n_page * PAGE_BYTES;
@@ -217,6 +217,8 @@ static ingot_status begin(ingot_comm *comm, skeleton *k)
   CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
                H5Pset_meta_block_size(k->access, metadata_bytes(&sink->spec)) >= 0,
            "prepare", "alignment");
+  /* Space that alignment leaves over is not tracked for reuse: looking through it takes quadratic time. */
+  CHECK_H5(H5Pset_file_space_strategy(list, H5F_FSPACE_STRATEGY_AGGR, false, 1) >= 0, "prepare", "the strategy");
   k->group_list = list_without_times(H5P_GROUP_CREATE);
   k->dataset_list = list_without_times(H5P_DATASET_CREATE);
   k->scalar = H5Screate(H5S_SCALAR);
@@ -225,7 +227,10 @@ static ingot_status begin(ingot_comm *comm, skeleton *k)
                H5Pset_alloc_time(k->dataset_list, H5D_ALLOC_TIME_EARLY) >= 0 &&
                H5Pset_fill_time(k->dataset_list, H5D_FILL_TIME_NEVER) >= 0,
            "prepare", "property lists");
+  /* The superblock's extension is made from the default list, with the time of day unless told otherwise. */
+  CHECK_H5(H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false) >= 0, "prepare", "defaults");
   k->file = H5Fcreate(sink->partial, H5F_ACC_TRUNC, list, k->access);
+  H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, true);
   CHECK_H5(k->file >= 0, "create", "the file");
   k->tensors = H5Gcreate2(k->file, INGOT_HDF5_TENSORS, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   k->files = H5Gcreate2(k->file, INGOT_HDF5_FILES, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
