@@ -3,6 +3,10 @@
 
 #include "scratch.h"
 
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
 #include "io/source.h"
 
 #define TENSOR(name, begin, end) "\"" name "\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[" #begin "," #end "]}"
@@ -216,13 +220,87 @@ static void test_unreadable(void **state)
   assert_message(ingot_error_message(), "Permission denied");
 }
 
+enum { N_SHARD = 60, N_THREAD = 4 };
+
+static ingot_source *open_many(void)
+{
+  char          map[N_SHARD * 32] = "", text[N_SHARD * 32 + 32], name[32], header[96];
+  ingot_source *src = NULL;
+  for (int i = 0; i < N_SHARD; i++) {
+    const char bytes[4] = {(char)i, (char)i, (char)i, (char)i};
+    snprintf(name, sizeof name, "%02d.safetensors", i);
+    snprintf(header, sizeof header, "{\"%02d\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", i);
+    scratch_safetensors(&folder, name, header, bytes, 4);
+    snprintf(map + strlen(map), sizeof map - strlen(map), "%s\"%02d\":\"%s\"", i ? "," : "", i, name);
+  }
+  snprintf(text, sizeof text, "{\"weight_map\":{%s}}", map);
+  scratch_text(&folder, "model.safetensors.index.json", text);
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_count(src), N_SHARD);
+  return src;
+}
+
+static void *read_all(void *context)
+{
+  const ingot_source *src = context;
+  char                bytes[4];
+  for (int i = 0; i < N_SHARD; i++)
+    if (ingot_source_read(src, i, 0, 4, bytes) != INGOT_OK || bytes[0] != i || bytes[3] != i) return context;
+  return NULL;
+}
+
+/* More shards than the soft limit of open files, read by several threads that all open them. */
+static void test_many_files(void **state)
+{
+  (void)state;
+  struct rlimit limit, low;
+  pthread_t     thread[N_THREAD];
+  ingot_source *src = open_many();
+  assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  low = limit;
+  low.rlim_cur = 32;
+  assert_true(limit.rlim_max > 200);
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+  for (int i = 0; i < N_THREAD; i++) assert_int_equal(pthread_create(&thread[i], NULL, read_all, src), 0);
+  for (int i = 0; i < N_THREAD; i++) {
+    void *failed = NULL;
+    assert_int_equal(pthread_join(thread[i], &failed), 0);
+    assert_null(failed);
+  }
+  assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  ingot_source_close(&src);
+}
+
+/* The hard limit stops it, with a message. In a child, for a lowered hard limit cannot be raised again. */
+static void test_too_many_files(void **state)
+{
+  (void)state;
+  int           status = 0;
+  ingot_source *src = open_many();
+  fflush(NULL);
+  pid_t child = fork();
+  assert_true(child >= 0);
+  if (child == 0) {
+    struct rlimit low = {.rlim_cur = 32, .rlim_max = 32};
+    char          bytes[4];
+    ingot_status  st = setrlimit(RLIMIT_NOFILE, &low) == 0 ? INGOT_OK : INGOT_ERR_INTERNAL;
+    for (int i = 0; i < N_SHARD && st == INGOT_OK; i++) st = ingot_source_read(src, i, 0, 4, bytes);
+    bool told = strstr(ingot_error_message(), "cannot open the file: Too many open files") != NULL;
+    _exit(st == INGOT_ERR_IO && told ? 0 : 1);
+  }
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  ingot_source_close(&src);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, begin, end)
 
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      CASE(test_sharded), CASE(test_broken_index), CASE(test_tensor_in_two_shards), CASE(test_broken_shard),
-      CASE(test_single),  CASE(test_side_files),   CASE(test_unreadable),
+      CASE(test_sharded),      CASE(test_broken_index), CASE(test_tensor_in_two_shards),
+      CASE(test_broken_shard), CASE(test_single),       CASE(test_side_files),
+      CASE(test_unreadable),   CASE(test_many_files),   CASE(test_too_many_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
