@@ -109,7 +109,10 @@ ingot_status ingot_source_side_file_read(const ingot_source *src, int i, ingot_t
  */
 ingot_status ingot_source_load_checksums(ingot_source *src);
 
-/** Root attributes of an ingot .h5 (texts of fixed length), such as "ingot_recipe"; NULL when there is none or another kind. */
+/**
+ * Root attributes of an ingot .h5 (texts of fixed length), such as "ingot_recipe"; NULL when there is none or another
+ * kind.
+ */
 const char *ingot_source_attribute(const ingot_source *src, const char *name);
 
 #ifdef __cplusplus
