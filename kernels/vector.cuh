@@ -192,6 +192,30 @@ static __device__ __forceinline__ bool ingot_any_nonfinite(const float v[INGOT_V
   return bad != 0;
 }
 
+/**
+ * ingot_fix_nonfinite for bfloat16 as it lies in memory: what stands in for a bad value is bfloat16 too. By value, so that
+ * the callers' vectors stay in registers.
+ */
+static __device__ __noinline__ uint4 ingot_fix_nonfinite_bf16(ingot_finite_rule rule, int input, const void *base,
+                                                              int64_t i, uint4 raw)
+{
+  uint32_t word[4] = {raw.x, raw.y, raw.z, raw.w};
+  int      count = 0;
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) {
+    int      shift = k % 2 * 16;
+    uint32_t bits = word[k / 2] >> shift & 0xffffu, fill = 0;
+    if ((bits & 0x7f80u) != 0x7f80u) continue;
+    count++;
+    if (!rule.zero) continue;
+    if (base != nullptr) fill = static_cast<const uint16_t *>(base)[i + k];
+    if ((fill & 0x7f80u) == 0x7f80u) fill = 0;
+    word[k / 2] = (word[k / 2] & ~(0xffffu << shift)) | fill << shift;
+  }
+  if (rule.count != nullptr) atomicAdd(&rule.count[input], static_cast<unsigned long long>(count));
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
 /** Eight elements between their load and their use: bfloat16 as it lies in memory, others widened. */
 template <bool BF16> struct ingot_raw_vector;
 

@@ -171,8 +171,9 @@ static ingot_status load_input(cuda_lane *lane, slot *s, int input, uint64_t off
   if (cached) return INGOT_OK;
 
   double begin_s = ingot_clock_s();
-  INGOT_TRY(ingot_source_read(plan->sources[t->source[input]], t->tensor[input], (uint64_t)s->chunk_first * element,
-                              bytes, pinned));
+  st = ingot_source_read(plan->sources[t->source[input]], t->tensor[input], (uint64_t)s->chunk_first * element, bytes,
+                         pinned);
+  INGOT_TRY(ingot_wrap(st, "%s", plan->source_names[t->source[input]]));
   double read_s = ingot_clock_s();
   INGOT_TRY(ingot_device_copy_in(device, pinned, bytes, s->stream));
   lane->head.timing.read_s += read_s - begin_s;
@@ -260,7 +261,7 @@ static ingot_status begin_copy(cuda_lane *lane, slot *s)
                                                    (uint64_t)s->first * element, bytes, s->pinned_out);
   lane->head.timing.read_s += ingot_clock_s() - begin_s;
   lane->head.timing.bytes_read += bytes;
-  return st;
+  return ingot_wrap(st, "%s", plan->source_names[t->source[0]]);
 }
 
 static ingot_status cuda_begin(ingot_lane *head, const ingot_task *task)

@@ -39,6 +39,40 @@ static __device__ __forceinline__ float ingot_take_one(const ingot_inputs<CAPACI
   return v;
 }
 
+/**
+ * A lane's next N elements of one input: i, i + 32, ...; those from `end` on read as 0. All loads are made before the first
+ * value is looked at.
+ */
+template <int N, int CAPACITY>
+static __device__ __forceinline__ void ingot_take_strided(const ingot_inputs<CAPACITY> &a, int input, int64_t i,
+                                                          int64_t end, bool count, float v[N])
+{
+  const ingot_dtype dtype = a.dtype_of(input);
+  if (dtype == INGOT_DTYPE_BF16) {
+    uint16_t        raw[N];
+    const uint16_t *p = static_cast<const uint16_t *>(a.in[input]) + i;
+#pragma unroll
+    for (int k = 0; k < N; k++) raw[k] = i + k * INGOT_SUM_LANES < end ? p[k * INGOT_SUM_LANES] : static_cast<uint16_t>(0);
+#pragma unroll
+    for (int k = 0; k < N; k++) v[k] = ingot_f32_from_bf16(raw[k]);
+  } else {
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+      int64_t at = i + k * INGOT_SUM_LANES;
+      v[k] = at < end ? ingot_widen_one(a.in[input], dtype, at) : 0.0f;
+    }
+  }
+  if (!a.look) return;
+  uint32_t bad = 0;
+#pragma unroll
+  for (int k = 0; k < N; k++) bad |= ingot_f32_nonfinite(v[k]);
+  if (bad == 0) return;
+#pragma unroll
+  for (int k = 0; k < N; k++) {
+    if (ingot_f32_nonfinite(v[k])) v[k] = ingot_take_one(a, input, i + k * INGOT_SUM_LANES, count);
+  }
+}
+
 /** Blocks of a chunk. */
 static inline int64_t ingot_block_count(int64_t n)
 {

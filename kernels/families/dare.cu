@@ -10,7 +10,7 @@ struct l1_args {
   double                          *block; /* [n_block][n_model][2] */
 };
 
-enum { ITERATIONS = 4 }; /* in which a lane does the random words of one for its three neighbours too */
+enum { ITERATIONS = 8 }; /* whose loads are in flight together; a multiple of 4 */
 
 /*
  * Keep bits of four iterations: bit s belongs to element `flat` + s * INGOT_SUM_LANES. Four neighbouring lanes share a
@@ -21,14 +21,14 @@ static __device__ __forceinline__ uint32_t random_bits(const ingot_delta_model &
   int      quarter = lane % 4;
   int64_t  mine = flat - quarter + static_cast<int64_t>(quarter) * INGOT_SUM_LANES;
   uint32_t word[4], bits = 0, kept = 0;
-  ingot_device_philox(m.stream, static_cast<uint64_t>(mine) / 4, word);
+  ingot_device_philox(ingot_philox_rounds_of(m.stream), static_cast<uint64_t>(mine) / 4, word);
 #pragma unroll
   for (int k = 0; k < 4; k++) bits |= word[k] < m.threshold ? 1u << k : 0u;
   bits <<= 4 * quarter;
   bits |= __shfl_xor_sync(0xffffffffu, bits, 1);
   bits |= __shfl_xor_sync(0xffffffffu, bits, 2);
 #pragma unroll
-  for (int s = 0; s < ITERATIONS; s++) kept |= (bits >> (4 * s + quarter) & 1u) << s;
+  for (int s = 0; s < 4; s++) kept |= (bits >> (4 * s + quarter) & 1u) << s;
   return kept;
 }
 
@@ -48,14 +48,21 @@ __global__ void __launch_bounds__(INGOT_SUM_THREADS) l1_kernel(const __grid_cons
   int64_t end = first + INGOT_BLOCK < a.inputs.n ? first + INGOT_BLOCK : a.inputs.n;
   double  all = 0, kept = 0;
   for (int64_t i = first + lane; i - lane < end; i += ITERATIONS * INGOT_SUM_LANES) {
-    uint32_t random = m.mask == INGOT_MASK_RANDOM ? random_bits(m, a.inputs.first + i, lane) : 0u;
+    float    base[ITERATIONS], x[ITERATIONS];
+    uint32_t random = 0;
+    ingot_take_strided<ITERATIONS>(a.inputs, 0, i, end, model == 0, base);
+    ingot_take_strided<ITERATIONS>(a.inputs, 1 + model, i, end, true, x);
+    if (m.mask == INGOT_MASK_RANDOM) {
 #pragma unroll
-    for (int s = 0; s < ITERATIONS; s++) {
-      int64_t at = i + s * INGOT_SUM_LANES;
-      if (at >= end) break;
-      float base = ingot_take_one(a.inputs, 0, at, model == 0);
-      float tau = ingot_take_one(a.inputs, 1 + model, at, true) - base;
-      bool  keep = m.mask == INGOT_MASK_RANDOM ? (random >> s & 1u) != 0 : passes_cut(m, a.inputs.first + at, tau);
+      for (int s = 0; s < ITERATIONS; s += 4) {
+        random |= random_bits(m, a.inputs.first + i + s * INGOT_SUM_LANES, lane) << s;
+      }
+    }
+#pragma unroll
+    for (int s = 0; s < ITERATIONS; s++) { /* zeros at the end change no bit */
+      float tau = x[s] - base[s];
+      bool  keep = m.mask == INGOT_MASK_RANDOM ? (random >> s & 1u) != 0
+                                               : passes_cut(m, a.inputs.first + i + s * INGOT_SUM_LANES, tau);
       all += static_cast<double>(fabsf(tau));
       kept += static_cast<double>(keep ? fabsf(tau) : 0.0f);
     }

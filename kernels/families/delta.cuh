@@ -26,22 +26,35 @@ static __device__ __forceinline__ void ingot_multiply_wide(uint32_t a, uint32_t 
   asm("{ .reg .u64 p; mul.wide.u32 p, %2, %3; mov.b64 {%0, %1}, p; }" : "=r"(*low), "=r"(*high) : "r"(a), "r"(b));
 }
 
+/** The keys of the ten rounds of Philox. */
+struct ingot_philox_rounds {
+  uint32_t k0[10], k1[10];
+};
+
+static inline __host__ __device__ ingot_philox_rounds ingot_philox_rounds_of(uint64_t key)
+{
+  ingot_philox_rounds rounds;
+  for (int round = 0; round < 10; round++) {
+    rounds.k0[round] = static_cast<uint32_t>(key) + static_cast<uint32_t>(round) * 0x9E3779B9u;
+    rounds.k1[round] = static_cast<uint32_t>(key >> 32) + static_cast<uint32_t>(round) * 0xBB67AE85u;
+  }
+  return rounds;
+}
+
 /** The words of ingot_philox4x32, see base/philox.h. */
-static __device__ __forceinline__ void ingot_device_philox(uint64_t key, uint64_t counter, uint32_t word[4])
+static __device__ __forceinline__ void ingot_device_philox(const ingot_philox_rounds &key, uint64_t counter,
+                                                           uint32_t word[4])
 {
   uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32), c2 = 0, c3 = 0;
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
 #pragma unroll
   for (int round = 0; round < 10; round++) {
     uint32_t low0, high0, low1, high1;
     ingot_multiply_wide(c0, 0xD2511F53u, &low0, &high0);
     ingot_multiply_wide(c2, 0xCD9E8D57u, &low1, &high1);
-    c0 = high1 ^ c1 ^ k0;
+    c0 = high1 ^ c1 ^ key.k0[round];
     c1 = low1;
-    c2 = high0 ^ c3 ^ k1;
+    c2 = high0 ^ c3 ^ key.k1[round];
     c3 = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
@@ -56,8 +69,9 @@ static __device__ __forceinline__ void ingot_delta_mask(const ingot_delta_model 
   if (m.mask == INGOT_MASK_RANDOM) {
     uint32_t word[INGOT_VECTOR];
     uint64_t counter = static_cast<uint64_t>(first) / 4;
-    ingot_device_philox(m.stream, counter, word);
-    ingot_device_philox(m.stream, counter + 1, word + 4);
+    ingot_philox_rounds key = ingot_philox_rounds_of(m.stream);
+    ingot_device_philox(key, counter, word);
+    ingot_device_philox(key, counter + 1, word + 4);
 #pragma unroll
     for (int k = 0; k < INGOT_VECTOR; k++) v[k] = word[k] < m.threshold ? v[k] : 0.0f;
   } else if (m.mask == INGOT_MASK_CUT) {

@@ -43,6 +43,12 @@ template <int CAPACITY> struct ingot_inputs {
       ingot_fix_nonfinite(rule, input, has_base && input > 0 ? in[0] : nullptr, dtype_of(0), i, v);
     }
   }
+  /** Eight bfloat16 elements, with what stands in for bad values. All inputs are bfloat16. */
+  __device__ __forceinline__ uint4 fixed_bf16(uint4 raw, int input, int64_t i) const
+  {
+    if (!look || !ingot_any_nonfinite_bf16(raw)) return raw;
+    return ingot_fix_nonfinite_bf16(finite, input, has_base && input > 0 ? in[0] : nullptr, i, raw);
+  }
 };
 
 template <int CAPACITY>

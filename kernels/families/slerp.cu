@@ -4,23 +4,30 @@
 #include "kernels/families/device_ops.h"
 #include "kernels/families/sum_apply.cuh"
 
-__global__ void __launch_bounds__(INGOT_SUM_THREADS)
-    add_block_sums_kernel(const double *block, int64_t n_block, int n_sum, double *slot)
+/* One thread block a sum. The additions are one thread's, in order; the loads are not. */
+__global__ void __launch_bounds__(INGOT_TILE_BLOCKS)
+    add_block_sums_kernel(const double *block, int n_block, int n_sum, double *slot)
 {
-  int k = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (k >= n_sum) return;
+  __shared__ double value[INGOT_TILE_BLOCKS];
+  int               k = static_cast<int>(blockIdx.x), b = static_cast<int>(threadIdx.x);
+  if (b < n_block) value[b] = block[static_cast<int64_t>(b) * n_sum + k];
+  __syncthreads();
+  if (b > 0) return;
   double sum = slot[k];
-#pragma unroll 16
-  for (int64_t b = 0; b < n_block; b++) sum += block[b * n_sum + k];
+#pragma unroll 8
+  for (int i = 0; i < n_block; i++) sum += value[i];
   slot[k] = sum;
 }
 
 ingot_status ingot_add_block_sums(const double *block, int64_t n_block, int n_sum, double *slot, void *stream)
 {
-  unsigned grid = static_cast<unsigned>((n_sum + INGOT_SUM_THREADS - 1) / INGOT_SUM_THREADS);
-  add_block_sums_kernel<<<grid, INGOT_SUM_THREADS, 0, static_cast<cudaStream_t>(stream)>>>(block, n_block, n_sum, slot);
+  INGOT_ASSERT(n_block <= INGOT_TILE_BLOCKS);
+  add_block_sums_kernel<<<static_cast<unsigned>(n_sum), INGOT_TILE_BLOCKS, 0, static_cast<cudaStream_t>(stream)>>>(
+      block, static_cast<int>(n_block), n_sum, slot);
   return ingot_launch_status("the sum over blocks");
 }
+
+enum { BATCH = 16 };
 
 /* block: [n_block][3] */
 __global__ void __launch_bounds__(INGOT_SUM_THREADS)
@@ -32,12 +39,17 @@ __global__ void __launch_bounds__(INGOT_SUM_THREADS)
   if (first >= a.n) return; /* the whole warp */
   int64_t end = first + INGOT_BLOCK < a.n ? first + INGOT_BLOCK : a.n;
   double  s00 = 0, s11 = 0, s01 = 0;
-#pragma unroll 8
-  for (int64_t i = first + lane; i < end; i += INGOT_SUM_LANES) {
-    double x = ingot_take_one(a, 0, i, true), y = ingot_take_one(a, 1, i, true);
-    s00 += x * x;
-    s11 += y * y;
-    s01 += x * y;
+  for (int64_t i = first + lane; i < end; i += BATCH * INGOT_SUM_LANES) {
+    float u[BATCH], v[BATCH];
+    ingot_take_strided<BATCH>(a, 0, i, end, true, u);
+    ingot_take_strided<BATCH>(a, 1, i, end, true, v);
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) { /* zeros at the end change no bit */
+      double x = u[k], y = v[k];
+      s00 += x * x;
+      s11 += y * y;
+      s01 += x * y;
+    }
   }
   s00 = ingot_fold_lanes(s00);
   s11 = ingot_fold_lanes(s11);

@@ -33,7 +33,7 @@ typedef struct method_case {
 } method_case;
 
 static const method_case cases[] = {
-  {"linear", "weight=1", 1},
+  {"linear", "weight=0.3 normalize=false", 1},
   {"linear", "weight@0=0.3 weight@1=0.7", 2},
   {"linear", "weight=1 normalize=true", 3},
   {"linear", "weight@0=0.5 weight@1=-0.25 weight@2=2 weight@3=1 normalize=false", 4},

@@ -1,0 +1,197 @@
+/*
+ * Task vectors of a few models, all in bfloat16: the common case, written for speed. Every thread merges eight
+ * elements, four at a time, so that few registers are needed and many threads are in flight. With the number of models
+ * and the kind of mask known to the compiler, the models' settings are operands from constant memory.
+ */
+#include "kernels/families/delta_args.cuh"
+
+enum { HALF = INGOT_VECTOR / 2, MASK_MIXED = 100 };
+
+/* With the keys of all rounds in constant memory, no thread has to add them up. */
+struct few_args {
+  delta_args<INGOT_SMALL_INPUTS> delta;
+  ingot_philox_rounds            rounds[INGOT_DELTA_FEW_VOTING];
+};
+
+/* Widen four of eight. */
+static __device__ __forceinline__ void widen_half(uint4 raw, int half, float v[HALF])
+{
+  uint32_t low = half == 0 ? raw.x : raw.z, high = half == 0 ? raw.y : raw.w;
+  v[0] = ingot_f32_of_bits(low << 16);
+  v[1] = ingot_f32_of_bits(low & 0xffff0000u);
+  v[2] = ingot_f32_of_bits(high << 16);
+  v[3] = ingot_f32_of_bits(high & 0xffff0000u);
+}
+
+static __device__ __forceinline__ void mask_random(const ingot_philox_rounds &rounds, uint32_t threshold, int64_t flat,
+                                                   float v[HALF])
+{
+  uint32_t word[HALF];
+  ingot_device_philox(rounds, static_cast<uint64_t>(flat) / HALF, word);
+#pragma unroll
+  for (int k = 0; k < HALF; k++) v[k] = word[k] < threshold ? v[k] : 0.0f;
+}
+
+/* Kept: key >= threshold before the cut, key > threshold after it. */
+static __device__ __forceinline__ void mask_cut(const ingot_delta_model &m, int64_t flat, const float tau[HALF],
+                                                float v[HALF])
+{
+  int64_t below = m.cut - flat;
+  if (below > 0 && below < HALF) {
+#pragma unroll
+    for (int k = 0; k < HALF; k++) {
+      v[k] = ingot_delta_key(tau[k]) >= m.threshold + (k < below ? 0u : 1u) ? v[k] : 0.0f;
+    }
+  } else {
+    uint32_t least = m.threshold + (below > 0 ? 0u : 1u);
+#pragma unroll
+    for (int k = 0; k < HALF; k++) v[k] = ingot_delta_key(tau[k]) >= least ? v[k] : 0.0f;
+  }
+}
+
+template <int MASK>
+static __device__ __forceinline__ void values(const few_args &a, int model, int64_t flat, uint4 raw, int half,
+                                              const float base[HALF], float y[HALF])
+{
+  const ingot_delta_model &m = a.delta.model[model];
+  float                    tau[HALF];
+  widen_half(raw, half, tau);
+#pragma unroll
+  for (int k = 0; k < HALF; k++) {
+    tau[k] = tau[k] - base[k];
+    y[k] = m.weight * (m.scale * tau[k]);
+  }
+  if (MASK == INGOT_MASK_RANDOM || (MASK == MASK_MIXED && m.mask == INGOT_MASK_RANDOM)) {
+    mask_random(a.rounds[model], m.threshold, flat, y);
+  }
+  if (MASK == INGOT_MASK_CUT || (MASK == MASK_MIXED && m.mask == INGOT_MASK_CUT)) mask_cut(m, flat, tau, y);
+}
+
+/*
+ * acc / den, IEEE. A zero would send the whole warp the long way round: acc is 0 only where no model agreed, and stays
+ * +0 then, whatever it is divided by.
+ */
+static __device__ __forceinline__ float divide_by_weight(float acc, float den)
+{
+  float quotient = (acc == 0.0f ? 1.0f : acc) / (den == 0.0f ? 1.0f : den);
+  return acc == 0.0f ? acc : quotient;
+}
+
+/* The mean of what agrees with the elected sign. y: [MODELS][HALF]. */
+template <int MODELS>
+static __device__ __forceinline__ void vote(const delta_args<INGOT_SMALL_INPUTS> &a, const float y[MODELS][HALF],
+                                            float acc[HALF])
+{
+  float sign[HALF], den[HALF];
+#pragma unroll
+  for (int k = 0; k < HALF; k++) {
+    float total = 0.0f;
+#pragma unroll
+    for (int m = 0; m < MODELS; m++) total = m < a.n_model ? total + y[m][k] : total;
+    sign[k] = total > 0.0f || (total == 0.0f && a.plus_on_zero) ? 1.0f : -1.0f;
+    acc[k] = den[k] = 0.0f;
+  }
+#pragma unroll
+  for (int m = 0; m < MODELS; m++) {
+    if (m >= a.n_model) break;
+#pragma unroll
+    for (int k = 0; k < HALF; k++) {
+      if (y[m][k] * sign[k] > 0.0f) {
+        acc[k] = acc[k] + y[m][k];
+        den[k] = den[k] + a.model[m].weight;
+      }
+    }
+  }
+  if (!a.divide) return;
+#pragma unroll
+  for (int k = 0; k < HALF; k++) acc[k] = divide_by_weight(acc[k], den[k]);
+}
+
+template <int MODELS, bool VOTE, int MASK>
+__global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW ? 2 : MASK == MASK_MIXED ? 3 : 4)
+    few_kernel(const __grid_constant__ few_args args)
+{
+  const delta_args<INGOT_SMALL_INPUTS> &a = args.delta;
+  int64_t step = static_cast<int64_t>(gridDim.x) * INGOT_THREADS * INGOT_VECTOR;
+  int64_t i = (static_cast<int64_t>(blockIdx.x) * INGOT_THREADS + threadIdx.x) * INGOT_VECTOR;
+  for (; i < a.inputs.n; i += step) {
+    int   count = ingot_vector_count(i, a.inputs.n);
+    uint4 raw_base = ingot_load_bf16(a.inputs.in[0], i, count), raw[MODELS];
+    float out[INGOT_VECTOR];
+#pragma unroll
+    for (int m = 0; m < MODELS; m++) {
+      if (m < a.n_model) raw[m] = ingot_load_bf16(a.inputs.in[1 + m], i, count);
+    }
+    raw_base = a.inputs.fixed_bf16(raw_base, 0, i);
+#pragma unroll
+    for (int m = 0; m < MODELS; m++) {
+      if (m < a.n_model) raw[m] = a.inputs.fixed_bf16(raw[m], 1 + m, i);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      int64_t flat = a.inputs.first + i + half * HALF;
+      float   base[HALF], y[MODELS][HALF], acc[HALF] = {0, 0, 0, 0};
+      widen_half(raw_base, half, base);
+#pragma unroll
+      for (int m = 0; m < MODELS; m++) {
+        if (m >= a.n_model) break;
+        values<MASK>(args, m, flat, raw[m], half, base, y[m]);
+        if constexpr (!VOTE) {
+#pragma unroll
+          for (int k = 0; k < HALF; k++) acc[k] = acc[k] + y[m][k];
+        }
+      }
+      if constexpr (VOTE) {
+        vote<MODELS>(a, y, acc);
+      } else if (a.divide) {
+#pragma unroll
+        for (int k = 0; k < HALF; k++) acc[k] = acc[k] / a.divisor;
+      }
+#pragma unroll
+      for (int k = 0; k < HALF; k++) out[half * HALF + k] = base[k] + a.lambda * acc[k];
+    }
+    ingot_store_any(a.out, a.out_dtype, i, count, out);
+  }
+}
+
+template <int MODELS, bool VOTE, int MASK>
+static ingot_status launch(const few_args &a, cudaStream_t stream)
+{
+  few_kernel<MODELS, VOTE, MASK><<<ingot_vector_grid(a.delta.inputs.n), INGOT_THREADS, 0, stream>>>(a);
+  return ingot_launch_status("the task vector kernel for few models");
+}
+
+/* The mask of all models, or MASK_MIXED. */
+static int common_mask(const ingot_delta_state *s)
+{
+  const ingot_delta_model *m = ingot_delta_models_const(s);
+  for (int i = 1; i < s->n_model; i++) {
+    if (m[i].mask != m[0].mask) return MASK_MIXED;
+  }
+  return static_cast<int>(m[0].mask);
+}
+
+bool ingot_device_delta_is_few(const ingot_method_tensor *t, const ingot_delta_state *s, const ingot_device_chunk *c)
+{
+  return s->n_model <= (s->vote ? INGOT_DELTA_FEW_VOTING : INGOT_DELTA_FEW) && ingot_all_bf16(t, c);
+}
+
+ingot_status ingot_device_delta_apply_few(const ingot_method_tensor *t, const ingot_delta_state *s,
+                                          const ingot_device_chunk *c)
+{
+  few_args     a;
+  cudaStream_t stream = static_cast<cudaStream_t>(c->stream);
+  int          mask = common_mask(s);
+
+  delta_args_set(&a.delta, t, s, c);
+  for (int i = 0; i < s->n_model; i++) a.rounds[i] = ingot_philox_rounds_of(a.delta.model[i].stream);
+  if (!s->vote) {
+    if (mask == INGOT_MASK_ALL) return launch<INGOT_DELTA_FEW, false, INGOT_MASK_ALL>(a, stream);
+    if (mask == INGOT_MASK_RANDOM) return launch<INGOT_DELTA_FEW, false, INGOT_MASK_RANDOM>(a, stream);
+    return launch<INGOT_DELTA_FEW, false, MASK_MIXED>(a, stream);
+  }
+  if (s->n_model > INGOT_DELTA_FEW) return launch<INGOT_DELTA_FEW_VOTING, true, MASK_MIXED>(a, stream);
+  if (mask == INGOT_MASK_CUT) return launch<INGOT_DELTA_FEW, true, INGOT_MASK_CUT>(a, stream);
+  if (mask == INGOT_MASK_RANDOM) return launch<INGOT_DELTA_FEW, true, INGOT_MASK_RANDOM>(a, stream);
+  return launch<INGOT_DELTA_FEW, true, MASK_MIXED>(a, stream);
+}

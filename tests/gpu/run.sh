@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Build with CUDA and run everything that needs a GPU; a table of the results comes last.
+#
+#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels process; all of them when none is named
+#
+#   test      the same bytes on CPU and GPU, every method, dtype and size
+#   sanitize  the same under compute-sanitizer: memcheck and racecheck
+#   kernels   bandwidth of every method's kernels beside the card's own copy; start-up times
+#   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
+#
+# BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated
+# model, default 1100), WORK (folder for the models, default a temporary one; needs 10 bytes a parameter), THREADS.
+# Exit code 0 when all parts passed.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=${BUILD:-$root/build/gpu}
+threads=${THREADS:-$(nproc)}
+millions=${MILLIONS:-1100}
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels process)
+logs=$build/gpu-logs
+table=()
+failed=0
+
+note() { # PART RESULT
+  table+=("$(printf '%-34s %s' "$1" "$2")")
+}
+
+has_target() {
+  cmake --build "$build" --target help | grep -q "^$1:\|^$1\$\| $1\$"
+}
+
+configure() {
+  local -a more=()
+  [ "${NO_MPI:-0}" = 1 ] && more+=(-DINGOT_MPI=OFF)
+  cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DINGOT_CUDA=ON -DINGOT_WERROR=ON \
+    -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-native}" "${more[@]}" >"$logs/configure.log" 2>&1 ||
+    { tail -n 30 "$logs/configure.log"; exit 1; }
+  cmake --build "$build" --target test_gpu_methods bench_kernels >"$logs/build.log" 2>&1 ||
+    { tail -n 30 "$logs/build.log"; exit 1; }
+}
+
+# Run a command, log it, and note ok or FAILED with its exit code.
+step() { # NAME LOG COMMAND...
+  local name=$1 log=$logs/$2 begin rc=0
+  shift 2
+  begin=$(date +%s.%N)
+  "$@" >"$log" 2>&1 || rc=$?
+  local took
+  took=$(awk -v a="$begin" -v b="$(date +%s.%N)" 'BEGIN { printf "%.1f s", b - a }')
+  if [ "$rc" -eq 0 ]; then
+    note "$name" "ok, $took"
+  else
+    note "$name" "FAILED ($rc), $took"
+    failed=1
+    tail -n 25 "$log"
+  fi
+}
+
+part_test() {
+  step "bytes, CPU against GPU" test.log "$build/tests/gpu/test_gpu_methods"
+}
+
+part_sanitize() {
+  local tool
+  if ! command -v compute-sanitizer >/dev/null; then
+    note "compute-sanitizer" "not run: not installed"
+    return
+  fi
+  for tool in memcheck racecheck; do
+    step "compute-sanitizer $tool" "$tool.log" \
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_gpu_methods" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/$tool.log" | tail -n 1)"
+  done
+}
+
+part_kernels() {
+  step "kernel bandwidth" kernels.log "$build/tests/gpu/bench_kernels" "${ELEMENTS_MI:-64}"
+  cat "$logs/kernels.log"
+}
+
+part_process() {
+  if ! has_target ingot || ! has_target make_models; then
+    note "whole process" "not run: the program is not part of this build"
+    return
+  fi
+  cmake --build "$build" --target ingot make_models >>"$logs/build.log" 2>&1 || { tail -n 30 "$logs/build.log"; exit 1; }
+  BUILD=$build MILLIONS=$millions THREADS=$threads step "whole process" process.log "$root/tests/gpu/process.sh"
+  cat "$logs/process.log"
+}
+
+mkdir -p "$logs"
+configure
+for part in "${parts[@]}"; do
+  case $part in
+  test) part_test ;;
+  sanitize) part_sanitize ;;
+  kernels) part_kernels ;;
+  process) part_process ;;
+  *) echo "unknown part: $part" >&2; exit 2 ;;
+  esac
+done
+printf '\n'
+printf '%s\n' "${table[@]}"
+exit $failed
