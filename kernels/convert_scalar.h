@@ -63,8 +63,10 @@ static inline INGOT_HOST_DEVICE float ingot_f32_from_f16(uint16_t bits)
   uint32_t normal = (mag << 13) + (112u << 23);
   /* Subnormal: (1 + mag / 2^10) 2^-14 - 2^-14, exact, without a subnormal operand. */
   uint32_t small = ingot_bits_of_f32(ingot_f32_of_bits((mag << 13) | (113u << 23)) - 0x1p-14f);
-  uint32_t special = (mag << 13) | (mag > 0x7c00u ? 0x7fc00000u : 0x7f800000u);
-  uint32_t u = mag < 0x0400u ? small : normal;
+  uint32_t special = (mag << 13) | 0x7f800000u | (uint32_t)(mag > 0x7c00u) << 22;
+  /* By masks: written as a condition, the subtraction becomes a branch in which gcc finds nothing to vectorise. */
+  uint32_t is_small = 0u - (uint32_t)(mag < 0x0400u);
+  uint32_t u = (small & is_small) | (normal & ~is_small);
   u = mag >= 0x7c00u ? special : u;
   return ingot_f32_of_bits(u | sign);
 }
