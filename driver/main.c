@@ -4,12 +4,14 @@
 #define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdatomic.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/comm.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "driver/commands.h"
 #include "driver/version.h"
@@ -43,10 +45,12 @@ static bool wants_help(int argc, char **argv)
   return false;
 }
 
-/* Results must reach their reader: a full disk or a closed pipe at the end of stdout is a failure. */
+/* Results must reach their reader: a full disk at the end of stdout is a failure; a reader that has seen enough is not. */
 static ingot_status flush_output(void)
 {
-  if (fflush(stdout) != 0 || ferror(stdout)) return ingot_fail(INGOT_ERR_IO, "writing the output failed");
+  bool failed = ferror(stdout) != 0;
+  if ((fflush(stdout) != 0 || failed) && errno != EPIPE)
+    return ingot_fail(INGOT_ERR_IO, "writing to the standard output failed: %s", strerror(errno));
   return INGOT_OK;
 }
 
@@ -90,7 +94,8 @@ int main(int argc, char **argv)
   }
   catch_signals(); /* after MPI has installed its own handlers */
   ingot_log_init(ingot_comm_rank(comm), ingot_comm_size(comm));
-  st = run_command(comm, argc, argv);
+  st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
+  if (st == INGOT_OK) st = run_command(comm, argc, argv);
   if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
   ingot_comm_finalize(&comm);
   return ingot_status_exit_code(st);

@@ -161,7 +161,7 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(b->settings->is_export ? ingot_recipe_of_export(b->settings, b->inputs[0], &recipe)
                                    : ingot_recipe_json(b->settings, &recipe));
-  text = json_dumps(recipe, JSON_INDENT(1));
+  text = ingot_json_dump(recipe, JSON_INDENT(1));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
   b->out->recipe = ingot_arena_strdup(b->arena, text);
   INGOT_TRY_ALLOC(b->out->recipe);

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/recipe.h"
+
 /* Replace an integer that is there. */
 static bool set_integer(json_t *config, const char *key, int64_t value)
 {
@@ -62,7 +64,7 @@ ingot_status ingot_model_config_change(const json_t *config, const ingot_config_
     st = ingot_text_append(out, ingot_text_string(written), written->size);
     goto done;
   }
-  text = json_dumps(copy, JSON_INDENT(2));
+  text = ingot_json_dump(copy, JSON_INDENT(2));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for config.json");
   st = ingot_text_printf(out, "%s\n", text);
 done:

@@ -20,6 +20,17 @@ json_t *ingot_json_text(const char *text)
   return value;
 }
 
+char *ingot_json_dump(const json_t *value, size_t flags)
+{
+  char   *text = json_dumps(value, flags | JSON_REAL_PRECISION(15));
+  json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+  bool    same = back && json_equal(back, value);
+  json_decref(back);
+  if (same) return text;
+  free(text);
+  return json_dumps(value, flags | JSON_REAL_PRECISION(17));
+}
+
 static json_t *scalar_json(const ingot_param_spec *spec, double value)
 {
   switch (spec->type) {
@@ -129,7 +140,7 @@ static ingot_status yaml_scalar(const json_t *value, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
   if (json_is_string(value)) return ingot_json_append_string(text, json_string_value(value));
-  char *plain = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+  char *plain = ingot_json_dump(value, JSON_ENCODE_ANY | JSON_COMPACT);
   INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for YAML");
   st = ingot_text_printf(text, "%s", plain);
 done:

@@ -9,6 +9,8 @@
 #include "driver/merge_settings.h"
 #include "driver/step.h"
 
+/** JSON text with 15 digits where all numbers come back the same, else 17. NULL when memory is out; free() it. */
+char *ingot_json_dump(const json_t *value, size_t flags);
 /** A JSON string of any bytes: what is not UTF-8 becomes '?'. */
 json_t *ingot_json_text(const char *text);
 
