@@ -32,3 +32,27 @@ INGOT_CLONES double ingot_block_dot(const float *restrict a, const float *restri
   for (int64_t i = whole; i < n; i++) lane[i - whole] += (double)a[i] * (double)b[i];
   return fold(lane);
 }
+
+INGOT_CLONES void ingot_block_sum_masked(const float *restrict x, const float *restrict base,
+                                         const uint32_t *restrict word, uint32_t threshold, int64_t n, double *whole,
+                                         double *kept)
+{
+  double  all[INGOT_SUM_LANES] = {0}, some[INGOT_SUM_LANES] = {0};
+  int64_t full = n - n % INGOT_SUM_LANES;
+  for (int64_t i = 0; i < full; i += INGOT_SUM_LANES) {
+    float magnitude[INGOT_SUM_LANES], masked[INGOT_SUM_LANES];
+    for (int j = 0; j < INGOT_SUM_LANES; j++) {
+      magnitude[j] = fabsf(x[i + j] - base[i + j]);
+      masked[j] = (int32_t)(word[i + j] >> 8) < (int32_t)threshold ? magnitude[j] : 0.0f;
+    }
+    for (int j = 0; j < INGOT_SUM_LANES; j++) all[j] += (double)magnitude[j];
+    for (int j = 0; j < INGOT_SUM_LANES; j++) some[j] += (double)masked[j];
+  }
+  for (int64_t i = full; i < n; i++) {
+    float magnitude = fabsf(x[i] - base[i]);
+    all[i - full] += (double)magnitude;
+    some[i - full] += word[i] >> 8 < threshold ? (double)magnitude : 0.0;
+  }
+  *whole = fold(all);
+  *kept = fold(some);
+}

@@ -16,6 +16,15 @@
 #define HAVE_X86 1
 #include <immintrin.h>
 
+/*
+ * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in round
+ * 0 one product is 0, and in round 1 one product is the same for all: this one.
+ */
+static inline uint64_t first_product(uint64_t key, uint64_t counter)
+{
+  return (uint64_t)((uint32_t)(counter >> 32) ^ (uint32_t)key) * MUL0;
+}
+
 /* 16 counters, 64 words at a time, in two independent halves to keep the multipliers busy. */
 __attribute__((target("avx512f"))) static void block_avx512(uint64_t key, uint64_t counter, int64_t n, uint32_t *word)
 {
@@ -26,16 +35,22 @@ __attribute__((target("avx512f"))) static void block_avx512(uint64_t key, uint64
   const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
 
   for (int64_t i = 0; i < n; i += 64, counter += 16) {
-    __m512i c[2][4];
-    for (int h = 0; h < 2; h++) {
-      __m512i wide = _mm512_add_epi64(_mm512_set1_epi64((long long)counter + 8 * h), step);
-      c[h][0] = wide;
-      c[h][1] = _mm512_srli_epi64(wide, 32);
-      c[h][2] = c[h][3] = _mm512_setzero_si512();
+    __m512i  c[2][4];
+    uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
+    uint64_t same = first_product(key, counter);
+    for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left: see first_product */
+      __m512i low = _mm512_add_epi64(_mm512_set1_epi64((long long)counter + 8 * h), step);
+      __m512i p0 = _mm512_mul_epu32(low, m0);
+      __m512i p1 = _mm512_mul_epu32(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), _mm512_set1_epi64((long long)(key >> 32))), m1);
+      c[h][0] = _mm512_xor_si512(_mm512_srli_epi64(p1, 32), _mm512_set1_epi64(k0));
+      c[h][1] = p1;
+      c[h][2] = _mm512_xor_si512(p0, _mm512_set1_epi64((long long)(same >> 32 ^ k1)));
+      c[h][3] = _mm512_set1_epi64((long long)same);
     }
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-#pragma GCC unroll 10
-    for (int round = 0; round < 10; round++) {
+    k0 += WEYL0;
+    k1 += WEYL1;
+#pragma GCC unroll 8
+    for (int round = 2; round < 10; round++) {
       const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);
       for (int h = 0; h < 2; h++) {
         __m512i p0 = _mm512_mul_epu32(c[h][0], m0), p1 = _mm512_mul_epu32(c[h][2], m1);
@@ -63,16 +78,22 @@ __attribute__((target("avx2"))) static void block_avx2(uint64_t key, uint64_t co
   const __m256i step = _mm256_set_epi64x(3, 2, 1, 0);
 
   for (int64_t i = 0; i < n; i += 32, counter += 8) {
-    __m256i c[2][4];
-    for (int h = 0; h < 2; h++) {
-      __m256i wide = _mm256_add_epi64(_mm256_set1_epi64x((long long)counter + 4 * h), step);
-      c[h][0] = wide;
-      c[h][1] = _mm256_srli_epi64(wide, 32);
-      c[h][2] = c[h][3] = _mm256_setzero_si256();
+    __m256i  c[2][4];
+    uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
+    uint64_t same = first_product(key, counter);
+    for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left */
+      __m256i low = _mm256_add_epi64(_mm256_set1_epi64x((long long)counter + 4 * h), step);
+      __m256i p0 = _mm256_mul_epu32(low, m0);
+      __m256i p1 = _mm256_mul_epu32(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_set1_epi64x((long long)(key >> 32))), m1);
+      c[h][0] = _mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_set1_epi64x(k0));
+      c[h][1] = p1;
+      c[h][2] = _mm256_xor_si256(p0, _mm256_set1_epi64x((long long)(same >> 32 ^ k1)));
+      c[h][3] = _mm256_set1_epi64x((long long)same);
     }
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-#pragma GCC unroll 10
-    for (int round = 0; round < 10; round++) {
+    k0 += WEYL0;
+    k1 += WEYL1;
+#pragma GCC unroll 8
+    for (int round = 2; round < 10; round++) {
       const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
       for (int h = 0; h < 2; h++) {
         __m256i p0 = _mm256_mul_epu32(c[h][0], m0), p1 = _mm256_mul_epu32(c[h][2], m1);
@@ -106,11 +127,11 @@ bool ingot_philox_block_version(ingot_philox_version version, uint64_t key, int6
 {
   uint64_t counter = (uint64_t)first / 4;
 #if HAVE_X86
-  if (version == INGOT_PHILOX_AVX512 && __builtin_cpu_supports("avx512f")) {
+  if (version == INGOT_PHILOX_AVX512 && counter % 16 == 0 && __builtin_cpu_supports("avx512f")) {
     block_avx512(key, counter, n, word);
     return true;
   }
-  if (version == INGOT_PHILOX_AVX2 && __builtin_cpu_supports("avx2")) {
+  if (version == INGOT_PHILOX_AVX2 && counter % 16 == 0 && __builtin_cpu_supports("avx2")) {
     block_avx2(key, counter, n, word);
     return true;
   }

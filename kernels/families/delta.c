@@ -210,6 +210,15 @@ void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void 
   for (int i = 0; i < s->n_model; i++) {
     ingot_delta_model m = ingot_delta_models_const(s)[i];
     if (m.mask == INGOT_MASK_ALL) continue;
+    if (m.mask == INGOT_MASK_RANDOM) {
+      uint32_t word[INGOT_BLOCK];
+      double   whole, part;
+      ingot_philox_block(m.stream, c->first, c->n, word);
+      ingot_block_sum_masked(c->in[1 + i], c->in[0], word, m.threshold, c->n, &whole, &part);
+      sum[2 * i] += whole;
+      sum[2 * i + 1] += part;
+      continue;
+    }
     m.weight = m.scale = 1.0f;
     values_all(c->in[1 + i], c->in[0], c->n, 1.0f, 1.0f, tau);
     ingot_delta_values(&m, c->in[1 + i], c->in[0], c->first, c->n, kept);

@@ -16,9 +16,10 @@ enum {
 
 enum {
   N_BUCKET = 2048,
-  SMALL_ELEMENTS = 1 << 17,      /* tensors up to this size are collected whole, without a sample */
-  SAMPLE_ELEMENTS = 1 << 17,     /* wanted size of a sample */
-  MIN_STEP = 61, MAX_STEP = 251, /* one run in this many is read: primes, so that runs do not keep to some columns */
+  SMALL_ELEMENTS = 1 << 14,  /* tensors up to this size are collected whole, without a sample */
+  LEAST_SAMPLE = 1 << 12,    /* elements of a sample; one run in MIN_STEP to MAX_STEP is read, as the tensor grows: */
+  GOOD_SAMPLE = 1 << 17,     /* USUAL_STEP until the sample would be larger than good */
+  MIN_STEP = 17, USUAL_STEP = 61, MAX_STEP = 251, /* primes, so that runs do not keep to some columns */
   PLACE_BITS = 20,               /* a collected pair is key << PLACE_BITS | place in the tile */
   MAX_PAIR_BYTES = 1 << 26,      /* room for pairs of one tensor, all tiles and models together */
   MAX_SAMPLE_BYTES = 1 << 25,
@@ -454,7 +455,8 @@ static void drop_sample_if_large(ingot_select_state *s)
 
 static void plan_sample(ingot_select_state *s, int n_sample, ingot_scan_plan *plan)
 {
-  int64_t step = s->n_elem / SAMPLE_ELEMENTS, least = s->n_elem / (MAX_SAMPLE_BYTES / 4 / n_sample + 1);
+  int64_t step = s->n_elem / LEAST_SAMPLE, least = s->n_elem / (MAX_SAMPLE_BYTES / 4 / n_sample + 1);
+  if (step > USUAL_STEP) step = s->n_elem / GOOD_SAMPLE < USUAL_STEP ? USUAL_STEP : s->n_elem / GOOD_SAMPLE;
   step = step < MIN_STEP ? MIN_STEP : step > MAX_STEP ? MAX_STEP : step;
   s->stride = next_prime(step > least ? step : least) * INGOT_SAMPLE_RUN;
   int64_t tile = s->n_elem < INGOT_TILE ? s->n_elem : INGOT_TILE;

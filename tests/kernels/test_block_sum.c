@@ -40,8 +40,26 @@ static void test_exact(void **state)
   assert_true(ingot_block_sum_abs(ones, 0) == 0);
 }
 
+static void test_masked(void **state)
+{
+  (void)state;
+  float    a[INGOT_BLOCK], b[INGOT_BLOCK], tau[INGOT_BLOCK], part[INGOT_BLOCK];
+  uint32_t word[INGOT_BLOCK];
+  for (uint32_t i = 0; i < INGOT_BLOCK; i++) {
+    a[i] = sinf((float)i), b[i] = cosf((float)i * 3), word[i] = i * 2654435761u;
+    tau[i] = a[i] - b[i];
+    part[i] = (word[i] >> 8) / 16777216.0 < 0.25 ? tau[i] : 0;
+  }
+  for (int64_t n = 0; n <= INGOT_BLOCK; n += n < 100 ? 1 : 333) {
+    double whole, kept;
+    ingot_block_sum_masked(a, b, word, 1u << 22, n, &whole, &kept);
+    assert_true(whole == plain_sum(tau, NULL, n) && kept == plain_sum(part, NULL, n));
+  }
+}
+
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_exact)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_exact),
+                                     cmocka_unit_test(test_masked)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

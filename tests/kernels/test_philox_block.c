@@ -20,7 +20,7 @@ static void test_versions(void **state)
   (void)state;
   enum { N = 1024 };
   const uint64_t keys[] = {0, 1, 0x0123456789abcdefu, UINT64_MAX};
-  const int64_t  firsts[] = {0, 4, 4096, (int64_t)4 * 0xfffffff0, (int64_t)1 << 40, INT64_MAX - 4095};
+  const int64_t  firsts[] = {0, 4, 4096, (int64_t)4 * 0xfffffff0, ((int64_t)1 << 40) + 64, (INT64_MAX - 4095) / 64 * 64};
   for (int version = INGOT_PHILOX_PLAIN; version <= INGOT_PHILOX_AVX512; version++) {
     for (int k = 0; k < 4; k++) {
       for (int f = 0; f < 6; f++) {
