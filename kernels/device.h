@@ -26,7 +26,7 @@ ingot_status ingot_device_info(int device, char name[128], size_t *total_bytes, 
 
 ingot_status ingot_device_alloc(size_t bytes, void **out);
 void         ingot_device_free(void *device_memory);
-/** Page-locked host memory. */
+/** Page-locked host memory, zeroed. INGOT_ERR_NOMEM when there is none. */
 ingot_status ingot_device_pinned_alloc(size_t bytes, void **out);
 void         ingot_device_pinned_free(void *pinned_memory);
 

@@ -77,34 +77,43 @@ static __device__ __forceinline__ float divide_by_weight(float acc, float den)
   return acc == 0.0f ? acc : quotient;
 }
 
-/* The mean of what agrees with the elected sign. y: [MODELS][HALF]. */
-template <int MODELS>
-static __device__ __forceinline__ void vote(const delta_args<INGOT_SMALL_INPUTS> &a, const float y[MODELS][HALF],
-                                            float acc[HALF])
+/* The sum, or the mean, of what agrees with the elected sign. y: [MODELS][HALF]. */
+template <int MODELS, bool DIVIDE>
+static __device__ __forceinline__ void add_agreeing(const delta_args<INGOT_SMALL_INPUTS> &a, const float y[MODELS][HALF],
+                                                    const float sign[HALF], float acc[HALF])
 {
-  float sign[HALF], den[HALF];
-#pragma unroll
-  for (int k = 0; k < HALF; k++) {
-    float total = 0.0f;
-#pragma unroll
-    for (int m = 0; m < MODELS; m++) total = m < a.n_model ? total + y[m][k] : total;
-    sign[k] = total > 0.0f || (total == 0.0f && a.plus_on_zero) ? 1.0f : -1.0f;
-    acc[k] = den[k] = 0.0f;
-  }
+  float den[HALF] = {0, 0, 0, 0};
 #pragma unroll
   for (int m = 0; m < MODELS; m++) {
     if (m >= a.n_model) break;
 #pragma unroll
     for (int k = 0; k < HALF; k++) {
-      if (y[m][k] * sign[k] > 0.0f) {
-        acc[k] = acc[k] + y[m][k];
-        den[k] = den[k] + a.model[m].weight;
-      }
+      bool agrees = y[m][k] * sign[k] > 0.0f;
+      acc[k] = agrees ? acc[k] + y[m][k] : acc[k];
+      if constexpr (DIVIDE) den[k] = agrees ? den[k] + a.model[m].weight : den[k];
     }
   }
-  if (!a.divide) return;
+  if constexpr (DIVIDE) {
 #pragma unroll
-  for (int k = 0; k < HALF; k++) acc[k] = divide_by_weight(acc[k], den[k]);
+    for (int k = 0; k < HALF; k++) acc[k] = divide_by_weight(acc[k], den[k]);
+  }
+}
+
+template <int MODELS>
+static __device__ __forceinline__ void vote(const delta_args<INGOT_SMALL_INPUTS> &a, const float y[MODELS][HALF],
+                                            float acc[HALF])
+{
+  float sign[HALF] = {0, 0, 0, 0}; /* the total, then +1 or -1 */
+#pragma unroll
+  for (int m = 0; m < MODELS; m++) {
+    if (m >= a.n_model) break;
+#pragma unroll
+    for (int k = 0; k < HALF; k++) sign[k] = sign[k] + y[m][k];
+  }
+#pragma unroll
+  for (int k = 0; k < HALF; k++) sign[k] = sign[k] > 0.0f || (sign[k] == 0.0f && a.plus_on_zero) ? 1.0f : -1.0f;
+  if (a.divide) add_agreeing<MODELS, true>(a, y, sign, acc);
+  else add_agreeing<MODELS, false>(a, y, sign, acc);
 }
 
 template <int MODELS, bool VOTE, int MASK>

@@ -156,7 +156,7 @@ static ingot_status run_tensor_on_gpu(gpu_tensor *t)
 
   memset(t->host->out, POISON, out_bytes);
   INGOT_TRY(tensor_open(t, t->host->out));
-  if (t->setup->method->grain(&t->view) == INGOT_GRAIN_TENSOR) {
+  if (ops->next && t->setup->method->grain(&t->view) != INGOT_GRAIN_ELEMENT) {
     ingot_scan_plan plan = {0};
     INGOT_TRY(ops->next(&t->view, t->state, NULL, &plan));
     while (plan.pass != INGOT_SCAN_DONE) INGOT_TRY(run_pass(t, &plan));
@@ -178,12 +178,17 @@ done:
 ingot_status gpu_method_run(const run_setup *r, const gpu_setup *g)
 {
   ingot_status st = INGOT_OK;
+  run_report   report = {0};
+  void        *model_state = NULL;
+
   for (int i = 0; g->n_nonfinite && i < r->n_model + r->has_base; i++) g->n_nonfinite[i] = 0;
+  INGOT_TRY(run_model_passes(r, &report, &model_state));
   for (int i = 0; i < r->n_tensor; i++) {
-    gpu_tensor t = {.setup = r, .how = g, .host = &r->tensors[i], .view = run_view(r, i, NULL)};
+    gpu_tensor t = {.setup = r, .how = g, .host = &r->tensors[i], .view = run_view(r, i, model_state)};
     if (r->method->check) INGOT_TRY(r->method->check(&t.view));
     if (t.view.n_elem > 0) INGOT_TRY(run_tensor_on_gpu(&t));
   }
 done:
+  free(model_state);
   return st;
 }

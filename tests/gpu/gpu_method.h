@@ -12,7 +12,7 @@ typedef struct gpu_setup {
   uint64_t       *n_nonfinite; /* [n_input], set to what all tensors held; NULL: not counted */
 } gpu_setup;
 
-/** As run_method, on the device that the calling thread is bound to. Not for methods of MODEL grain. */
+/** As run_method, on the device that the calling thread is bound to. Passes over the whole model run on the CPU. */
 ingot_status gpu_method_run(const run_setup *r, const gpu_setup *g);
 
 #endif

@@ -37,7 +37,7 @@ configure() {
   cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DINGOT_CUDA=ON -DINGOT_WERROR=ON \
     -DCMAKE_CUDA_ARCHITECTURES="${ARCH:-native}" "${more[@]}" >"$logs/configure.log" 2>&1 ||
     { tail -n 30 "$logs/configure.log"; exit 1; }
-  cmake --build "$build" --target test_gpu_methods bench_kernels >"$logs/build.log" 2>&1 ||
+  cmake --build "$build" --target test_gpu_methods bench_gpu >"$logs/build.log" 2>&1 ||
     { tail -n 30 "$logs/build.log"; exit 1; }
 }
 
@@ -76,7 +76,7 @@ part_sanitize() {
 }
 
 part_kernels() {
-  step "kernel bandwidth" kernels.log "$build/tests/gpu/bench_kernels" "${ELEMENTS_MI:-64}"
+  step "kernel bandwidth" kernels.log "$build/tests/gpu/bench_gpu" "${ELEMENTS_MI:-64}"
   cat "$logs/kernels.log"
 }
 

@@ -1,18 +1,13 @@
 /* The same bytes on GPU and CPU: every method with a GPU side, over dtypes, sizes, numbers of models and bad values. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/check.h"
 
-#include <cmocka.h>
+#include <stdlib.h>
 
 #include "base/philox.h"
 #include "kernels/convert.h"
 #include "kernels/device.h"
 #include "tests/gpu/gpu_method.h"
+#include "tests/kernels/cases.h"
 
 enum { MAX_PARAM = 16, MAX_INPUT = 400 };
 
@@ -292,6 +287,45 @@ static void test_nonfinite(void **unused)
   }
 }
 
+/* The cases with known answers that the CPU's tests have: right on the GPU as well, and the same bytes. */
+static void test_known_answers(void **unused)
+{
+  (void)unused;
+  enum { MAX_TENSOR = 16 };
+  static double global[512], per_model[512];
+  merge_cases   known;
+  merge_cases_load(NULL, &known);
+  assert_true(known.count > 50);
+  for (int i = 0; i < known.count; i++) {
+    const merge_case   *c = &known.item[i];
+    const ingot_method *m = ingot_method_find(c->method);
+    void              **cpu = merge_case_alloc_outputs(c), **gpu = merge_case_alloc_outputs(c);
+    run_tensor          tensors[MAX_TENSOR];
+    char                message[256];
+    gpu_setup           g = {.chunk = INGOT_TILE, .nonfinite = INGOT_NONFINITE_KEEP};
+    run_setup setup = {.method = m, .tensors = tensors, .n_tensor = c->n_tensor, .n_model = c->n_model,
+                       .has_base = c->has_base, .global = global, .per_model = per_model, .seed = c->seed};
+    assert_true(m && c->n_tensor <= MAX_TENSOR);
+    check_ok(run_parameters(m, c->n_model, c->parameters, global, per_model));
+    for (int k = 0; k < c->n_tensor; k++) {
+      const merge_case_tensor *t = &c->tensors[k];
+      tensors[k] = (run_tensor){.name = t->name, .shape = t->shape, .in = (const void *const *)t->in,
+                                .in_dtype = t->in_dtype, .out = cpu[k], .out_dtype = t->out_dtype};
+    }
+    check_ok(run_method(&setup, NULL));
+    for (int k = 0; k < c->n_tensor; k++) tensors[k].out = gpu[k];
+    check_ok(gpu_method_run(&setup, &g));
+    if (!merge_case_compare(c, gpu, message)) fail_msg("GPU: %s", message);
+    for (int k = 0; k < c->n_tensor; k++) {
+      size_t bytes = (size_t)c->tensors[k].n_elem * ingot_dtype_size(c->tensors[k].out_dtype);
+      if (memcmp(cpu[k], gpu[k], bytes) != 0) fail_msg("%s: other bytes on GPU and CPU", c->name);
+    }
+    merge_case_free_outputs(c, cpu);
+    merge_case_free_outputs(c, gpu);
+  }
+  merge_cases_release(&known);
+}
+
 /* test_gpu_methods [--brief] */
 int main(int argc, char **argv)
 {
@@ -300,7 +334,7 @@ int main(int argc, char **argv)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test_prestate(test_sizes, &e), cmocka_unit_test_prestate(test_dtypes, &e),
     cmocka_unit_test(test_chunks_of_a_tile),   cmocka_unit_test(test_most_inputs),
-    cmocka_unit_test(test_nonfinite),
+    cmocka_unit_test(test_nonfinite),          cmocka_unit_test(test_known_answers),
   };
   if (ingot_device_count() == 0 || ingot_device_use(0) != INGOT_OK) {
     fprintf(stderr, "no usable GPU: %s\n", ingot_device_built() ? "none found" : "built without CUDA");

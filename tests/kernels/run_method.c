@@ -163,6 +163,17 @@ done:
   return st;
 }
 
+ingot_status run_model_passes(const run_setup *r, run_report *report, void **model_state)
+{
+  const ingot_method *m = r->method;
+  ingot_method_tensor any = run_view(r, r->n_tensor - 1, NULL);
+  *model_state = NULL;
+  if (m->grain(&any) != INGOT_GRAIN_MODEL) return INGOT_OK;
+  *model_state = calloc(m->model_state_bytes(&any) + 1, 1);
+  INGOT_ASSERT(*model_state);
+  return run_passes(r, 0, r->n_tensor, &m->model, NULL, *model_state, report);
+}
+
 ingot_status run_method(const run_setup *r, run_report *report)
 {
   const ingot_method *m = r->method;
@@ -175,12 +186,7 @@ ingot_status run_method(const run_setup *r, run_report *report)
     ingot_method_tensor t = run_view(r, i, NULL);
     if (m->check) INGOT_TRY(m->check(&t));
   }
-  ingot_method_tensor any = run_view(r, r->n_tensor - 1, NULL);
-  if (m->grain(&any) == INGOT_GRAIN_MODEL) {
-    model_state = calloc(m->model_state_bytes(&any) + 1, 1);
-    INGOT_ASSERT(model_state);
-    INGOT_TRY(run_passes(r, 0, r->n_tensor, &m->model, NULL, model_state, report));
-  }
+  INGOT_TRY(run_model_passes(r, report, &model_state));
   for (int i = 0; i < r->n_tensor; i++) INGOT_TRY(run_tensor_apply(r, i, model_state, report));
 done:
   free(model_state);

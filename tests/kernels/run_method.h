@@ -40,6 +40,8 @@ typedef struct run_report {
 
 /** View of tensor i, as the worker would make it; `model_state` may be NULL. */
 ingot_method_tensor run_view(const run_setup *r, int i, const void *model_state);
+/** The finished whole-model state of a method of MODEL grain, NULL for others; free it. report is added to. */
+ingot_status run_model_passes(const run_setup *r, run_report *report, void **model_state);
 /** Run check, passes and apply; report may be NULL. */
 ingot_status run_method(const run_setup *r, run_report *report);
 

@@ -2,12 +2,11 @@
  * Bandwidth of every method's kernels on large bfloat16 arrays beside the card's own copy, and what a process pays before
  * its first kernel. Bytes are those that must move: every input read once, the output written once.
  *
- *   bench_kernels [MILLION_ELEMENTS]
+ *   bench_gpu [MILLION_ELEMENTS]
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <thread>
@@ -248,26 +247,6 @@ static void bench_startup(void)
   };
   printf("%-44s %8.0f ms\n", "page-locked memory, 16 x 21 MiB, in turn", pinned(false) * 1e3);
   printf("%-44s %8.0f ms\n", "page-locked memory, 16 x 21 MiB, 16 threads", pinned(true) * 1e3);
-  double t4 = ingot_clock_s();
-  void  *huge = nullptr;
-  const size_t huge_bytes = lane_bytes * n_lane / (2 << 20) * (2 << 20);
-  if (posix_memalign(&huge, 2 << 20, huge_bytes) == 0) {
-    (void)madvise(huge, huge_bytes, MADV_HUGEPAGE);
-    std::vector<std::thread> thread;
-    for (int i = 0; i < n_lane; i++) {
-      thread.emplace_back([=] {
-        char *part = static_cast<char *>(huge) + huge_bytes / n_lane * static_cast<size_t>(i);
-        for (size_t k = 0; k < huge_bytes / n_lane; k += 4096) part[k] = 0;
-      });
-    }
-    for (auto &t : thread) t.join();
-    double t5 = ingot_clock_s();
-    must(cudaHostRegister(huge, huge_bytes, cudaHostRegisterPortable), "cudaHostRegister");
-    double t6 = ingot_clock_s();
-    printf("%-44s %8.0f + %.0f ms\n", "huge pages touched by 16 threads, registered", (t5 - t4) * 1e3, (t6 - t5) * 1e3);
-    must(cudaHostUnregister(huge), "cudaHostUnregister");
-    free(huge);
-  }
   void  *device = nullptr;
   double t3 = ingot_clock_s();
   must(ingot_device_alloc(size_t(8) << 30, &device));
