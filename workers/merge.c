@@ -106,6 +106,14 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
                                .model_state = r->model_state};
 }
 
+/* Run a schedule on every rank; all leave with the same status. */
+static ingot_status run_together(merge_run *r, int device, ingot_schedule *schedule, const ingot_pool_output *output)
+{
+  ingot_status mine = ingot_pool_run(r->comm, r->plan, r->options, device, schedule, output, &r->result->timing);
+  ingot_status drained = ingot_comm_drain(r->comm);
+  return ingot_comm_agree(r->comm, mine != INGOT_OK ? mine : drained);
+}
+
 /* One pass over the whole model on all ranks; slots and sums are complete on every rank afterwards. */
 static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *slots, int64_t *sums)
 {
@@ -117,9 +125,7 @@ static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *
   ingot_status        st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
   if (st == INGOT_OK) st = ingot_schedule_create_model_scan(&spec, r->model_state, scan, slots, sums, &schedule);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  st = ingot_pool_run(r->comm, r->plan, r->options, -1, schedule, &nothing, &r->result->timing);
-  INGOT_TRY(ingot_comm_drain(r->comm));
-  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  INGOT_TRY(run_together(r, -1, schedule, &nothing));
 
   for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)scan->slot_bytes;
   if (scan->slot_bytes) INGOT_TRY(ingot_comm_share(r->comm, slots, begin));
@@ -167,6 +173,13 @@ done:
   return st;
 }
 
+static bool saw_nonfinite(const merge_run *r)
+{
+  bool found = false;
+  for (int i = 0; i < r->plan->n_source; i++) found |= r->result->nonfinite[i].count > 0;
+  return found;
+}
+
 static ingot_status merge_tiles(merge_run *r)
 {
   ingot_schedule     *schedule = NULL;
@@ -177,6 +190,7 @@ static ingot_status merge_tiles(merge_run *r)
                                 .checksum = r->checksum,
                                 .nonfinite = r->result->nonfinite,
                                 .n_tile = r->plan->n_tile};
+  int64_t n_done = 0;
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) output.tiles_before += r->done[i];
   for (int i = 0; i < r->plan->n_tensor; i++)
     output.n_bytes += (uint64_t)r->plan->tensors[i].view.n_elem * ingot_dtype_size(r->plan->tensors[i].dtype);
@@ -186,8 +200,12 @@ static ingot_status merge_tiles(merge_run *r)
   spec.cache = r->cache;
   if (st == INGOT_OK) st = ingot_schedule_create(&spec, &schedule);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  st = ingot_pool_run(r->comm, r->plan, r->options, r->device, schedule, &output, &r->result->timing);
-  INGOT_TRY(ingot_comm_drain(r->comm));
+  INGOT_TRY(run_together(r, r->device, schedule, &output));
+  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_done += r->done[i];
+  /* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
+  if (n_done < last_tile_of(r) - first_tile_of(r) && !saw_nonfinite(r))
+    st = ingot_fail(INGOT_ERR_INTERNAL, "%lld tiles were left unmerged",
+                    (long long)(last_tile_of(r) - first_tile_of(r) - n_done));
   st = ingot_comm_agree(r->comm, st);
 done:
   ingot_schedule_destroy(&schedule);
@@ -245,13 +263,6 @@ static ingot_status judge_nonfinite(const merge_run *r)
 done:
   ingot_text_release(&text);
   return st;
-}
-
-static bool has_unusable_values(const merge_run *r)
-{
-  bool found = false;
-  for (int i = 0; i < r->plan->n_source; i++) found |= r->result->nonfinite[i].count > 0;
-  return found && r->plan->nonfinite == INGOT_NONFINITE_FAIL;
 }
 
 /* Collective: the same on all ranks. */
@@ -313,7 +324,7 @@ ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, con
   INGOT_TRY(summarise_model(&r));
   INGOT_TRY(merge_tiles(&r));
   INGOT_TRY(share_nonfinite(&r));
-  if (has_unusable_values(&r)) discard_output(&r); /* running again would find the same: nothing is kept */
+  if (saw_nonfinite(&r) && plan->nonfinite == INGOT_NONFINITE_FAIL) discard_output(&r); /* running again would find the same: nothing is kept */
   INGOT_TRY(judge_nonfinite(&r));
   INGOT_TRY(commit(&r));
 done:
