@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Whole runs of the program on a GPU: the same bytes as on the CPU for every method, then the times.
+#
+#   tests/gpu/process.sh BUILD WORK [MILLIONS [THREADS [ROUNDS]]]
+#
+# BUILD: a build folder with ingot, make_models and limit. WORK: a folder for the models, about 12 bytes a parameter.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=$(cd "$1" && pwd)
+work=$2
+millions=${3:-1100}
+threads=${4:-$(nproc)}
+rounds=${5:-3}
+ingot=$build/bin/ingot
+
+"$root/tests/bench/run.sh" --build "$build" --dir "$work" --millions "$millions" --threads "$threads" \
+  --rounds "$rounds" --device cuda
+
+# The benchmark leaves its job files in WORK.
+cd "$work"
+for job in *.cfg; do
+  name=${job%.cfg}
+  for device in cpu cuda; do
+    "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$job"
+    mv "out/$name.h5" "$device.h5"
+  done
+  if cmp -s cpu.h5 cuda.h5; then
+    echo "$name: the same bytes on CPU and GPU"
+  else
+    echo "$name: other bytes on CPU and GPU:" >&2
+    "$ingot" diff cpu.h5 cuda.h5 >&2 || true
+    exit 1
+  fi
+  rm -rf cpu.h5 cuda.h5 out
+done
