@@ -75,7 +75,13 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report       report;
   int                n_rank = ingot_comm_size(context->comm);
   ingot_manifest_run run = {started, n_rank, context->n_thread, timing[0].on_device ? "cuda" : "cpu", timing};
-  INGOT_TRY(ingot_manifest_write(&state->job, plan, result->checksums, &run, plan->sink.durable));
+  st = ingot_manifest_write(&state->job, plan, result->checksums, &run, plan->sink.durable);
+  if (st != INGOT_OK) {
+    /* An output without a manifest is not complete: out of sight, until the same command has written one. */
+    ingot_status withdrawn = ingot_sink_withdraw(plan->output);
+    if (withdrawn != INGOT_OK) st = withdrawn;
+    goto done;
+  }
   INGOT_TRY(ingot_sink_remove_partial(plan->output));
   ingot_report_make(timing, n_rank, &report);
   INGOT_TRY(ingot_report_text(&report, &text));

@@ -363,3 +363,14 @@ ingot_status ingot_sink_remove_partial(const char *path)
   }
   return st;
 }
+
+ingot_status ingot_sink_withdraw(const char *path)
+{
+  ingot_status st = INGOT_OK;
+  char        *partial = ingot_file_sibling(path, ".partial");
+  if (!partial) return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its name", path);
+  if (access(partial, F_OK) != 0 && rename(path, partial) != 0 && errno != ENOENT)
+    st = ingot_fail(INGOT_ERR_IO, "%s: cannot be renamed to %s: %s", path, partial, strerror(errno));
+  free(partial);
+  return st;
+}

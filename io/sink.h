@@ -88,6 +88,11 @@ ingot_status ingot_sink_read(ingot_sink *sink, int tensor, uint64_t offset, size
 ingot_status ingot_sink_commit(ingot_comm *comm, ingot_sink **sink, const uint64_t *checksums);
 /** Close without finishing; the partial output stays for a restart. Not collective. NULL is fine. */
 void ingot_sink_close(ingot_sink **sink);
+/**
+ * Take a committed output whose manifest could not be written back to its partial name, unless there is a partial output;
+ * nothing there is fine. With its journal, a later run takes it up. Not collective: one rank does it.
+ */
+ingot_status ingot_sink_withdraw(const char *path);
 /** Remove a partial output and its journal, if there. Not collective: one rank does it. */
 ingot_status ingot_sink_remove_partial(const char *path);
 

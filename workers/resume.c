@@ -1,44 +1,27 @@
 #define _POSIX_C_SOURCE 200809L
 #include "workers/resume.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
 
 /* Rank 0's finding, told to all. */
 typedef enum found { FOUND_NOTHING, FOUND_PARTIAL } found;
-
-static ingot_status partial_path(const char *path, ingot_text *text)
-{
-  return ingot_text_printf(text, "%s.partial", path);
-}
 
 /* A run that died between the rename and its manifest has left a complete output under the final name: take it back. */
 static ingot_status take_back_final(const ingot_merge_plan *plan, ingot_journal *journal)
 {
   ingot_status st = INGOT_OK;
-  ingot_text   partial = {0};
   bool        *done = calloc((size_t)plan->n_tile + 1, sizeof *done);
   uint64_t    *checksum = calloc((size_t)plan->n_tile + 1, sizeof *checksum);
   INGOT_CHECK(done && checksum, INGOT_ERR_NOMEM, "no memory to read the journal of %lld tiles", (long long)plan->n_tile);
-  INGOT_TRY(partial_path(plan->sink.path, &partial));
-  FILE *f = fopen(ingot_text_string(&partial), "r"); /* also opens a directory */
-  if (f) {
-    fclose(f);
-    goto done;
-  }
   INGOT_TRY(ingot_journal_load(journal, done, checksum));
   for (int64_t i = 0; i < plan->n_tile; i++)
     if (!done[i]) goto done;
-  if (rename(plan->sink.path, ingot_text_string(&partial)) != 0 && errno != ENOENT)
-    st = ingot_fail(INGOT_ERR_IO, "%s: cannot be renamed to %s: %s", plan->sink.path, ingot_text_string(&partial),
-                    strerror(errno));
+  st = ingot_sink_withdraw(plan->sink.path);
 done:
-  ingot_text_release(&partial);
   free(done);
   free(checksum);
   return st;
