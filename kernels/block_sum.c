@@ -40,13 +40,13 @@ INGOT_CLONES void ingot_block_sum_masked(const float *restrict x, const float *r
   double  all[INGOT_SUM_LANES] = {0}, some[INGOT_SUM_LANES] = {0};
   int64_t full = n - n % INGOT_SUM_LANES;
   for (int64_t i = 0; i < full; i += INGOT_SUM_LANES) {
-    float magnitude[INGOT_SUM_LANES], masked[INGOT_SUM_LANES];
-    for (int j = 0; j < INGOT_SUM_LANES; j++) {
-      magnitude[j] = fabsf(x[i + j] - base[i + j]);
-      masked[j] = (int32_t)(word[i + j] >> 8) < (int32_t)threshold ? magnitude[j] : 0.0f;
-    }
-    for (int j = 0; j < INGOT_SUM_LANES; j++) all[j] += (double)magnitude[j];
-    for (int j = 0; j < INGOT_SUM_LANES; j++) some[j] += (double)masked[j];
+    float  magnitude[INGOT_SUM_LANES];
+    double wide[INGOT_SUM_LANES];
+    for (int j = 0; j < INGOT_SUM_LANES; j++) magnitude[j] = fabsf(x[i + j] - base[i + j]);
+    for (int j = 0; j < INGOT_SUM_LANES; j++) wide[j] = (double)magnitude[j];
+    for (int j = 0; j < INGOT_SUM_LANES; j++) all[j] += wide[j];
+    for (int j = 0; j < INGOT_SUM_LANES; j++)
+      some[j] += (int32_t)(word[i + j] >> 8) < (int32_t)threshold ? wide[j] : 0.0;
   }
   for (int64_t i = full; i < n; i++) {
     float magnitude = fabsf(x[i] - base[i]);

@@ -42,27 +42,40 @@ static INGOT_CLONES void values_random(const float *restrict x, const float *res
   }
 }
 
-void ingot_delta_values(const ingot_delta_model *m, const float *x, const float *base, int64_t first, int64_t n,
+/* Flat index below which elements that equal the threshold are kept, for use in this chunk. */
+static int64_t cut_in_chunk(const ingot_delta_model *m, const ingot_chunk *c, const float *x)
+{
+  int64_t seen = 0, i = 0;
+  if (m->nth == 0 || m->cut != c->first) return m->cut;
+  while (i < c->n && seen < m->nth) { /* once in a tensor and model */
+    seen += ingot_delta_key(x[i] - c->in[0][i]) == m->threshold;
+    i++;
+  }
+  return c->first + i;
+}
+
+void ingot_delta_values(const ingot_delta_model *m, const ingot_chunk *c, const float *x, int64_t at, int64_t n,
                         float *y)
 {
+  const float *base = c->in[0] + at;
   switch (m->mask) {
   case INGOT_MASK_RANDOM: {
     uint32_t word[PIECE];
     for (int64_t i = 0; i < n; i += PIECE) {
       int64_t count = n - i < PIECE ? n - i : PIECE;
-      ingot_philox_block(m->stream, first + i, count, word);
-      values_random(x + i, base + i, word, count, m->weight, m->scale, m->threshold, y + i);
+      ingot_philox_block(m->stream, c->first + at + i, count, word);
+      values_random(x + at + i, base + i, word, count, m->weight, m->scale, m->threshold, y + i);
     }
     return;
   }
   case INGOT_MASK_CUT: {
-    int64_t ties = m->cut - first; /* elements before this one are kept when their key equals the threshold */
+    int64_t ties = cut_in_chunk(m, c, x) - (c->first + at); /* of these, elements at the threshold are kept */
     ties = ties < 0 ? 0 : ties < n ? ties : n;
-    values_from_key(x, base, ties, m->weight, m->scale, (int32_t)m->threshold, y);
-    values_from_key(x + ties, base + ties, n - ties, m->weight, m->scale, (int32_t)m->threshold + 1, y + ties);
+    values_from_key(x + at, base, ties, m->weight, m->scale, (int32_t)m->threshold, y);
+    values_from_key(x + at + ties, base + ties, n - ties, m->weight, m->scale, (int32_t)m->threshold + 1, y + ties);
     return;
   }
-  default: values_all(x, base, n, m->weight, m->scale, y); return;
+  default: values_all(x + at, base, n, m->weight, m->scale, y); return;
   }
 }
 
@@ -178,7 +191,7 @@ void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const in
       float weight[GROUP];
       for (int g = 0; g < count; g++) {
         weight[g] = model[i + g].weight;
-        ingot_delta_values(&model[i + g], c->in[1 + i + g] + at, c->in[0] + at, c->first + at, n, y[g]);
+        ingot_delta_values(&model[i + g], c, c->in[1 + i + g], at, n, y[g]);
       }
       if (s->vote) vote_models(y, weight, count, s->divide, n, &sums);
       else add_models(y, count, n, acc);
@@ -221,7 +234,7 @@ void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void 
     }
     m.weight = m.scale = 1.0f;
     values_all(c->in[1 + i], c->in[0], c->n, 1.0f, 1.0f, tau);
-    ingot_delta_values(&m, c->in[1 + i], c->in[0], c->first, c->n, kept);
+    ingot_delta_values(&m, c, c->in[1 + i], 0, c->n, kept);
     sum[2 * i] += ingot_block_sum_abs(tau, c->n);
     sum[2 * i + 1] += ingot_block_sum_abs(kept, c->n);
   }

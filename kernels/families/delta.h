@@ -20,7 +20,9 @@
  *
  * Masks:
  *   ALL     kept
- *   CUT     key > threshold, or key == threshold and flat index < cut, with key = ingot_delta_key(tau)
+ *   CUT     key > threshold, or key == threshold and flat index < cut, with key = ingot_delta_key(tau). On the CPU only,
+ *           `nth` may be set: cut is then the first element of a block, and in that block the first nth elements whose key
+ *           equals the threshold are kept as well
  *   RANDOM  (word >> 8) < threshold, with word number (index % 4) of ingot_philox4x32(stream, index / 4)
  */
 #ifndef INGOT_KERNELS_FAMILIES_DELTA_H
@@ -54,7 +56,10 @@ typedef struct ingot_delta_model {
   uint32_t mask;      /* INGOT_MASK_ */
   uint32_t threshold; /* CUT: a key. RANDOM: ingot_philox_threshold(density) */
   int64_t  cut;       /* CUT */
-  uint64_t stream;    /* RANDOM: ingot_philox_key of the tensor and the model */
+  union {
+    uint64_t stream;  /* RANDOM: ingot_philox_key of the tensor and the model */
+    int64_t  nth;     /* CUT: see above; 0 on the GPU */
+  };
 } ingot_delta_model;
 
 /** Plain memory: this header, then ingot_delta_model model[n_model], then what the method's summary needs. */
@@ -85,13 +90,12 @@ size_t ingot_delta_state_bytes(int n_model);
 void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
 
 /**
- * y_i of one model for n elements from flat index `first`, a multiple of 4.
+ * y_i of one model for elements at .. at + n of a chunk, at a multiple of 4.
  *
- * @param x, base  [n] the model's and the base's elements. Borrowed.
- * @param n        At most INGOT_BLOCK.
- * @param y        [n], filled.
+ * @param x  [c->n] the model's elements of the chunk; the base's are c->in[0]. Borrowed.
+ * @param y  [n], filled.
  */
-void ingot_delta_values(const ingot_delta_model *m, const float *x, const float *base, int64_t first, int64_t n,
+void ingot_delta_values(const ingot_delta_model *m, const ingot_chunk *c, const float *x, int64_t at, int64_t n,
                         float *y);
 
 /**

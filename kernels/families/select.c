@@ -11,7 +11,6 @@ enum {
   PHASE_SAMPLE,
   PHASE_NARROW,
   PHASE_HISTOGRAM,
-  PHASE_LOCATE,
 };
 
 enum {
@@ -25,6 +24,7 @@ enum {
   MAX_SAMPLE_BYTES = 1 << 25,
 };
 _Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
+_Static_assert(INGOT_BLOCK <= UINT16_MAX, "counts of a block fit");
 
 /*
  * Known of a model at any time: its threshold lies in low .. high, and exactly `above` keys are larger than high.
@@ -39,7 +39,6 @@ typedef struct select_model {
   int32_t  shift;     /* HISTOGRAM: bucket = (key - low) >> shift */
   int32_t  order;     /* among the models of its phase: where its part of slot or sums is */
   int32_t  reserved;
-  int64_t  tile, nth; /* LOCATE: the nth element equal to hi of this tile is the last one kept */
 } select_model;
 
 struct ingot_select_state {
@@ -48,17 +47,14 @@ struct ingot_select_state {
   int64_t n_elem;
   int64_t capacity; /* keys or pairs that one model has room for in a tile's slot */
   int64_t stride;
-  /* then select_model[n_model], then int64_t tiles[n_model] */
+  /* then select_model[n_model] */
 };
 
 typedef struct narrow_slot {
-  int64_t above, at_hi, at_lo, between;
+  int64_t  above, between;
+  uint16_t at_hi[INGOT_TILE / INGOT_BLOCK], at_lo[INGOT_TILE / INGOT_BLOCK]; /* by block */
   /* then uint64_t pair[capacity] */
 } narrow_slot;
-
-typedef struct locate_slot {
-  int64_t seen, cut;
-} locate_slot;
 
 static select_model *models_of(ingot_select_state *s)
 {
@@ -68,11 +64,6 @@ static select_model *models_of(ingot_select_state *s)
 static const select_model *models_of_const(const ingot_select_state *s)
 {
   return (const select_model *)(s + 1);
-}
-
-static int64_t *tiles_of(ingot_select_state *s)
-{
-  return (int64_t *)(models_of(s) + s->n_model);
 }
 
 static size_t narrow_slot_bytes(const ingot_select_state *s)
@@ -87,7 +78,7 @@ static size_t sample_slot_bytes(const ingot_select_state *s)
 
 size_t ingot_select_state_bytes(int n_model)
 {
-  size_t bytes = sizeof(ingot_select_state) + (size_t)n_model * (sizeof(select_model) + sizeof(int64_t));
+  size_t bytes = sizeof(ingot_select_state) + (size_t)n_model * sizeof(select_model);
   return (bytes + 15) / 16 * 16;
 }
 
@@ -184,8 +175,8 @@ static void narrow_scan(const ingot_select_state *s, const select_model *m, cons
 
   narrow_block(x, c->in[0], c->n, (int32_t)m->lo, (int32_t)m->hi, key, between, &counts);
   slot->above += counts.above;
-  slot->at_hi += counts.at_hi;
-  slot->at_lo += m->lo == m->hi ? 0 : counts.at_lo;
+  slot->at_hi[place / INGOT_BLOCK] = (uint16_t)counts.at_hi;
+  slot->at_lo[place / INGOT_BLOCK] = (uint16_t)(m->lo == m->hi ? 0 : counts.at_lo);
   memset(between + c->n, 0, 8);
   for (int64_t i = 0; i < c->n; i += 8) { /* few lie between: look at eight flags at once */
     uint64_t flags;
@@ -208,18 +199,6 @@ static void histogram_scan(const select_model *m, const float *x, const ingot_ch
     if (key[i] >= m->low && key[i] <= m->high) sums[(key[i] - m->low) >> m->shift]++;
 }
 
-static void locate_scan(const select_model *m, const float *x, const ingot_chunk *c, locate_slot *slot)
-{
-  uint32_t key[INGOT_BLOCK];
-  if (slot->cut) return;
-  keys_of(x, c->in[0], c->n, key);
-  for (int64_t i = 0; i < c->n; i++) {
-    if (key[i] != m->hi || ++slot->seen < m->nth) continue;
-    slot->cut = c->first + i + 1;
-    return;
-  }
-}
-
 void ingot_select_scan(const ingot_select_state *s, const ingot_delta_model *models, const ingot_scan_plan *plan,
                        const ingot_chunk *c, void *slot, int64_t *sums)
 {
@@ -232,10 +211,7 @@ void ingot_select_scan(const ingot_select_state *s, const ingot_delta_model *mod
   for (int i = 0; i < s->n_model; i++) {
     const select_model *m = &models_of_const(s)[i];
     const float        *x = c->in[1 + i];
-    if (plan->pass == INGOT_SELECT_LOCATE) {
-      if (m->phase == PHASE_LOCATE && m->tile == c->first / INGOT_TILE)
-        locate_scan(m, x, c, (locate_slot *)slot + m->order);
-    } else if (m->phase == PHASE_NARROW) {
+    if (m->phase == PHASE_NARROW) {
       narrow_scan(s, m, x, c, (narrow_slot *)(void *)(bytes + (size_t)m->order * narrow_slot_bytes(s)));
     } else if (m->phase == PHASE_HISTOGRAM) {
       histogram_scan(m, x, c, sums + (int64_t)m->order * N_BUCKET);
@@ -315,35 +291,36 @@ done:
   return st;
 }
 
-/* The threshold is known, and so is how many of the elements equal to it are kept. */
-static void set_cut(select_model *m, ingot_delta_model *out, uint32_t threshold, int64_t cut)
+/* The threshold is known, and so are the elements equal to it that are kept. */
+static void set_cut(select_model *m, ingot_delta_model *out, uint32_t threshold, int64_t cut, int64_t nth)
 {
   out->mask = INGOT_MASK_CUT;
   out->threshold = threshold;
   out->cut = cut;
+  out->nth = nth;
   m->phase = PHASE_NONE;
 }
 
-/* Threshold at an end of the bracket: find the tile in which the last kept one of its equals lies. */
+/* Threshold at an end of the bracket: find the block in which the last kept one of its equals lies. */
 static void finish_at_end(const ingot_select_state *s, const ingot_scan_result *r, select_model *m,
                           ingot_delta_model *out, bool at_hi, int64_t wanted, int64_t there)
 {
   uint32_t threshold = at_hi ? m->hi : m->lo;
   if (wanted == there) {
-    set_cut(m, out, threshold, s->n_elem);
+    set_cut(m, out, threshold, s->n_elem, 0);
     return;
   }
-  int64_t tile = 0;
-  for (;; tile++) {
+  for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
-    int64_t            count = at_hi ? slot->at_hi : slot->at_lo;
-    if (wanted <= count) break;
-    wanted -= count;
+    for (int64_t block = 0; block < INGOT_TILE / INGOT_BLOCK; block++) {
+      int64_t count = at_hi ? slot->at_hi[block] : slot->at_lo[block];
+      if (wanted <= count) {
+        set_cut(m, out, threshold, tile * INGOT_TILE + block * INGOT_BLOCK, wanted);
+        return;
+      }
+      wanted -= count;
+    }
   }
-  m->hi = threshold;
-  m->tile = tile;
-  m->nth = wanted;
-  m->phase = PHASE_LOCATE;
 }
 
 /* Threshold among the collected pairs. */
@@ -371,7 +348,7 @@ static ingot_status finish_between(const ingot_select_state *s, const ingot_scan
     }
   }
   if (there > wanted) cut = last;
-  set_cut(m, out, threshold, cut);
+  set_cut(m, out, threshold, cut, 0);
 done:
   free(keys);
   return st;
@@ -394,7 +371,8 @@ static ingot_status finish_narrow(const ingot_select_state *s, const ingot_scan_
   bool    overflow = false;
   for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
-    above += slot->above, at_hi += slot->at_hi, at_lo += slot->at_lo, between += slot->between;
+    above += slot->above, between += slot->between;
+    for (int block = 0; block < INGOT_TILE / INGOT_BLOCK; block++) at_hi += slot->at_hi[block], at_lo += slot->at_lo[block];
     overflow |= slot->between > s->capacity;
   }
   if (above >= m->keep) {
@@ -482,46 +460,14 @@ static void plan_full(ingot_select_state *s, int n_narrow, int n_histogram, ingo
   plan->slot_bytes = (size_t)n_narrow * narrow_slot_bytes(s);
 }
 
-static void plan_locate(ingot_select_state *s, int n_locate, ingot_scan_plan *plan)
-{
-  int64_t *tiles = tiles_of(s), n = 0;
-  for (int i = 0; i < s->n_model; i++) { /* ascending, each once */
-    const select_model *m = &models_of(s)[i];
-    int64_t             at = 0;
-    if (m->phase != PHASE_LOCATE) continue;
-    while (at < n && tiles[at] < m->tile) at++;
-    if (at < n && tiles[at] == m->tile) continue;
-    memmove(tiles + at + 1, tiles + at, (size_t)(n - at) * sizeof *tiles);
-    tiles[at] = m->tile;
-    n++;
-  }
-  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_LOCATE, .slot_bytes = (size_t)n_locate * sizeof(locate_slot),
-                            .tiles = tiles, .n_tiles = n};
-}
-
-static void finish_locate(const ingot_scan_result *r, select_model *m, ingot_delta_model *out)
-{
-  for (int64_t i = 0; i < r->n_slot; i++) {
-    if (r->plan->tiles[i] != m->tile) continue;
-    const unsigned char *slot = (const unsigned char *)r->slots + (size_t)i * r->plan->slot_bytes;
-    set_cut(m, out, m->hi, ((const locate_slot *)(const void *)slot)[m->order].cut);
-    return;
-  }
-}
-
 static ingot_status finish_pass(ingot_select_state *s, ingot_delta_model *models, const ingot_scan_result *r)
 {
   if (r->plan->pass == INGOT_SELECT_SAMPLE) return finish_sample(s, r);
   ingot_status st = INGOT_OK;
   for (int i = 0; st == INGOT_OK && i < s->n_model; i++) {
     select_model *m = &models_of(s)[i];
-    if (r->plan->pass == INGOT_SELECT_LOCATE) {
-      if (m->phase == PHASE_LOCATE) finish_locate(r, m, &models[i]);
-    } else if (m->phase == PHASE_NARROW) {
-      st = finish_narrow(s, r, m, &models[i]);
-    } else if (m->phase == PHASE_HISTOGRAM) {
-      finish_histogram(r, m);
-    }
+    if (m->phase == PHASE_NARROW) st = finish_narrow(s, r, m, &models[i]);
+    else if (m->phase == PHASE_HISTOGRAM) finish_histogram(r, m);
   }
   return st;
 }
@@ -537,10 +483,8 @@ ingot_status ingot_select_next(ingot_select_state *s, ingot_delta_model *models,
   if (!result) drop_sample_if_large(s);
   int n_sample = number_phase(s, PHASE_SAMPLE);
   int n_histogram = number_phase(s, PHASE_HISTOGRAM), n_narrow = number_phase(s, PHASE_NARROW);
-  int n_locate = number_phase(s, PHASE_LOCATE);
   if (n_sample) plan_sample(s, n_sample, plan);
   else if (n_narrow || n_histogram) plan_full(s, n_narrow, n_histogram, plan);
-  else if (n_locate) plan_locate(s, n_locate, plan);
   s->pass = plan->pass;
   return INGOT_OK;
 }

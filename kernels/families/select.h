@@ -2,7 +2,8 @@
  * Selection of the k largest magnitudes of each task vector of one tensor, without sorting and reading little.
  *
  * The result is a cut (families/delta.h): an element is kept when its key is above `threshold`, or equal to it and its
- * flat index is below `cut`. Exactly k elements are kept: larger key first, then lower index.
+ * flat index is below `cut`, which may be given as a block and a number of equals in it. Exactly k elements are kept:
+ * larger key first, then lower index.
  *
  * Passes over the tensor:
  *   SAMPLE  a few runs spread over the tensor give a bracket [lo, hi] of keys around the wanted rank; skipped when the
@@ -11,9 +12,8 @@
  *           what lies strictly between. When the rank falls there or on an end, threshold and (between) cut are known.
  *           When it falls outside (the sample misled) or too much lay between, the model goes to phase HISTOGRAM: 2048
  *           buckets over the keys that are still possible, and then NARROW again
- *   LOCATE  the one tile a model where elements equal to the threshold are partly kept
- * At most 1 + 7 + 1 passes for any data: a histogram leaves at most 1/2048 of the 2^31 keys, and a bracket of one key always
- * succeeds. Real data takes one SAMPLE, one FULL and sometimes a LOCATE.
+ * At most 1 + 7 passes for any data: a histogram leaves at most 1/2048 of the 2^31 keys, and a bracket of one key always
+ * succeeds. Real data takes one SAMPLE and one FULL.
  */
 #ifndef INGOT_KERNELS_FAMILIES_SELECT_H
 #define INGOT_KERNELS_FAMILIES_SELECT_H
@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /** Pass numbers, as seen in plans. */
-enum { INGOT_SELECT_SAMPLE = 1, INGOT_SELECT_FULL = 2, INGOT_SELECT_LOCATE = 3 };
+enum { INGOT_SELECT_SAMPLE = 1, INGOT_SELECT_FULL = 2 };
 
 /** Opaque in effect; plain memory inside the method's state. */
 typedef struct ingot_select_state ingot_select_state;
@@ -38,7 +38,7 @@ void ingot_select_want(ingot_select_state *s, int model, int64_t keep);
 /** What was asked for a model; 0 when nothing was. */
 int64_t ingot_select_wanted(const ingot_select_state *s, int model);
 /**
- * The next pass; INGOT_SCAN_DONE when all cuts are in `models` (mask, threshold, cut). Result NULL at the start.
+ * The next pass; INGOT_SCAN_DONE when all cuts are in `models` (mask, threshold, cut, nth). Result NULL at the start.
  * INGOT_ERR_NOMEM when working memory is out.
  */
 ingot_status ingot_select_next(ingot_select_state *s, ingot_delta_model *models, const ingot_scan_result *result,

@@ -90,7 +90,7 @@ static int64_t sum_of_signs(const ingot_select_model_state *s, const ingot_chunk
   float   y[INGOT_BLOCK], total[INGOT_BLOCK] = {0};
   int64_t sum = 0;
   for (int i = 0; i < s->n_model; i++) {
-    ingot_delta_values(&ingot_select_model_models_const(s)[i], c->in[1 + i], c->in[0], c->first, c->n, y);
+    ingot_delta_values(&ingot_select_model_models_const(s)[i], c, c->in[1 + i], 0, c->n, y);
     for (int64_t j = 0; j < c->n; j++) total[j] = total[j] + y[j];
   }
   for (int64_t j = 0; j < c->n; j++) sum += (total[j] > 0.0f) - (total[j] < 0.0f);

@@ -81,7 +81,7 @@ static void check_density(const float *tau, const float *other, const ranked *r,
   }
   if (report.n_full_pass > most_full_passes)
     fail_msg("%d full passes over %lld elements, at most %d expected", report.n_full_pass, (long long)n, most_full_passes);
-  assert_true(report.n_pass <= most_full_passes + 2);
+  assert_true(report.n_pass <= most_full_passes + 1);
   assert_true(report.max_slot_bytes <= (size_t)65 << 20);
   free(base), free(out);
 }
