@@ -9,13 +9,7 @@
 const ingot_command *const ingot_commands[] = {
     &ingot_command_run,  &ingot_command_plan,   &ingot_command_methods, &ingot_command_inspect, &ingot_command_diff,
     &ingot_command_verify,
-#ifndef INGOT_WITHOUT_EXPORT
-    &ingot_command_export,
-#endif
-#ifndef INGOT_WITHOUT_IMPORT
-    &ingot_command_import,
-#endif
-    NULL,
+    &ingot_command_export, &ingot_command_import, NULL,
 };
 
 enum { NAMES_MAX = 64 };

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every example of jobs/ plans, runs, and is complete when it is run again.
+#   jobs.sh SOURCE        $INGOT is the program
+set -euo pipefail
+: "${INGOT:?}"
+source=$1
+work=$(mktemp -d "${TMPDIR:-/tmp}/ingot-test.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir "$work/jobs"
+cp "$source"/jobs/*.cfg "$work/jobs"
+ln -s "$source/tests" "$work/tests"
+cd "$work"
+count=0
+for job in jobs/*.cfg; do
+  grep -q '^steps' "$job" || continue # settings for others to include
+  steps=$(grep -c 'output = ' "$job")
+  "$INGOT" plan --bandwidth 1,1 "$job" >plan.txt || { echo "$job: does not plan" >&2; exit 1; }
+  [ "$(grep -c '^step ' plan.txt)" = "$steps" ] || { echo "$job: the plan has other steps" >&2; exit 1; }
+  "$INGOT" run --quiet "$job" || { echo "$job: does not run" >&2; exit 1; }
+  "$INGOT" run "$job" 2>again.txt || { echo "$job: does not run again" >&2; exit 1; }
+  [ "$(grep -c 'is already complete' again.txt)" = "$steps" ] || { cat again.txt >&2; echo "$job: not complete when run again" >&2; exit 1; }
+  count=$((count + 1))
+done
+[ "$count" -ge 5 ] || { echo "only $count jobs were tried" >&2; exit 1; }
+for file in model.safetensors config.json README.md ingot_manifest.json; do
+  [ -e "out/both-hf/$file" ] || { echo "out/both-hf lacks $file" >&2; exit 1; }
+done
