@@ -17,8 +17,8 @@ ingot_status ingot_bandwidth_parse(const char *text, ingot_bandwidth *out)
   int    used = 0;
   if (sscanf(text, "%lf,%lf%n", &read_gb, &write_gb, &used) != 2 || text[used] != '\0' || !(read_gb > 0.0) ||
       !(write_gb > 0.0))
-    return ingot_fail(INGOT_ERR_USAGE, "--bandwidth: expected GB/s of reading and writing such as 3.5,1.2; found \"%s\"",
-                      text);
+    return ingot_fail(INGOT_ERR_USAGE,
+                      "--bandwidth: expected GB/s of reading and writing such as 3.5,1.2; found \"%s\"", text);
   *out = (ingot_bandwidth){read_gb * 1e9, write_gb * 1e9};
   return INGOT_OK;
 }

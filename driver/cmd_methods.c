@@ -17,10 +17,8 @@ static ingot_status print_param(const ingot_param_spec *p)
   ingot_text   type = {0}, range = {0}, value = {0};
   INGOT_TRY(ingot_param_type_text(p, &type));
   INGOT_TRY(ingot_param_range_text(p, &range));
-  if (p->required)
-    INGOT_TRY(ingot_text_printf(&value, "required"));
-  else
-    INGOT_TRY(ingot_param_value_text(p, p->default_value, &value));
+  if (p->required) INGOT_TRY(ingot_text_printf(&value, "required"));
+  else INGOT_TRY(ingot_param_value_text(p, p->default_value, &value));
   printf("  %-12s %-9s %-14s %-10s %-10s %s\n", p->name, p->scope == INGOT_PARAM_GLOBAL ? "step" : "model",
          ingot_text_string(&type), ingot_text_string(&value), ingot_text_string(&range), p->help);
 done:
@@ -37,7 +35,8 @@ static ingot_status print_method(const ingot_method *m)
          m->min_models, m->min_models == 1 ? "" : "s");
   if (m->max_models > 0) printf(", at most %d", m->max_models);
   printf("%s\n", m->device ? "" : "; CPU only in this build");
-  if (m->n_param > 0) printf("  %-12s %-9s %-14s %-10s %-10s %s\n", "parameter", "per", "type", "default", "range", "meaning");
+  if (m->n_param > 0)
+    printf("  %-12s %-9s %-14s %-10s %-10s %s\n", "parameter", "per", "type", "default", "range", "meaning");
   for (int i = 0; i < m->n_param; i++) INGOT_TRY(print_param(&m->params[i]));
 done:
   return st;

@@ -39,11 +39,11 @@ static ingot_status read_device(const ingot_command_line *line, ingot_device_cho
 
 static ingot_status run_run(const ingot_command_context *command, const ingot_command_line *line)
 {
-  ingot_status       st = INGOT_OK;
-  int                threads;
-  const char       **set = NULL;
-  ingot_run_context  context = {.comm = command->comm, .stop = command->stop};
-  ingot_run_request  request = {.job_path = line->args[0], .events_path = ingot_line_value(line, "--json")};
+  ingot_status        st = INGOT_OK;
+  int                 threads;
+  const char        **set = NULL;
+  ingot_run_context   context = {.comm = command->comm, .stop = command->stop};
+  ingot_run_request   request = {.job_path = line->args[0], .events_path = ingot_line_value(line, "--json")};
   ingot_plan_options *plan = &request.plan;
   st = read_device(line, &context.device);
   INGOT_TRY(ingot_comm_agree(command->comm, st));

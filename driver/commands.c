@@ -7,9 +7,9 @@
 #include "base/text.h"
 
 const ingot_command *const ingot_commands[] = {
-    &ingot_command_run,  &ingot_command_plan,   &ingot_command_methods, &ingot_command_inspect, &ingot_command_diff,
-    &ingot_command_verify,
-    &ingot_command_export, &ingot_command_import, NULL,
+    &ingot_command_run,     &ingot_command_plan,   &ingot_command_methods,
+    &ingot_command_inspect, &ingot_command_diff,   &ingot_command_verify,
+    &ingot_command_export,  &ingot_command_import, NULL,
 };
 
 enum { NAMES_MAX = 64 };
@@ -42,10 +42,11 @@ static ingot_status unknown_option(const ingot_command *command, const char *wor
   int         n = 0;
   char        name[128];
   snprintf(name, sizeof name, "%.*s", (int)length, word);
-  for (int i = 0; command->options && command->options[i].name && n < NAMES_MAX; i++) names[n++] = command->options[i].name;
+  for (int i = 0; command->options && command->options[i].name && n < NAMES_MAX; i++)
+    names[n++] = command->options[i].name;
   const char *nearest = ingot_nearest_name(name, names, n);
-  return ingot_fail(INGOT_ERR_USAGE, "ingot %s: unknown option %s%s%s%s; `ingot %s --help` lists them", command->name, name,
-                    nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "", command->name);
+  return ingot_fail(INGOT_ERR_USAGE, "ingot %s: unknown option %s%s%s%s; `ingot %s --help` lists them", command->name,
+                    name, nearest ? "; did you mean " : "", nearest ? nearest : "", nearest ? "?" : "", command->name);
 }
 
 /* One option at argv[*i]; moves *i over its value. */
@@ -78,17 +79,15 @@ ingot_status ingot_line_parse(const ingot_command *command, int argc, char **arg
   line->value = line->args + n;
   line->option = (int *)(void *)(line->value + n);
   for (int i = 0; i < argc; i++) {
-    if (options && strcmp(argv[i], "--") == 0)
-      options = false;
-    else if (options && argv[i][0] == '-' && argv[i][1] != '\0')
-      INGOT_TRY(take_option(command, argc, argv, &i, line));
-    else
-      line->args[line->n_arg++] = argv[i];
+    if (options && strcmp(argv[i], "--") == 0) options = false;
+    else if (options && argv[i][0] == '-' && argv[i][1] != '\0') INGOT_TRY(take_option(command, argc, argv, &i, line));
+    else line->args[line->n_arg++] = argv[i];
   }
-  INGOT_CHECK(line->n_arg >= command->min_args, INGOT_ERR_USAGE, "ingot %s: too few arguments: ingot %s %s", command->name,
+  INGOT_CHECK(line->n_arg >= command->min_args, INGOT_ERR_USAGE, "ingot %s: too few arguments: ingot %s %s",
+              command->name, command->name, command->arguments);
+  INGOT_CHECK(line->n_arg <= command->max_args, INGOT_ERR_USAGE,
+              "ingot %s: \"%s\" is one argument too many: ingot %s %s", command->name, line->args[command->max_args],
               command->name, command->arguments);
-  INGOT_CHECK(line->n_arg <= command->max_args, INGOT_ERR_USAGE, "ingot %s: \"%s\" is one argument too many: ingot %s %s",
-              command->name, line->args[command->max_args], command->name, command->arguments);
 done:
   return st;
 }
@@ -120,7 +119,8 @@ void ingot_command_help(const ingot_command *command)
   if (!command) {
     printf("ingot merges expert checkpoints into one model.\n\n");
     for (int i = 0; ingot_commands[i]; i++)
-      printf("  ingot %-8s %-12s %s\n", ingot_commands[i]->name, ingot_commands[i]->arguments, ingot_commands[i]->summary);
+      printf("  ingot %-8s %-12s %s\n", ingot_commands[i]->name, ingot_commands[i]->arguments,
+             ingot_commands[i]->summary);
     printf("  ingot --help\n  ingot --version\n\n"
            "`ingot COMMAND --help` lists a command's options.\n"
            "Exit codes: 0 done, 1 failed, 2 wrong command line or job file, 3 bad input data,\n"

@@ -24,7 +24,7 @@ typedef struct ingot_command ingot_command;
 /** A parsed command line. All strings are argv's own. */
 typedef struct ingot_command_line {
   const ingot_command *command;
-  const char         **args;   /* [n_arg], within the command's min_args and max_args */
+  const char         **args; /* [n_arg], within the command's min_args and max_args */
   int                  n_arg;
   int                 *option; /* [n_given]: index into command->options, in the order given */
   const char         **value;  /* [n_given]: NULL for a flag */

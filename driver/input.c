@@ -94,10 +94,8 @@ int ingot_input_find(const ingot_input *input, const char *name)
     int middle = low + (high - low) / 2;
     int order = strcmp(name, input->tensors[input->by_name[middle]].name);
     if (order == 0) return input->by_name[middle];
-    if (order < 0)
-      high = middle - 1;
-    else
-      low = middle + 1;
+    if (order < 0) high = middle - 1;
+    else low = middle + 1;
   }
   return -1;
 }
@@ -130,7 +128,8 @@ uint64_t ingot_input_bytes(const ingot_input *input)
   uint64_t bytes = 0;
   for (int i = 0; i < input->n_tensor; i++) {
     int64_t n = 0;
-    if (ingot_shape_count(&input->tensors[i].shape, &n)) bytes += (uint64_t)n * ingot_dtype_size(input->tensors[i].dtype);
+    if (ingot_shape_count(&input->tensors[i].shape, &n))
+      bytes += (uint64_t)n * ingot_dtype_size(input->tensors[i].dtype);
   }
   return bytes;
 }

@@ -12,7 +12,7 @@
 #include "io/source.h"
 
 typedef struct ingot_input {
-  const char              *id;      /* as the job names it */
+  const char              *id; /* as the job names it */
   const char              *path;
   ingot_source            *source;  /* owned; NULL: not there yet */
   const ingot_sink_spec   *promise; /* of the earlier step, borrowed; NULL with a source */

@@ -46,17 +46,17 @@ static ingot_status read_models(ingot_job *job, const ingot_value *group, ingot_
   ingot_status st = INGOT_OK;
   job->models = ingot_arena_alloc(&job->arena, (size_t)group->n_item, sizeof *job->models);
   INGOT_TRY_ALLOC(job->models);
-  if (group->n_item == 0) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no model is given", ingot_value_place(group));
+  if (group->n_item == 0)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no model is given", ingot_value_place(group));
   for (int i = 0; i < group->n_item; i++) {
     const ingot_value *v = group->item[i];
     model_group        model = {NULL};
-    if (v->kind == INGOT_VALUE_GROUP)
-      ingot_keys_read(model_keys, 1, v, &model, NULL, 0, problems);
-    else if (v->kind == INGOT_VALUE_STRING && v->string[0])
-      model.path = v->string;
+    if (v->kind == INGOT_VALUE_GROUP) ingot_keys_read(model_keys, 1, v, &model, NULL, 0, problems);
+    else if (v->kind == INGOT_VALUE_STRING && v->string[0]) model.path = v->string;
     else
       ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a path or a group { path = \"...\"; }, found %s",
-                         ingot_value_place(v), v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
+                         ingot_value_place(v),
+                         v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
     const char *path = ingot_job_path(job, model.path ? model.path : "");
     INGOT_TRY_ALLOC(path);
     job->models[job->n_model++] = (ingot_job_model){v->name, model.path ? model.path : "", path, v};
@@ -83,8 +83,8 @@ bool ingot_job_resolve(const ingot_job *job, int number, const char *name, const
   /* The latest step that has the name. */
   for (int i = number - 2; i >= 0; i--) {
     const ingot_job_step *s = &job->steps[i];
-    bool by_name = s->name && strcmp(s->name, name) == 0;
-    bool by_path = s->written_output && strcmp(s->written_output, name) == 0;
+    bool                  by_name = s->name && strcmp(s->name, name) == 0;
+    bool                  by_path = s->written_output && strcmp(s->written_output, name) == 0;
     if ((by_name || by_path) && s->output) {
       out->path = s->output;
       out->written = s->written_output;
@@ -95,10 +95,9 @@ bool ingot_job_resolve(const ingot_job *job, int number, const char *name, const
     if (s->written_output && n < NAMES_MAX) names[n++] = s->written_output;
   }
   const char *nearest = ingot_nearest_name(name, names, n);
-  ingot_problems_add(problems, INGOT_ERR_JOB,
-                     "%s: \"%s\" is neither a model of this job nor an earlier step's name or output%s%s%s",
-                     ingot_value_place(where), name, nearest ? "; did you mean \"" : "", nearest ? nearest : "",
-                     nearest ? "\"?" : "");
+  ingot_problems_add(
+      problems, INGOT_ERR_JOB, "%s: \"%s\" is neither a model of this job nor an earlier step's name or output%s%s%s",
+      ingot_value_place(where), name, nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
   return false;
 }
 

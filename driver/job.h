@@ -18,11 +18,11 @@ typedef struct ingot_job_model {
 } ingot_job_model;
 
 typedef struct ingot_job_step {
-  const ingot_step_type *type;     /* NULL: unknown, reported */
-  int                    number;   /* from 1 */
-  const char            *name;     /* NULL: none */
+  const ingot_step_type *type;           /* NULL: unknown, reported */
+  int                    number;         /* from 1 */
+  const char            *name;           /* NULL: none */
   const char            *written_output; /* as the file has it; NULL when missing */
-  const char            *output;   /* resolved path */
+  const char            *output;         /* resolved path */
   const ingot_value     *value;
   void                  *settings; /* the type's own structure */
 } ingot_job_step;
@@ -46,7 +46,7 @@ typedef struct ingot_job_reference {
   const char *id;      /* as written */
   const char *written; /* path as the file has it */
   const char *path;
-  int         step;    /* number of the earlier step; 0: a model of the job */
+  int         step; /* number of the earlier step; 0: a model of the job */
 } ingot_job_reference;
 
 /** The keys of the job file's top level. */

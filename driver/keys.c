@@ -25,9 +25,16 @@ bool ingot_parse_size(const char *text, uint64_t *bytes)
   static const struct {
     const char *name;
     uint64_t    factor;
-  } units[] = {{"", 1},           {"B", 1},
-               {"KB", 1000},      {"MB", 1000000},     {"GB", 1000000000},   {"TB", 1000000000000},
-               {"KiB", 1u << 10}, {"MiB", 1u << 20},   {"GiB", 1u << 30},    {"TiB", (uint64_t)1 << 40}};
+  } units[] = {{"", 1},
+               {"B", 1},
+               {"KB", 1000},
+               {"MB", 1000000},
+               {"GB", 1000000000},
+               {"TB", 1000000000000},
+               {"KiB", 1u << 10},
+               {"MiB", 1u << 20},
+               {"GiB", 1u << 30},
+               {"TiB", (uint64_t)1 << 40}};
   if (!isdigit((unsigned char)text[0])) return false;
   char  *end = NULL;
   double value = strtod(text, &end);
@@ -44,9 +51,8 @@ bool ingot_parse_size(const char *text, uint64_t *bytes)
 
 ingot_status ingot_key_type_text(const ingot_key *key, ingot_text *text)
 {
-  static const char *const names[] = {"string", "integer", "bool",  "size", "",
-                                      "group",  "list",    "range", "value"};
-  ingot_status st = INGOT_OK;
+  static const char *const names[] = {"string", "integer", "bool", "size", "", "group", "list", "range", "value"};
+  ingot_status             st = INGOT_OK;
   if (key->type != INGOT_KEY_CHOICE) return ingot_text_printf(text, "%s", names[key->type]);
   for (int i = 0; st == INGOT_OK && key->choices[i]; i++)
     st = ingot_text_printf(text, "%s%s", i ? "|" : "", key->choices[i]);
@@ -64,10 +70,9 @@ static void unknown_name(const ingot_value *v, const char *what, const char *nam
 {
   const char *nearest = ingot_nearest_name(name, names, n_name);
   if (nearest)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown %s \"%s\"; did you mean \"%s\"?", ingot_value_place(v), what,
-                       name, nearest);
-  else
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown %s \"%s\"", ingot_value_place(v), what, name);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown %s \"%s\"; did you mean \"%s\"?", ingot_value_place(v),
+                       what, name, nearest);
+  else ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown %s \"%s\"", ingot_value_place(v), what, name);
 }
 
 static void read_choice(const ingot_key *key, const ingot_value *v, int *field, ingot_problems *problems)
@@ -84,16 +89,13 @@ static void read_choice(const ingot_key *key, const ingot_value *v, int *field, 
     return;
   }
   int index = ingot_choice_index(key->choices, v->string);
-  if (index >= 0)
-    *field = index;
-  else
-    unknown_name(v, "value", v->string, key->choices, n, problems);
+  if (index >= 0) *field = index;
+  else unknown_name(v, "value", v->string, key->choices, n, problems);
 }
 
 static void read_size(const ingot_value *v, uint64_t *field, ingot_problems *problems)
 {
-  if (v->kind == INGOT_VALUE_INT && v->integer >= 0)
-    *field = (uint64_t)v->integer;
+  if (v->kind == INGOT_VALUE_INT && v->integer >= 0) *field = (uint64_t)v->integer;
   else if (v->kind != INGOT_VALUE_STRING || !ingot_parse_size(v->string, field))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected bytes, such as \"5GB\", \"512MiB\" or 4096",
                        ingot_value_place(v));
@@ -111,48 +113,37 @@ static void read_key(const ingot_key *key, const ingot_value *v, void *field, in
 {
   switch (key->type) {
   case INGOT_KEY_STRING:
-    if (v->kind != INGOT_VALUE_STRING)
-      wrong_type(v, "a string", problems);
+    if (v->kind != INGOT_VALUE_STRING) wrong_type(v, "a string", problems);
     else if (!v->string[0])
       ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the string is empty", ingot_value_place(v));
-    else
-      *(const char **)field = v->string;
+    else *(const char **)field = v->string;
     break;
   case INGOT_KEY_INT:
-    if (v->kind != INGOT_VALUE_INT)
-      wrong_type(v, "a whole number", problems);
+    if (v->kind != INGOT_VALUE_INT) wrong_type(v, "a whole number", problems);
     else if (v->integer < 0)
       ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is negative", ingot_value_place(v), (long long)v->integer);
-    else
-      *(int64_t *)field = v->integer;
+    else *(int64_t *)field = v->integer;
     break;
   case INGOT_KEY_BOOL:
-    if (v->kind != INGOT_VALUE_BOOL)
-      wrong_type(v, "true or false", problems);
-    else
-      *(bool *)field = v->boolean;
+    if (v->kind != INGOT_VALUE_BOOL) wrong_type(v, "true or false", problems);
+    else *(bool *)field = v->boolean;
     break;
   case INGOT_KEY_SIZE: read_size(v, field, problems); break;
   case INGOT_KEY_CHOICE: read_choice(key, v, field, problems); break;
   case INGOT_KEY_GROUP:
-    if (v->kind != INGOT_VALUE_GROUP)
-      wrong_type(v, "a group { }", problems);
-    else
-      *(const ingot_value **)field = v;
+    if (v->kind != INGOT_VALUE_GROUP) wrong_type(v, "a group { }", problems);
+    else *(const ingot_value **)field = v;
     break;
   case INGOT_KEY_LIST:
-    if (v->kind != INGOT_VALUE_LIST)
-      wrong_type(v, "a list ( )", problems);
-    else
-      *(const ingot_value **)field = v;
+    if (v->kind != INGOT_VALUE_LIST) wrong_type(v, "a list ( )", problems);
+    else *(const ingot_value **)field = v;
     break;
   case INGOT_KEY_RANGE:
     if (!is_range(v))
       ingot_problems_add(problems, INGOT_ERR_JOB,
                          "%s: expected a range of layers [first, end] with whole numbers, 0 <= first < end",
                          ingot_value_place(v));
-    else
-      *(const ingot_value **)field = v;
+    else *(const ingot_value **)field = v;
     break;
   case INGOT_KEY_ANY: *(const ingot_value **)field = v; break;
   }

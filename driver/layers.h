@@ -14,7 +14,7 @@
 typedef struct ingot_layer_name {
   size_t      stack_length; /* of "model.layers" at the start of the name */
   int64_t     index;
-  const char *rest;         /* after the number: ".mlp.up_proj.weight" */
+  const char *rest; /* after the number: ".mlp.up_proj.weight" */
 } ingot_layer_name;
 
 /** False for a tensor outside any stack. */

@@ -2,9 +2,9 @@
  * The program: the only place that knows exit codes, signals, and the start and end of MPI.
  */
 #define _POSIX_C_SOURCE 200809L
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +45,8 @@ static bool wants_help(int argc, char **argv)
   return false;
 }
 
-/* Results must reach their reader: a full disk at the end of stdout is a failure; a reader that has seen enough is not. */
+/* Results must reach their reader: a full disk at the end of stdout is a failure; a reader that has seen enough is not.
+ */
 static ingot_status flush_output(void)
 {
   bool failed = ferror(stdout) != 0;

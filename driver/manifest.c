@@ -101,12 +101,10 @@ ingot_status ingot_manifest_matches(const char *output, uint64_t fingerprint, bo
   const char  *reason = NULL;
   *matches = false;
   INGOT_TRY(ingot_manifest_path(output, &path));
-  if (access(ingot_text_string(&path), F_OK) != 0)
-    reason = "without a manifest";
+  if (access(ingot_text_string(&path), F_OK) != 0) reason = "without a manifest";
   else if (ingot_json_read(ingot_text_string(&path), MANIFEST_MAX, &tree) != INGOT_OK)
     reason = "with a broken manifest";
-  else
-    reason = mismatch(tree, output, fingerprint);
+  else reason = mismatch(tree, output, fingerprint);
   ingot_error_clear();
   *matches = reason == NULL;
   if (reason) INGOT_TRY(ingot_text_printf(why, "%s", reason));
@@ -121,8 +119,8 @@ static json_t *inputs_json(const ingot_step_plan *plan)
   json_t *list = json_array();
   for (int i = 0; i < plan->n_input; i++) {
     const ingot_plan_input *in = &plan->inputs[i];
-    json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:o}", "id", in->id, "path", ingot_json_text(in->path), "bytes",
-                                          (json_int_t)in->bytes, "identity", hex_json(in->identity)));
+    json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:o}", "id", in->id, "path", ingot_json_text(in->path),
+                                          "bytes", (json_int_t)in->bytes, "identity", hex_json(in->identity)));
   }
   return list;
 }
@@ -149,12 +147,12 @@ static json_t *run_json(const ingot_manifest_run *run)
   ingot_time_text(finished);
   for (int r = 0; r < run->n_rank; r++) {
     const ingot_merge_timing *t = &run->timing[r];
-    json_array_append_new(
-        ranks, json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "wall_s", t->wall_s, "cpu_s",
-                         t->cpu_s, "read_s", t->read_s, "move_s", t->move_s, "merge_s", t->merge_s, "write_s",
-                         t->write_s, "wait_s", t->wait_s, "bytes_read", (json_int_t)t->bytes_read, "bytes_written",
-                         (json_int_t)t->bytes_written, "tiles_done", (json_int_t)t->tiles_done, "tiles_resumed",
-                         (json_int_t)t->tiles_resumed));
+    json_array_append_new(ranks,
+                          json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "wall_s", t->wall_s,
+                                    "cpu_s", t->cpu_s, "read_s", t->read_s, "move_s", t->move_s, "merge_s", t->merge_s,
+                                    "write_s", t->write_s, "wait_s", t->wait_s, "bytes_read", (json_int_t)t->bytes_read,
+                                    "bytes_written", (json_int_t)t->bytes_written, "tiles_done",
+                                    (json_int_t)t->tiles_done, "tiles_resumed", (json_int_t)t->tiles_resumed));
   }
   return json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:o}", "host", host, "started", run->started, "finished", finished,
                    "ranks", run->n_rank, "threads", run->n_thread, "device", run->device, "by_rank", ranks);
@@ -173,9 +171,9 @@ ingot_status ingot_manifest_write(const ingot_job *job, const ingot_step_plan *p
   INGOT_TRY(ingot_output_extent(plan->output, &bytes, &modified));
   tree = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:I, s:I}}", "manifest_version",
                    INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint", hex_json(plan->fingerprint),
-                   "job", ingot_json_text(job->text), "recipe", json_loads(plan->recipe, 0, NULL), "inputs", inputs_json(plan), "run",
-                   run_json(run), "tensors", tensors_json(plan, checksums), "output", "path", ingot_json_text(plan->output), "bytes",
-                   (json_int_t)bytes, "modified_ns", (json_int_t)modified);
+                   "job", ingot_json_text(job->text), "recipe", json_loads(plan->recipe, 0, NULL), "inputs",
+                   inputs_json(plan), "run", run_json(run), "tensors", tensors_json(plan, checksums), "output", "path",
+                   ingot_json_text(plan->output), "bytes", (json_int_t)bytes, "modified_ns", (json_int_t)modified);
   INGOT_CHECK(tree, INGOT_ERR_NOMEM, "%s: no memory for the manifest", plan->output);
   text = json_dumps(tree, JSON_INDENT(1));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "%s: no memory for the manifest", plan->output);

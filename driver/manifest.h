@@ -26,8 +26,8 @@ ingot_status ingot_manifest_matches(const char *output, uint64_t fingerprint, bo
 typedef struct ingot_manifest_run {
   const char               *started; /* "2025-01-31T12:00:00Z" */
   int                       n_rank, n_thread;
-  const char               *device;  /* "cpu" or "cuda" */
-  const ingot_merge_timing *timing;  /* [n_rank] */
+  const char               *device; /* "cpu" or "cuda" */
+  const ingot_merge_timing *timing; /* [n_rank] */
 } ingot_manifest_run;
 
 /** Write it for a finished step; rank 0. INGOT_ERR_IO, INGOT_ERR_NOSPACE, INGOT_ERR_NOMEM. */

@@ -144,7 +144,8 @@ static bool check_slices(ingot_merge_builder *b)
       if (!only_stack(b, source->input, &stack, &length)) continue;
       int64_t count = ingot_layer_count(source->input, stack, length);
       if (source->first + section->n_layer > count)
-        ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: layers [%lld, %lld] of \"%s\", which has %lld layers",
+        ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
+                           "%s: layers [%lld, %lld] of \"%s\", which has %lld layers",
                            ingot_value_place(section->value), (long long)source->first,
                            (long long)(source->first + section->n_layer), source->input->id, (long long)count);
     }
@@ -178,11 +179,13 @@ static void check_same_sizes(ingot_merge_builder *b, const ingot_section *sectio
   char                 text_a[INGOT_SHAPE_TEXT], text_c[INGOT_SHAPE_TEXT];
   if (first == section || a == c) return;
   for (int i = 0; i < a->n_tensor; i++) {
-    if (!ingot_layer_parse(a->tensors[i].name, &layer) || layer.index != first->sources[first->reference].first) continue;
+    if (!ingot_layer_parse(a->tensors[i].name, &layer) || layer.index != first->sources[first->reference].first)
+      continue;
     if (strcmp(layer.rest, rest) != 0 || ingot_shape_equal(&a->tensors[i].shape, &c->tensors[index].shape)) continue;
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: %s: %s in \"%s\" (%s), but %s is %s in \"%s\" (%s)",
-                       b->place, c->tensors[index].name, ingot_shape_text(&c->tensors[index].shape, text_c), c->id,
-                       c->path, a->tensors[i].name, ingot_shape_text(&a->tensors[i].shape, text_a), a->id, a->path);
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                       "%s: %s: %s in \"%s\" (%s), but %s is %s in \"%s\" (%s)", b->place, c->tensors[index].name,
+                       ingot_shape_text(&c->tensors[index].shape, text_c), c->id, c->path, a->tensors[i].name,
+                       ingot_shape_text(&a->tensors[i].shape, text_a), a->id, a->path);
   }
 }
 
@@ -233,8 +236,8 @@ static void check_extra(ingot_merge_builder *b, const ingot_section *section)
       const char *name = input->tensors[i].name;
       if (ingot_input_find(reference, name) >= 0 || (b->drop_head && ingot_is_head(name))) continue;
       ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
-                         "%s: tensor %s of \"%s\" (%s) is missing in \"%s\" (%s)", b->place, name, input->id, input->path,
-                         reference->id, reference->path);
+                         "%s: tensor %s of \"%s\" (%s) is missing in \"%s\" (%s)", b->place, name, input->id,
+                         input->path, reference->id, reference->path);
     }
   }
 }
@@ -257,7 +260,8 @@ static ingot_status add_models(ingot_merge_builder *b)
     double           t = 0.0;
     if (ingot_layer_parse(name, &layer)) {
       int k = 0;
-      while (k < n_stack && (stacks[k].length != layer.stack_length || memcmp(stacks[k].stack, name, layer.stack_length)))
+      while (k < n_stack &&
+             (stacks[k].length != layer.stack_length || memcmp(stacks[k].stack, name, layer.stack_length)))
         k++;
       if (k == STACKS_KEPT) k = --n_stack; /* more stacks than that are counted again each time */
       if (k == n_stack) {
@@ -296,8 +300,9 @@ static void warn_scaled(const ingot_merge_builder *b)
       const char *name = b->inputs[i]->tensors[k].name;
       size_t      n = strlen(name);
       if (n <= 10 || strcmp(name + n - 10, "_scale_inv") != 0) continue;
-      ingot_log_warning("%s: \"%s\" (%s) has scales (%s) beside its weights; weights and scales are merged as they are stored",
-                        b->place, b->inputs[i]->id, b->inputs[i]->path, name);
+      ingot_log_warning(
+          "%s: \"%s\" (%s) has scales (%s) beside its weights; weights and scales are merged as they are stored",
+          b->place, b->inputs[i]->id, b->inputs[i]->path, name);
       return;
     }
   }

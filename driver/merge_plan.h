@@ -16,10 +16,10 @@ typedef struct ingot_merge_body {
 /** One output section: a run of layers, or a whole model, and where its tensors come from. */
 typedef struct ingot_section_source {
   ingot_input           *input;
-  int                    source;  /* index into plan.sources */
-  int64_t                first;   /* layer that the section's first layer is taken from */
-  const ingot_param_set *params;  /* NULL: a base, which has none */
-  int                    model;   /* index among the step's models, for messages; -1: base */
+  int                    source; /* index into plan.sources */
+  int64_t                first;  /* layer that the section's first layer is taken from */
+  const ingot_param_set *params; /* NULL: a base, which has none */
+  int                    model;  /* index among the step's models, for messages; -1: base */
 } ingot_section_source;
 
 typedef struct ingot_section {
@@ -37,22 +37,22 @@ typedef struct ingot_merge_builder {
   const ingot_job_step       *step;
   const ingot_merge_settings *settings;
   ingot_step_plan            *out;
-  ingot_arena                *arena;      /* of out */
+  ingot_arena                *arena; /* of out */
   ingot_merge_body           *body;
-  ingot_input               **inputs;     /* [n_input]: each input once */
-  ingot_job_reference        *refs;       /* [n_input] */
+  ingot_input               **inputs; /* [n_input]: each input once */
+  ingot_job_reference        *refs;   /* [n_input] */
   int                         n_input;
   int                         config_input; /* the input that lends config.json and the tokenizer */
-  ingot_section              *sections;   /* [n_section] */
+  ingot_section              *sections;     /* [n_section] */
   int                         n_section;
-  bool                        has_base;   /* input 0 of the method is the base */
-  bool                        drop_head;  /* tied heads are not stored */
-  ingot_merge_tensor         *tensors;    /* [n_tensor] so far */
+  bool                        has_base;  /* input 0 of the method is the base */
+  bool                        drop_head; /* tied heads are not stored */
+  ingot_merge_tensor         *tensors;   /* [n_tensor] so far */
   int                         n_tensor, capacity;
   int64_t                     n_tile, n_merged; /* tiles; elements of merged tensors so far */
-  bool                        check_failed; /* one message of method->check is enough */
-  bool                       *param_missing; /* [n_param]: reported */
-  const char                 *place;      /* "job.cfg:12: step 1 (ties)" */
+  bool                        check_failed;     /* one message of method->check is enough */
+  bool                       *param_missing;    /* [n_param]: reported */
+  const char                 *place;            /* "job.cfg:12: step 1 (ties)" */
 } ingot_merge_builder;
 
 /** The `plan` of the merge step type. */

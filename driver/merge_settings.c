@@ -38,7 +38,8 @@ const ingot_key ingot_merge_keys[] = {
     {"shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, FIELD(shard_bytes), "payload of a shard of a directory at most"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
      "memory for the buffers of a rank at most; 0: no limit"},
-    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable), "flush the output to disk before it gets its name"},
+    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
+     "flush the output to disk before it gets its name"},
     {.name = NULL},
 };
 
@@ -218,8 +219,8 @@ static void check_models(const ingot_merge_settings *s, const ingot_merge_source
                        ingot_value_place(where), m->name, s->base.id);
   const char *besides = m->base == INGOT_BASE_UNUSED ? "" : " besides the base";
   if (n < m->min_models)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s needs at least %d model%s%s, %d given", ingot_value_place(where),
-                       m->name, m->min_models, m->min_models == 1 ? "" : "s", besides, n);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s needs at least %d model%s%s, %d given",
+                       ingot_value_place(where), m->name, m->min_models, m->min_models == 1 ? "" : "s", besides, n);
   if (m->max_models > 0 && n > m->max_models)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s takes at most %d model%s%s, %d given", ingot_value_place(where),
                        m->name, m->max_models, m->max_models == 1 ? "" : "s", besides, n);
@@ -229,7 +230,8 @@ static void check_rules(const ingot_merge_settings *s, const ingot_value *step, 
 {
   const ingot_method *m = s->method;
   if (m && m->base != INGOT_BASE_UNUSED && !s->base_name)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs a base: base = id", ingot_value_place(step), m->name);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs a base: base = id", ingot_value_place(step),
+                       m->name);
   if (m && m->needs)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs statistics, which no step type makes yet",
                        ingot_value_place(step), m->name);
@@ -262,8 +264,7 @@ ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ing
   if (s->config_name)
     s->has_config = ingot_job_resolve(job, step->number, s->config_name, ingot_value_member(v, "config_from"), problems,
                                       &s->config);
-  if (s->models_value)
-    INGOT_TRY(read_sources(job, step, s->models_value, false, problems, &s->models, &s->n_model));
+  if (s->models_value) INGOT_TRY(read_sources(job, step, s->models_value, false, problems, &s->models, &s->n_model));
   if (s->slices_value) {
     s->n_slice = s->slices_value->n_item;
     if (s->n_slice == 0)

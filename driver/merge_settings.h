@@ -14,8 +14,8 @@ typedef enum ingot_vocabulary { INGOT_VOCABULARY_CHECK, INGOT_VOCABULARY_IGNORE 
 typedef struct ingot_merge_source {
   ingot_job_reference ref;
   const ingot_value  *value;
-  ingot_param_set     params;      /* per-model parameters given here */
-  int64_t             first, end;  /* layers [first, end) of a slice's source; unused without slices */
+  ingot_param_set     params;     /* per-model parameters given here */
+  int64_t             first, end; /* layers [first, end) of a slice's source; unused without slices */
 } ingot_merge_source;
 
 typedef struct ingot_merge_slice {
@@ -37,7 +37,7 @@ typedef struct ingot_merge_settings {
   int64_t            seed;
   uint64_t           shard_bytes;
   uint64_t           memory_limit_bytes; /* 0: none */
-  const char        *model_name; /* export: the one model, copied as it is */
+  const char        *model_name;         /* export: the one model, copied as it is */
   /* worked out */
   bool                is_export;
   const ingot_method *method;

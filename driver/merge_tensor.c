@@ -71,8 +71,8 @@ static void missing_value(ingot_merge_builder *b, int row, const ingot_section_s
   b->param_missing[row] = true;
   if (source)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
-                       "%s: no value of %s for model \"%s\" (tensor %s): give it with the model or in parameters", b->place,
-                       spec->name, source->input->id, tensor);
+                       "%s: no value of %s for model \"%s\" (tensor %s): give it with the model or in parameters",
+                       b->place, spec->name, source->input->id, tensor);
   else
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: no value of %s (tensor %s): give it in parameters",
                        b->place, spec->name, tensor);
@@ -83,7 +83,8 @@ static void check_value(ingot_merge_builder *b, const ingot_param_spec *spec, in
   /* Written values were checked; only points between those of a gradient can still be wrong. */
   if (b->param_missing[row] || ingot_param_check(spec, value) == INGOT_OK) return;
   b->param_missing[row] = true;
-  ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: tensor %s: %s", b->place, tensor, ingot_error_message());
+  ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: tensor %s: %s", b->place, tensor,
+                     ingot_error_message());
   ingot_error_clear();
 }
 
@@ -91,14 +92,14 @@ ingot_status ingot_merge_add_params(ingot_merge_builder *b, const ingot_section 
                                     const ingot_section_source *const *taking_part, const char *const *in_names,
                                     double t, ingot_merge_tensor *tensor)
 {
-  ingot_status        st = INGOT_OK;
-  const ingot_method *m = b->settings->method;
+  ingot_status         st = INGOT_OK;
+  const ingot_method  *m = b->settings->method;
   ingot_method_tensor *v = &tensor->view;
-  int                 n_global = ingot_method_n_param(m, INGOT_PARAM_GLOBAL);
-  int                 n_per_model = ingot_method_n_param(m, INGOT_PARAM_PER_MODEL);
-  int                 base = v->has_base ? 1 : 0;
-  double             *values = ingot_arena_alloc(b->arena, (size_t)n_global + (size_t)n_per_model * (size_t)v->n_model,
-                                                 sizeof *values);
+  int                  n_global = ingot_method_n_param(m, INGOT_PARAM_GLOBAL);
+  int                  n_per_model = ingot_method_n_param(m, INGOT_PARAM_PER_MODEL);
+  int                  base = v->has_base ? 1 : 0;
+  double              *values =
+      ingot_arena_alloc(b->arena, (size_t)n_global + (size_t)n_per_model * (size_t)v->n_model, sizeof *values);
   INGOT_TRY_ALLOC(values);
   v->global = values;
   v->per_model = values + n_global;
@@ -113,7 +114,7 @@ ingot_status ingot_merge_add_params(ingot_merge_builder *b, const ingot_section 
     for (int k = 0; k < v->n_model; k++) {
       const ingot_section_source *source = taking_part[base + k];
       const ingot_param_set      *places[] = {source->params, section->params, &b->settings->params};
-      double *value = &values[n_global + k * n_per_model + per_model];
+      double                     *value = &values[n_global + k * n_per_model + per_model];
       if (!find_value(spec, row, places, 3, in_names[base + k], t, value)) missing_value(b, row, source, v->name);
       check_value(b, spec, row, *value, v->name);
     }
@@ -140,7 +141,8 @@ static void ask_method(ingot_merge_builder *b, ingot_merge_tensor *t)
     ingot_problems_take(&b->planner->problems, st);
   }
   t->grain = m->grain(&t->view);
-  if (m->is_copy && t->view.n_input == 1 && t->dtype == first->tensors[t->tensor[0]].dtype) t->copy = m->is_copy(&t->view);
+  if (m->is_copy && t->view.n_input == 1 && t->dtype == first->tensors[t->tensor[0]].dtype)
+    t->copy = m->is_copy(&t->view);
   t->copy = t->copy || b->settings->is_export;
   if (t->view.n_elem == 0 || t->copy) t->grain = INGOT_GRAIN_ELEMENT;
 }
@@ -171,8 +173,9 @@ static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *sect
     INGOT_TRY_ALLOC(name);
     int found = ingot_input_find(source->input, name);
     if (found < 0 && b->settings->missing == INGOT_MISSING_FAIL)
-      ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: tensor %s is missing in \"%s\" (%s); \"%s\" has %s",
-                         b->place, name, source->input->id, source->input->path, reference->id, reference_name);
+      ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                         "%s: tensor %s is missing in \"%s\" (%s); \"%s\" has %s", b->place, name, source->input->id,
+                         source->input->path, reference->id, reference_name);
     p->drop = p->drop || (found < 0 && b->settings->missing != INGOT_MISSING_BASE);
     if (found < 0 || !fits(b, source->input, found, reference, index)) continue;
     p->sources[p->n] = source;
@@ -279,9 +282,10 @@ void ingot_merge_check_heads(ingot_merge_builder *b)
     }
   }
   if (tied && own)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
-                       "%s: \"%s\" (%s) %s, and \"%s\" (%s) has an output head of its own (%s)", b->place, tied->id,
-                       tied->path, tied_by_config ? "ties its output head to its embeddings" : "has no output head (tied to its embeddings)",
-                       own->id, own->path, head);
+    ingot_problems_add(
+        &b->planner->problems, INGOT_ERR_MISMATCH,
+        "%s: \"%s\" (%s) %s, and \"%s\" (%s) has an output head of its own (%s)", b->place, tied->id, tied->path,
+        tied_by_config ? "ties its output head to its embeddings" : "has no output head (tied to its embeddings)",
+        own->id, own->path, head);
   b->drop_head = tied != NULL;
 }

@@ -29,7 +29,8 @@ static bool set_layers(json_t *config, const ingot_config_change *change)
     }
     n_layer += s->n_layer;
   }
-  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) changed = set_integer(config, counts[i], n_layer) || changed;
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+    changed = set_integer(config, counts[i], n_layer) || changed;
   if (types && !json_equal(types, json_object_get(config, "layer_types"))) {
     json_object_set(config, "layer_types", types);
     changed = true;
@@ -47,8 +48,8 @@ static bool set_dtype(json_t *config, const char *key, ingot_dtype dtype)
   return true;
 }
 
-ingot_status ingot_model_config_change(const json_t *config, const ingot_config_change *change, const ingot_text *written,
-                                       ingot_text *out)
+ingot_status ingot_model_config_change(const json_t *config, const ingot_config_change *change,
+                                       const ingot_text *written, ingot_text *out)
 {
   ingot_status st = INGOT_OK;
   char        *text = NULL;

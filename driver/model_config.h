@@ -16,7 +16,7 @@ typedef struct ingot_config_slice {
 typedef struct ingot_config_change {
   bool                      new_dtype; /* the output's dtype, instead of the input's */
   ingot_dtype               dtype;
-  const ingot_config_slice *slices;    /* [n_slice]; 0: the layers stay */
+  const ingot_config_slice *slices; /* [n_slice]; 0: the layers stay */
   int                       n_slice;
 } ingot_config_change;
 
@@ -25,7 +25,7 @@ typedef struct ingot_config_change {
  * (dtype, torch_dtype). All other keys keep their values and order; when nothing changes, `written` is kept byte for
  * byte. Appends to *out.
  */
-ingot_status ingot_model_config_change(const json_t *config, const ingot_config_change *change, const ingot_text *written,
-                                       ingot_text *out);
+ingot_status ingot_model_config_change(const json_t *config, const ingot_config_change *change,
+                                       const ingot_text *written, ingot_text *out);
 
 #endif

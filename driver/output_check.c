@@ -25,10 +25,8 @@ static ingot_status real_path(const char *path, ingot_text *text)
   while (length > 1 && path[length - 1] == '/') length--;
   size_t cut = length;
   while (cut > 0 && path[cut - 1] != '/') cut--;
-  if (cut == 0)
-    INGOT_TRY(ingot_text_printf(&above, "."));
-  else
-    INGOT_TRY(ingot_text_append(&above, path, cut > 1 ? cut - 1 : 1));
+  if (cut == 0) INGOT_TRY(ingot_text_printf(&above, "."));
+  else INGOT_TRY(ingot_text_append(&above, path, cut > 1 ? cut - 1 : 1));
   INGOT_CHECK(cut > 0 || strcmp(path, ".") != 0, INGOT_ERR_IO, "the working directory is gone");
   INGOT_TRY(real_path(ingot_text_string(&above), text));
   INGOT_TRY(ingot_text_printf(text, "/%.*s", (int)(length - cut), path + cut));
@@ -116,8 +114,9 @@ static ingot_status check_overlap(ingot_planner *planner, const char *place, con
     bool overlap = false;
     INGOT_TRY(ingot_paths_overlap(plan->inputs[i].path, plan->output, &overlap));
     if (overlap)
-      ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: output %s is an input, or shares a folder with it: model \"%s\" is %s",
-                         place, plan->output, plan->inputs[i].id, plan->inputs[i].path);
+      ingot_problems_add(&planner->problems, INGOT_ERR_JOB,
+                         "%s: output %s is an input, or shares a folder with it: model \"%s\" is %s", place,
+                         plan->output, plan->inputs[i].id, plan->inputs[i].path);
   }
 done:
   return st;
@@ -131,7 +130,8 @@ static ingot_status check_existing(ingot_planner *planner, const char *place, in
   ingot_text     why = {0};
   if (!plan->ready) {
     ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS,
-                       "%s: output %s exists, and its input is to be made anew; --fresh replaces both", place, plan->output);
+                       "%s: output %s exists, and its input is to be made anew; --fresh replaces both", place,
+                       plan->output);
     goto done;
   }
   INGOT_TRY(ingot_manifest_matches(plan->output, plan->fingerprint, &plan->complete, &why));
@@ -204,8 +204,9 @@ ingot_status ingot_output_check_space(ingot_planner *planner)
     char need_text[32], free_text[32];
     ingot_problems_add(&planner->problems, INGOT_ERR_NOSPACE, "%s: output %s: needs %s%s, and %s has %s free",
                        ingot_value_place(planner->job->steps[i].value), plan->output,
-                       ingot_bytes_text(need[i] + before, need_text), before ? " with the outputs of earlier steps" : "",
-                       ingot_text_string(&folder), ingot_bytes_text(free_bytes, free_text));
+                       ingot_bytes_text(need[i] + before, need_text),
+                       before ? " with the outputs of earlier steps" : "", ingot_text_string(&folder),
+                       ingot_bytes_text(free_bytes, free_text));
   }
 done:
   free(device);

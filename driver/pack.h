@@ -25,8 +25,8 @@ typedef struct ingot_unpacker {
   bool        bad;
 } ingot_unpacker;
 
-int64_t     ingot_unpack_i64(ingot_unpacker *u);
-uint64_t    ingot_unpack_u64(ingot_unpacker *u);
+int64_t  ingot_unpack_i64(ingot_unpacker *u);
+uint64_t ingot_unpack_u64(ingot_unpacker *u);
 /** Lends the bytes in place. */
 const void *ingot_unpack_blob(ingot_unpacker *u, size_t *size);
 /** Copies into the arena; NULL for a packed NULL and after a failure. */

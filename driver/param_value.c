@@ -14,10 +14,8 @@ bool ingot_param_value_at(const ingot_param_value *v, const char *tensor, double
     int    below = (int)floor(x);
     if (below > e->n - 1) below = e->n - 1;
     double f = x - below;
-    if (f <= 0.0 || v->spec->type == INGOT_PARAM_BOOL || v->spec->type == INGOT_PARAM_CHOICE)
-      *out = e->values[below];
-    else
-      *out = (1.0 - f) * e->values[below] + f * e->values[below + 1];
+    if (f <= 0.0 || v->spec->type == INGOT_PARAM_BOOL || v->spec->type == INGOT_PARAM_CHOICE) *out = e->values[below];
+    else *out = (1.0 - f) * e->values[below] + f * e->values[below + 1];
     return true;
   }
   return false;
@@ -42,10 +40,8 @@ static bool read_scalar(const ingot_param_spec *spec, const ingot_value *v, ingo
     *out = v->boolean;
     break;
   case INGOT_PARAM_CHOICE:
-    if (v->kind != INGOT_VALUE_STRING)
-      expected = "a string";
-    else
-      st = ingot_param_choice(spec, v->string, out);
+    if (v->kind != INGOT_VALUE_STRING) expected = "a string";
+    else st = ingot_param_choice(spec, v->string, out);
     break;
   }
   if (expected) {
@@ -168,12 +164,10 @@ ingot_status ingot_param_set_read(const ingot_method *method, unsigned allowed, 
     for (int j = 0; j < n_other; j++) other = other || strcmp(other_names[j], v->name) == 0;
     if (other) continue;
     int      row = table_index(method, v->name);
-    unsigned scope = row >= 0 && method->params[row].scope == INGOT_PARAM_PER_MODEL ? INGOT_ALLOW_PER_MODEL
-                                                                                    : INGOT_ALLOW_GLOBAL;
-    if (row < 0 || !(allowed & scope))
-      refuse_name(method, allowed, v, other_names, n_other, problems);
-    else
-      INGOT_TRY(read_value(&method->params[row], v, arena, problems, &out->value[row]));
+    unsigned scope =
+        row >= 0 && method->params[row].scope == INGOT_PARAM_PER_MODEL ? INGOT_ALLOW_PER_MODEL : INGOT_ALLOW_GLOBAL;
+    if (row < 0 || !(allowed & scope)) refuse_name(method, allowed, v, other_names, n_other, problems);
+    else INGOT_TRY(read_value(&method->params[row], v, arena, problems, &out->value[row]));
   }
 done:
   return st;

@@ -11,8 +11,8 @@
 #include "kernels/method.h"
 
 typedef struct ingot_param_entry {
-  const char *filter;  /* matches tensor names that contain it; NULL: all */
-  double     *values;  /* [n]: one scalar, or a gradient */
+  const char *filter; /* matches tensor names that contain it; NULL: all */
+  double     *values; /* [n]: one scalar, or a gradient */
   int         n;
 } ingot_param_entry;
 

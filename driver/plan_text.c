@@ -51,8 +51,8 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
     INGOT_TRY(ingot_text_printf(text, "  memory   %s a rank, with %d thread%s\n", ingot_bytes_text(p->memory_bytes, c),
                                 p->n_thread, p->n_thread == 1 ? "" : "s"));
   if (seconds > 0.0 && !p->complete)
-    INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s, reading at %.2f GB/s and writing at %.2f GB/s\n", seconds,
-                                bandwidth->read_bytes_per_s / 1e9, bandwidth->write_bytes_per_s / 1e9));
+    INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s, reading at %.2f GB/s and writing at %.2f GB/s\n",
+                                seconds, bandwidth->read_bytes_per_s / 1e9, bandwidth->write_bytes_per_s / 1e9));
   INGOT_TRY(ingot_text_printf(text, "  settings\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 4, text));
 done:
@@ -81,8 +81,8 @@ static json_t *tensors_json(const ingot_sink_spec *sink)
     const ingot_sink_tensor *t = &sink->tensors[i];
     json_t                  *shape = json_array();
     for (int d = 0; d < t->shape.n_dim; d++) json_array_append_new(shape, json_integer(t->shape.dim[d]));
-    json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", ingot_dtype_name(t->dtype),
-                                          "shape", shape));
+    json_array_append_new(
+        list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", ingot_dtype_name(t->dtype), "shape", shape));
   }
   return list;
 }
@@ -93,17 +93,17 @@ static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwi
   char    fingerprint[24];
   snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, p->fingerprint);
   for (int i = 0; i < p->n_input; i++)
-    json_array_append_new(inputs, json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(p->inputs[i].id), "path",
-                                            ingot_json_text(p->inputs[i].path), "bytes",
-                                            (json_int_t)p->inputs[i].bytes));
+    json_array_append_new(inputs,
+                          json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(p->inputs[i].id), "path",
+                                    ingot_json_text(p->inputs[i].path), "bytes", (json_int_t)p->inputs[i].bytes));
   json_t *j = json_pack("{s:i, s:s, s:o, s:o, s:b, s:b, s:I, s:i, s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o}", "step",
-                        p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output), "complete",
-                        (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes", p->n_pass,
-                        "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written,
-                        "output_bytes", (json_int_t)ingot_sink_bytes(&p->sink), "memory_bytes",
-                        (json_int_t)p->memory_bytes, "threads", p->n_thread, "fingerprint", fingerprint, "settings",
-                        json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
-  double seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
+                        p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output),
+                        "complete", (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes",
+                        p->n_pass, "bytes_read", (json_int_t)p->bytes_read, "bytes_written",
+                        (json_int_t)p->bytes_written, "output_bytes", (json_int_t)ingot_sink_bytes(&p->sink),
+                        "memory_bytes", (json_int_t)p->memory_bytes, "threads", p->n_thread, "fingerprint", fingerprint,
+                        "settings", json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
+  double  seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
   if (seconds > 0.0) json_object_set_new(j, "seconds", json_real(seconds));
   return j;
 }

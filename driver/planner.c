@@ -62,10 +62,8 @@ ingot_status ingot_planner_input(ingot_planner *planner, const ingot_job_referen
   planner->inputs = made;
   if (maker && maker->type && !maker->complete) {
     made->made_by = ref->step;
-    if (maker->sink.n_tensor == 0)
-      made->failed = true; /* that step's own problems are in the list */
-    else
-      INGOT_TRY(ingot_input_promise(ref->id, &maker->sink, &planner->arena, &made->input));
+    if (maker->sink.n_tensor == 0) made->failed = true; /* that step's own problems are in the list */
+    else INGOT_TRY(ingot_input_promise(ref->id, &maker->sink, &planner->arena, &made->input));
   } else {
     ingot_status opened = ingot_input_open(ref->id, ref->path, &planner->arena, &made->input);
     made->failed = opened != INGOT_OK;
@@ -86,10 +84,8 @@ void ingot_planner_step_done(ingot_planner *planner, int number)
   struct ingot_planner_input **at = &planner->inputs;
   while (*at) {
     bool stale = (*at)->made_by == number || strcmp((*at)->path, planner->steps[number - 1].output) == 0;
-    if (stale)
-      drop_input(at);
-    else
-      at = &(*at)->next;
+    if (stale) drop_input(at);
+    else at = &(*at)->next;
   }
 }
 

@@ -10,10 +10,10 @@ struct ingot_step_plan;
 struct ingot_planner_input;
 
 typedef struct ingot_plan_options {
-  int  n_thread;  /* of a rank */
+  int  n_thread; /* of a rank */
   int  n_rank;
   bool on_device;
-  bool fresh;     /* existing outputs are to be replaced */
+  bool fresh; /* existing outputs are to be replaced */
   bool no_sync;
   int  only_step; /* plan this step alone; 0: all */
 } ingot_plan_options;
@@ -41,8 +41,8 @@ ingot_status ingot_planner_replan(ingot_planner *planner, int number);
 void ingot_planner_step_done(ingot_planner *planner, int number);
 
 /**
- * The input that a reference stands for; lent, until the step that makes it is done. *out is NULL after a problem, which
- * is reported once however many steps share it.
+ * The input that a reference stands for; lent, until the step that makes it is done. *out is NULL after a problem,
+ * which is reported once however many steps share it.
  */
 ingot_status ingot_planner_input(ingot_planner *planner, const ingot_job_reference *ref, const ingot_value *where,
                                  ingot_input **out);

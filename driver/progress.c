@@ -36,17 +36,15 @@ void ingot_progress_update(void *context, int64_t tiles_done, int64_t n_tile, ui
   if (elapsed_s - p->last_event_s >= EVENT_EVERY_S) {
     p->last_event_s = elapsed_s;
     ingot_events_write(p->events, "progress",
-                       json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "step", p->step, "tiles_done", (json_int_t)tiles_done,
-                                 "tiles", (json_int_t)n_tile, "bytes_done", (json_int_t)bytes_done, "bytes",
-                                 (json_int_t)n_bytes, "elapsed_s", elapsed_s));
+                       json_pack("{s:i, s:I, s:I, s:I, s:I, s:f}", "step", p->step, "tiles_done",
+                                 (json_int_t)tiles_done, "tiles", (json_int_t)n_tile, "bytes_done",
+                                 (json_int_t)bytes_done, "bytes", (json_int_t)n_bytes, "elapsed_s", elapsed_s));
   }
   if (p->quiet || elapsed_s - p->last_line_s < (p->terminal ? TERMINAL_EVERY_S : LOG_EVERY_S)) return;
   p->last_line_s = elapsed_s;
   ingot_progress_text(text, tiles_done, n_tile, bytes_done, n_bytes, elapsed_s);
-  if (p->terminal)
-    fprintf(stderr, "\r%s\033[K", text);
-  else
-    ingot_log_info("%s", text);
+  if (p->terminal) fprintf(stderr, "\r%s\033[K", text);
+  else ingot_log_info("%s", text);
   p->shown = true;
 }
 

@@ -65,8 +65,7 @@ static void add_params(json_t *object, const ingot_method *method, const ingot_p
 {
   for (int i = 0; i < set->n_param; i++) {
     const ingot_param_spec *spec = &method->params[i];
-    if (set->value[i])
-      json_object_set_new(object, spec->name, value_json(set->value[i]));
+    if (set->value[i]) json_object_set_new(object, spec->name, value_json(set->value[i]));
     else if (defaults && !spec->required)
       json_object_set_new(object, spec->name, scalar_json(spec, spec->default_value));
   }
@@ -78,8 +77,7 @@ static json_t *sources_json(const ingot_merge_settings *s, const ingot_merge_sou
   for (int i = 0; i < n; i++) {
     json_t *row = json_pack("{s:o}", "model", ingot_json_text(sources[i].ref.id));
     if (layers)
-      json_object_set_new(row, "layers",
-                          json_pack("[I, I]", (json_int_t)sources[i].first, (json_int_t)sources[i].end));
+      json_object_set_new(row, "layers", json_pack("[I, I]", (json_int_t)sources[i].first, (json_int_t)sources[i].end));
     add_params(row, s->method, &sources[i].params, false);
     json_array_append_new(list, row);
   }
@@ -91,7 +89,7 @@ ingot_status ingot_recipe_json(const ingot_merge_settings *s, json_t **out)
   static const char *const nonfinite[] = {"fail", "keep", "zero"};
   static const char *const missing[] = {"fail", "skip", "base"};
   static const char *const tied[] = {"auto", "keep"};
-  json_t *r = json_pack("{s:s, s:s}", "type", "merge", "method", s->method->name);
+  json_t                  *r = json_pack("{s:s, s:s}", "type", "merge", "method", s->method->name);
   if (s->has_base) json_object_set_new(r, "base", ingot_json_text(s->base.id));
   if (s->n_model > 0) json_object_set_new(r, "models", sources_json(s, s->models, s->n_model, false));
   json_t *slices = s->n_slice > 0 ? json_array() : NULL;

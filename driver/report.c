@@ -16,8 +16,8 @@ void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_repor
   *out = (ingot_report){.n_rank = n_rank};
   for (int r = 0; r < n_rank; r++) {
     const ingot_merge_timing *t = &timing[r];
-    double lanes = t->n_lane > 0 ? (double)t->n_lane : 1.0;
-    double seconds[INGOT_PHASE_COUNT] = {t->read_s, t->move_s, t->merge_s, t->write_s, t->wait_s};
+    double                    lanes = t->n_lane > 0 ? (double)t->n_lane : 1.0;
+    double                    seconds[INGOT_PHASE_COUNT] = {t->read_s, t->move_s, t->merge_s, t->write_s, t->wait_s};
     for (int p = 0; p < INGOT_PHASE_COUNT; p++) spread_add(&out->phase_s[p], seconds[p] / lanes, r, n_rank);
     spread_add(&out->wall_s, t->wall_s, r, n_rank);
     spread_add(&out->cpu_s, t->cpu_s, r, n_rank);
@@ -55,10 +55,10 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
   }
   INGOT_TRY(row(text, "wall", &r->wall_s, r->bytes_read + r->bytes_written));
   INGOT_TRY(row(text, "cpu", &r->cpu_s, 0));
-  INGOT_TRY(ingot_text_printf(text, "  %d rank%s, %lld thread%s, %s; %lld tiles merged, %lld taken over; %s a rank at most",
-                              r->n_rank, r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s",
-                              r->n_on_device > 0 ? "GPU" : "CPU", (long long)r->tiles_done, (long long)r->tiles_resumed,
-                              ingot_bytes_text(r->peak_anon_bytes, anon)));
+  INGOT_TRY(ingot_text_printf(
+      text, "  %d rank%s, %lld thread%s, %s; %lld tiles merged, %lld taken over; %s a rank at most", r->n_rank,
+      r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", r->n_on_device > 0 ? "GPU" : "CPU",
+      (long long)r->tiles_done, (long long)r->tiles_resumed, ingot_bytes_text(r->peak_anon_bytes, anon)));
 done:
   return st;
 }

@@ -108,7 +108,8 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   ingot_time_text(started);
   ingot_log_info("step %d: %s -> %s", plan->number, plan->title, plan->output);
-  ingot_events_write(context->events, "step_start", json_pack("{s:i, s:s}", "step", plan->number, "title", plan->title));
+  ingot_events_write(context->events, "step_start",
+                     json_pack("{s:i, s:s}", "step", plan->number, "title", plan->title));
   st = plan->type->run(context, plan, &result);
   ingot_wrap(st, "step %d (%s)", plan->number, plan->title);
   INGOT_TRY(st);

@@ -28,24 +28,24 @@ typedef struct ingot_plan_input {
 /** A step resolved against its inputs. Owned strings and arrays live in its arena. */
 typedef struct ingot_step_plan {
   const ingot_step_type *type;
-  int                    number;  /* from 1 */
-  const char            *title;   /* "merge by ties", for people */
-  const char            *output;  /* path */
-  ingot_sink_spec        sink;    /* what will be written */
+  int                    number;   /* from 1 */
+  const char            *title;    /* "merge by ties", for people */
+  const char            *output;   /* path */
+  ingot_sink_spec        sink;     /* what will be written */
   bool                   ready;    /* all inputs are there: it can run */
   bool                   complete; /* the output is there already, made by the same settings from the same inputs */
   uint64_t               fingerprint;
-  uint64_t               bytes_read;    /* with all passes over the inputs */
+  uint64_t               bytes_read; /* with all passes over the inputs */
   uint64_t               bytes_written;
-  uint64_t               memory_bytes;  /* of one rank */
+  uint64_t               memory_bytes; /* of one rank */
   int64_t                n_tile;
-  int                    n_pass;        /* over the inputs, at most */
-  int                    n_thread;      /* after memory_limit; 0: as asked for */
-  const char            *recipe;        /* resolved settings, JSON text */
-  ingot_plan_input      *inputs;        /* [n_input] */
+  int                    n_pass;   /* over the inputs, at most */
+  int                    n_thread; /* after memory_limit; 0: as asked for */
+  const char            *recipe;   /* resolved settings, JSON text */
+  ingot_plan_input      *inputs;   /* [n_input] */
   int                    n_input;
   ingot_arena            arena;
-  void                  *body;          /* the type's own part, in the arena or released by the type */
+  void                  *body; /* the type's own part, in the arena or released by the type */
 } ingot_step_plan;
 
 /** How `ingot run` was called, and what steps report to. The same on all ranks but for `events` (rank 0, or NULL). */
@@ -68,8 +68,8 @@ typedef struct ingot_step_result {
 
 struct ingot_step_type {
   const char      *name;
-  const char      *summary; /* one line */
-  const ingot_key *keys;    /* must have "type", "name" and "output"; ends with a row whose name is NULL */
+  const char      *summary;        /* one line */
+  const ingot_key *keys;           /* must have "type", "name" and "output"; ends with a row whose name is NULL */
   size_t           settings_bytes; /* step->settings, filled from keys; then `read` does the rest */
   /** Adds problems of the job file; INGOT_ERR_NOMEM only. */
   ingot_status (*read)(ingot_job *job, ingot_job_step *step, ingot_problems *problems);

@@ -1,4 +1,5 @@
-/* The export step: one checkpoint written in another form, tensor by tensor as it is. Planned and run as a merge of one. */
+/* The export step: one checkpoint written in another form, tensor by tensor as it is. Planned and run as a merge of
+ * one. */
 #include <string.h>
 
 #include "driver/merge_plan.h"
@@ -14,7 +15,8 @@ static const ingot_key export_keys[] = {
     {"shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, FIELD(shard_bytes), "payload of a shard of a directory at most"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
      "memory for the buffers of a rank at most; 0: no limit"},
-    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable), "flush the output to disk before it gets its name"},
+    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
+     "flush the output to disk before it gets its name"},
     {.name = NULL},
 };
 

@@ -128,7 +128,7 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
     char                          position[INGOT_SHAPE_TEXT];
     if (r->count == 0) continue;
     const ingot_method_tensor *t = r->tensor >= 0 ? &plan->tensors[r->tensor].view : NULL;
-    const char *where = t ? ingot_shape_position(&t->shape, r->element, position) : "";
+    const char                *where = t ? ingot_shape_position(&t->shape, r->element, position) : "";
     ingot_log_warning("%s: %llu values are NaN or infinite; the first is %s at %s%s", plan->source_names[i],
                       (unsigned long long)r->count, r->is_nan ? "NaN" : "infinite", t ? t->name : "?", where);
     ingot_events_write(context->events, "nonfinite",
@@ -138,9 +138,10 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
   }
 }
 
-ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan,
+                                  ingot_step_result *result)
 {
-  ingot_status           st = INGOT_OK;
+  ingot_status            st = INGOT_OK;
   const ingot_merge_plan *merge = &((const ingot_merge_body *)plan->body)->plan;
   ingot_merge_result      merged = {0};
   ingot_progress          progress;

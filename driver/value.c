@@ -9,7 +9,7 @@
 
 enum { JOB_FILE_MAX = 16 << 20, INCLUDE_DEPTH_MAX = 10, LIST_MAX = 1 << 20 };
 
-static const char *const kind_texts[] = {"a whole number", "a number",      "true or false",
+static const char *const kind_texts[] = {"a whole number", "a number",    "true or false",
                                          "a string",       "a group { }", "a list ( )"};
 
 const char *ingot_value_kind_text(ingot_value_kind kind)
@@ -53,12 +53,9 @@ const char *ingot_value_place(const ingot_value *v)
   char                      path[384] = "";
   path_text(v, path, sizeof path);
   const char *colon = path[0] ? ": " : "";
-  if (v->line > 0)
-    snprintf(text, sizeof text, "%s:%d%s%s", v->file, v->line, colon, path);
-  else if (v->parent)
-    snprintf(text, sizeof text, "--set%s%s", colon, path);
-  else
-    snprintf(text, sizeof text, "%s", v->file);
+  if (v->line > 0) snprintf(text, sizeof text, "%s:%d%s%s", v->file, v->line, colon, path);
+  else if (v->parent) snprintf(text, sizeof text, "--set%s%s", colon, path);
+  else snprintf(text, sizeof text, "%s", v->file);
   return text;
 }
 
@@ -100,8 +97,8 @@ static ingot_status convert(const config_setting_t *setting, const char *main_fi
     file = ingot_arena_strdup(arena, config_setting_source_file(setting));
     INGOT_TRY_ALLOC(file);
   }
-  ingot_value *v = value_new(arena, INGOT_VALUE_INT, config_setting_name(setting), file,
-                             (int)config_setting_source_line(setting));
+  ingot_value *v =
+      value_new(arena, INGOT_VALUE_INT, config_setting_name(setting), file, (int)config_setting_source_line(setting));
   INGOT_TRY_ALLOC(v);
   switch (config_setting_type(setting)) {
   case CONFIG_TYPE_INT:
@@ -159,7 +156,8 @@ done:
   return st;
 }
 
-/* Look at every @include before libconfig does, which would end the process on a directory and recurse without bound. */
+/* Look at every @include before libconfig does, which would end the process on a directory and recurse without bound.
+ */
 static ingot_status check_includes(const char *text, const char *name, const char *include_dir, int depth)
 {
   ingot_status st = INGOT_OK;
@@ -283,8 +281,8 @@ static ingot_status put_at(ingot_value *root, const char *path, ingot_value *v, 
                   (long long)index, at->n_item);
       found = (int)index;
     } else {
-      INGOT_CHECK(at->kind == INGOT_VALUE_GROUP, INGOT_ERR_USAGE, "--set: \"%s\": %s follows what is not a group",
-                  path, name);
+      INGOT_CHECK(at->kind == INGOT_VALUE_GROUP, INGOT_ERR_USAGE, "--set: \"%s\": %s follows what is not a group", path,
+                  name);
       for (int i = 0; i < at->n_item; i++)
         if (strcmp(at->item[i]->name, name) == 0) found = i;
     }
@@ -296,10 +294,8 @@ static ingot_status put_at(ingot_value *root, const char *path, ingot_value *v, 
         INGOT_TRY_ALLOC(v->name);
       }
       v->parent = at;
-      if (child)
-        at->item[found] = v;
-      else
-        INGOT_TRY(value_append(arena, at, v));
+      if (child) at->item[found] = v;
+      else INGOT_TRY(value_append(arena, at, v));
     } else if (!child) {
       child = value_new(arena, INGOT_VALUE_GROUP, name, root->file, 0);
       INGOT_TRY_ALLOC(child);

@@ -47,7 +47,7 @@ static ingot_status vocabulary_load(vocabulary *v, const char *path, const ingot
   ingot_text   what = {0};
   INGOT_TRY(ingot_text_printf(&what, "%s: tokenizer.json", path));
   INGOT_TRY(ingot_json_parse(ingot_text_string(&what), ingot_text_string(bytes), bytes->size, &v->tree));
-  json_t     *vocab = json_object_get(json_object_get(v->tree, "model"), "vocab"); /* {token: id}, or [[token, score]] */
+  json_t *vocab = json_object_get(json_object_get(v->tree, "model"), "vocab"); /* {token: id}, or [[token, score]] */
   const char *token = NULL;
   json_t     *value = NULL;
   size_t      i;
@@ -87,11 +87,12 @@ static ingot_status compare_tokens(const ingot_input *a, const vocabulary *va, c
   }
   if (n_differ == 0) return INGOT_OK;
   const char *x = token_of(va, first), *y = token_of(vb, first);
-  return ingot_fail(INGOT_ERR_MISMATCH,
-                    "different vocabularies: %lld token%s of \"%s\" (%s) and \"%s\" (%s) differ; the first is number %lld: "
-                    "%s%s%s and %s%s%s (vocabulary = \"ignore\" merges all the same)",
-                    (long long)n_differ, n_differ == 1 ? "" : "s", a->id, a->path, b->id, b->path, (long long)first,
-                    x ? "\"" : "", x ? x : "none", x ? "\"" : "", y ? "\"" : "", y ? y : "none", y ? "\"" : "");
+  return ingot_fail(
+      INGOT_ERR_MISMATCH,
+      "different vocabularies: %lld token%s of \"%s\" (%s) and \"%s\" (%s) differ; the first is number %lld: "
+      "%s%s%s and %s%s%s (vocabulary = \"ignore\" merges all the same)",
+      (long long)n_differ, n_differ == 1 ? "" : "s", a->id, a->path, b->id, b->path, (long long)first, x ? "\"" : "",
+      x ? x : "none", x ? "\"" : "", y ? "\"" : "", y ? y : "none", y ? "\"" : "");
 }
 
 ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b)
@@ -102,7 +103,8 @@ ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b
   bool         found_a = false, found_b = false;
   INGOT_TRY(ingot_input_side_file(a, "tokenizer.json", &text_a, &found_a));
   INGOT_TRY(ingot_input_side_file(b, "tokenizer.json", &text_b, &found_b));
-  bool same = text_a.size == text_b.size && memcmp(ingot_text_string(&text_a), ingot_text_string(&text_b), text_a.size) == 0;
+  bool same =
+      text_a.size == text_b.size && memcmp(ingot_text_string(&text_a), ingot_text_string(&text_b), text_a.size) == 0;
   if (found_a && found_b && !same) {
     INGOT_TRY(vocabulary_load(&va, a->path, &text_a));
     INGOT_TRY(vocabulary_load(&vb, b->path, &text_b));
@@ -110,9 +112,9 @@ ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b
   }
   json_t *size_a = json_object_get(a->config, "vocab_size"), *size_b = json_object_get(b->config, "vocab_size");
   if (json_is_integer(size_a) && json_is_integer(size_b) && json_integer_value(size_a) != json_integer_value(size_b))
-    st = ingot_fail(INGOT_ERR_MISMATCH, "different vocabularies: vocab_size is %lld in \"%s\" (%s) and %lld in \"%s\" (%s)",
-                    (long long)json_integer_value(size_a), a->id, a->path, (long long)json_integer_value(size_b), b->id,
-                    b->path);
+    st = ingot_fail(
+        INGOT_ERR_MISMATCH, "different vocabularies: vocab_size is %lld in \"%s\" (%s) and %lld in \"%s\" (%s)",
+        (long long)json_integer_value(size_a), a->id, a->path, (long long)json_integer_value(size_b), b->id, b->path);
 done:
   ingot_text_release(&text_a);
   ingot_text_release(&text_b);

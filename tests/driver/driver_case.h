@@ -10,6 +10,8 @@
 #include "driver/planner.h"
 #include "driver/step.h"
 
+enum { CASE_NAME = 200 };
+
 typedef struct driver_case {
   scratch       dir;
   ingot_job     job;
@@ -45,7 +47,7 @@ static inline int case_teardown(void **state)
 /** One tensor of a model: "name:DTYPE:d0,d1"; the payload is zeros. */
 static inline void case_model(driver_case *c, const char *name, const char *config, const char *const *tensors, int n)
 {
-  char   path[SCRATCH_PATH], header[8192] = "{";
+  char   path[CASE_NAME], header[8192] = "{";
   size_t used = 1, offset = 0;
   for (int i = 0; i < n; i++) {
     char        tensor[128], dtype[16], dims[64] = "";
@@ -59,8 +61,8 @@ static inline void case_model(driver_case *c, const char *name, const char *conf
     }
     size_t bytes = count * ingot_dtype_size(d);
     used += (size_t)snprintf(header + used, sizeof header - used,
-                             "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "", tensor,
-                             dtype, dims, offset, offset + bytes);
+                             "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "",
+                             tensor, dtype, dims, offset, offset + bytes);
     offset += bytes;
   }
   snprintf(header + used, sizeof header - used, "}");
@@ -77,7 +79,7 @@ static inline void case_model(driver_case *c, const char *name, const char *conf
 /** A text file beside a model's tensors. */
 static inline void case_file(driver_case *c, const char *model, const char *name, const char *text)
 {
-  char path[SCRATCH_PATH];
+  char path[CASE_NAME];
   snprintf(path, sizeof path, "%s/%s", model, name);
   scratch_text(&c->dir, path, text);
 }

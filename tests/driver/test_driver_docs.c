@@ -55,8 +55,9 @@ static void key_lines(lines *l, const ingot_key *keys, int n)
     assert_int_equal(ingot_key_type_text(&keys[i], &type), INGOT_OK);
     for (const char *p = ingot_text_string(&type); *p; p++)
       assert_int_equal(*p == '|' ? ingot_text_append(&plain, ", ", 2) : ingot_text_append(&plain, p, 1), INGOT_OK);
-    assert_int_equal(ingot_text_printf(&row, "| `%s` | %s | %s | %s |", keys[i].name, ingot_text_string(&plain), fallback,
-                                       keys[i].help), INGOT_OK);
+    assert_int_equal(ingot_text_printf(&row, "| `%s` | %s | %s | %s |", keys[i].name, ingot_text_string(&plain),
+                                       fallback, keys[i].help),
+                     INGOT_OK);
     line(l, ingot_text_string(&row));
     ingot_text_release(&type);
     ingot_text_release(&plain);
@@ -94,7 +95,7 @@ static void usage_lines(lines *l)
     snprintf(text, sizeof text, "`ingot %s %s`: %s.", c->name, c->arguments, c->summary);
     line(l, text);
     for (const ingot_option *o = c->options; o && o->name; o++) {
-      char plain[64] = "";
+      char   plain[64] = "";
       size_t n = 0;
       for (const char *p = o->value ? o->value : ""; *p && n + 3 < sizeof plain; p++) {
         if (*p == '|') plain[n++] = '\\';

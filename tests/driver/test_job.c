@@ -3,7 +3,8 @@
 
 #define MODELS "models = { a = \"a\"; b = { path = \"/abs/b\"; }; base = \"base\"; };\n"
 #define STEP(body) MODELS "steps = (\n  { type = \"merge\"; output = \"out/x.h5\";\n" body " }\n);\n"
-#define LINEAR STEP("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );")
+#define LINEAR                                                                                                         \
+  STEP("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );")
 
 static const ingot_merge_settings *settings(const driver_case *c)
 {
@@ -35,11 +36,12 @@ static void test_reads_settings(void **state)
 static void test_other_settings(void **state)
 {
   driver_case *c = *state;
-  check_ok(case_job(c,
-                    STEP("method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1; }; seed = 3;"
-                         "dtype = \"BF16\"; nonfinite = \"zero\"; missing = \"skip\"; tied = \"keep\"; vocabulary = \"ignore\";"
-                         "shard_size = \"2.5MiB\"; memory_limit = 1000; durable = false; config_from = \"base\";"),
-                    NULL, 0));
+  check_ok(case_job(
+      c,
+      STEP("method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1; }; seed = 3;"
+           "dtype = \"BF16\"; nonfinite = \"zero\"; missing = \"skip\"; tied = \"keep\"; vocabulary = \"ignore\";"
+           "shard_size = \"2.5MiB\"; memory_limit = 1000; durable = false; config_from = \"base\";"),
+      NULL, 0));
   const ingot_merge_settings *s = settings(c);
   assert_false(s->keep_dtype);
   assert_int_equal(s->dtype, INGOT_DTYPE_BF16);
@@ -58,10 +60,12 @@ static void test_include(void **state)
 {
   driver_case *c = *state;
   scratch_text(&c->dir, "models.cfg", MODELS);
-  check_ok(case_job(c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );", NULL, 0));
+  check_ok(case_job(c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );",
+                    NULL, 0));
   assert_int_equal(c->job.n_model, 3);
   scratch_text(&c->dir, "models.cfg", "models = { a = 1; };\n\n\nfoo = 1;\n");
-  ingot_status st = case_job(c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );", NULL, 0);
+  ingot_status st = case_job(
+      c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );", NULL, 0);
   assert_int_equal(st, INGOT_ERR_JOB);
   assert_message(ingot_error_message(), "models.cfg:4: foo: unknown key \"foo\""); /* the line of the included file */
   assert_message(ingot_error_message(), "models.cfg:1: models.a: expected a path");
@@ -74,7 +78,8 @@ static void test_all_problems_at_once(void **state)
   driver_case *c = *state;
   check_fails(case_job(c, "sed = 1;\n" STEP("method = \"linaer\";\n models = ( \"q\" ); nonfinite = 3;"), NULL, 0),
               INGOT_ERR_JOB, "job.cfg:1: sed: unknown key \"sed\"; did you mean \"seed\"?");
-  assert_message(ingot_error_message(), "job.cfg:5: steps[0].method: unknown method \"linaer\"; did you mean \"linear\"?");
+  assert_message(ingot_error_message(),
+                 "job.cfg:5: steps[0].method: unknown method \"linaer\"; did you mean \"linear\"?");
   assert_message(ingot_error_message(), "job.cfg:6: steps[0].models[0]: \"q\" is neither");
   assert_message(ingot_error_message(), "job.cfg:6: steps[0].nonfinite: expected a string, one of fail|keep|zero");
 }
@@ -95,8 +100,12 @@ static void test_unreadable(void **state)
 static void test_set(void **state)
 {
   driver_case      *c = *state;
-  const char *const set[] = {"seed=7", "models.a=\"elsewhere\"", "models.new={ path = \"n\"; }",
-                             "steps[0].parameters.normalize=false", "steps[0].models[1].weight=[0.5, 1.5]", "seed=8"};
+  const char *const set[] = {"seed=7",
+                             "models.a=\"elsewhere\"",
+                             "models.new={ path = \"n\"; }",
+                             "steps[0].parameters.normalize=false",
+                             "steps[0].models[1].weight=[0.5, 1.5]",
+                             "seed=8"};
   check_ok(case_job(c, LINEAR, set, 6));
   const ingot_merge_settings *s = settings(c);
   char                        path[SCRATCH_PATH];
@@ -137,10 +146,11 @@ static void test_references(void **state)
 {
   driver_case *c = *state;
   check_ok(case_job(c,
-                    MODELS "steps = ( { type = \"merge\"; name = \"first\"; method = \"linear\"; models = ( \"a\", \"b\" );"
-                           "parameters = { weight = 1.0; }; output = \"out/x.h5\"; },"
-                           "{ type = \"export\"; model = \"first\"; output = \"hf1\"; },"
-                           "{ type = \"export\"; model = \"out/x.h5\"; output = \"hf2\"; } );",
+                    MODELS
+                    "steps = ( { type = \"merge\"; name = \"first\"; method = \"linear\"; models = ( \"a\", \"b\" );"
+                    "parameters = { weight = 1.0; }; output = \"out/x.h5\"; },"
+                    "{ type = \"export\"; model = \"first\"; output = \"hf1\"; },"
+                    "{ type = \"export\"; model = \"out/x.h5\"; output = \"hf2\"; } );",
                     NULL, 0));
   for (int i = 1; i < 3; i++) {
     const ingot_merge_settings *s = c->job.steps[i].settings;
@@ -201,7 +211,8 @@ static void test_sizes(void **state)
   static const struct {
     const char *text;
     uint64_t    bytes;
-  } good[] = {{"5GB", 5000000000u}, {"4096", 4096}, {"1KiB", 1024}, {"0.5 MB", 500000}, {"2TiB", (uint64_t)2 << 40}, {"0", 0}};
+  } good[] = {{"5GB", 5000000000u},        {"4096", 4096}, {"1KiB", 1024}, {"0.5 MB", 500000},
+              {"2TiB", (uint64_t)2 << 40}, {"0", 0}};
   static const char *const bad[] = {"", "GB", "-1", "5gb", "5 GB x", "1e30", "nan", "inf"};
   (void)state;
   for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
@@ -219,9 +230,17 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
   const struct CMUnitTest tests[] = {
-      CASE(test_reads_settings), CASE(test_other_settings), CASE(test_include), CASE(test_all_problems_at_once),
-      CASE(test_unreadable), CASE(test_set), CASE(test_set_errors), CASE(test_references),
-      cmocka_unit_test(test_gradient), cmocka_unit_test(test_gradient_of_bools), cmocka_unit_test(test_filters),
+      CASE(test_reads_settings),
+      CASE(test_other_settings),
+      CASE(test_include),
+      CASE(test_all_problems_at_once),
+      CASE(test_unreadable),
+      CASE(test_set),
+      CASE(test_set_errors),
+      CASE(test_references),
+      cmocka_unit_test(test_gradient),
+      cmocka_unit_test(test_gradient_of_bools),
+      cmocka_unit_test(test_filters),
       cmocka_unit_test(test_sizes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

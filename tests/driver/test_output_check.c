@@ -7,8 +7,10 @@
 
 static const char *const TENSORS[] = {"w:F32:4"};
 #define MODELS "models = { a = \"a\"; b = \"b\"; };\n"
-#define JOB(output) MODELS "steps = (\n  { type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1.0; };\n" \
-                           "    output = \"" output "\"; } );\n"
+#define JOB(output)                                                                                                    \
+  MODELS "steps = (\n  { type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = "   \
+         "1.0; };\n"                                                                                                   \
+         "    output = \"" output "\"; } );\n"
 
 static void make_models(driver_case *c)
 {
@@ -18,8 +20,8 @@ static void make_models(driver_case *c)
 
 static void test_output_is_input(void **state)
 {
-  static const char *const outputs[] = {JOB("a"), JOB("./b/../a/"), JOB("a/model.safetensors"), JOB("b/inside.h5"), JOB("link"),
-                                        JOB("link/x.h5")};
+  static const char *const outputs[] = {JOB("a"),           JOB("./b/../a/"), JOB("a/model.safetensors"),
+                                        JOB("b/inside.h5"), JOB("link"),      JOB("link/x.h5")};
   driver_case             *c = *state;
   char                     link[SCRATCH_PATH], target[SCRATCH_PATH];
   make_models(c);
@@ -64,8 +66,9 @@ static void test_manifest(void **state)
   check_ok(ingot_manifest_write(&c->job, &c->planner.steps[0], &checksum, &run, false));
   json_t *tree = json_load_file(scratch_path(&c->dir, "x.h5.manifest.json", path), 0, NULL);
   assert_non_null(tree);
-  assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(tree, "tensors"), "w"), "checksum")),
-                      "0123456789abcdef");
+  assert_string_equal(
+      json_string_value(json_object_get(json_object_get(json_object_get(tree, "tensors"), "w"), "checksum")),
+      "0123456789abcdef");
   assert_string_equal(json_string_value(json_object_get(tree, "job")), JOB("x.h5"));
   assert_int_equal(json_integer_value(json_object_get(json_object_get(tree, "output"), "bytes")), 10);
   assert_int_equal(json_array_size(json_object_get(tree, "inputs")), 2);
@@ -99,10 +102,11 @@ static void test_folder_is_read_only(void **state)
 /* Two models of 8 TiB that take no room themselves. */
 static void test_no_space(void **state)
 {
-  static const char header[] = "{\"w\":{\"dtype\":\"F32\",\"shape\":[2199023255552],\"data_offsets\":[0,8796093022208]}}";
-  driver_case      *c = *state;
-  char              path[SCRATCH_PATH];
-  struct statvfs    fs;
+  static const char header[] =
+      "{\"w\":{\"dtype\":\"F32\",\"shape\":[2199023255552],\"data_offsets\":[0,8796093022208]}}";
+  driver_case   *c = *state;
+  char           path[SCRATCH_PATH];
+  struct statvfs fs;
   if (statvfs(c->dir.dir, &fs) == 0 && (double)fs.f_bavail * (double)fs.f_frsize > 8e12) skip(); /* there is room */
   for (int i = 0; i < 2; i++) {
     const char *name = i ? "b.safetensors" : "a.safetensors";
@@ -110,8 +114,10 @@ static void test_no_space(void **state)
     off_t size = (off_t)(8 + sizeof header - 1 + ((uint64_t)8 << 40));
     if (truncate(scratch_path(&c->dir, name, path), size) != 0) skip(); /* the file system has a lower limit */
   }
-  check_fails(case_plan(c, "models = { a = \"a.safetensors\"; b = \"b.safetensors\"; }; steps = ( { type = \"merge\"; method = \"linear\";"
-                           "models = ( \"a\", \"b\" ); parameters = { weight = 1.0; }; output = \"x.safetensors\"; } );"),
+  check_fails(case_plan(c,
+                        "models = { a = \"a.safetensors\"; b = \"b.safetensors\"; }; steps = ( { type = \"merge\"; "
+                        "method = \"linear\";"
+                        "models = ( \"a\", \"b\" ); parameters = { weight = 1.0; }; output = \"x.safetensors\"; } );"),
               INGOT_ERR_NOSPACE, "x.safetensors: needs 8.00 TiB, and ");
 }
 
@@ -132,8 +138,8 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
   const struct CMUnitTest tests[] = {
-      CASE(test_output_is_input), CASE(test_output_exists), CASE(test_manifest), CASE(test_folder_is_a_file),
-      CASE(test_folder_is_read_only), CASE(test_no_space), CASE(test_overlap),
+      CASE(test_output_is_input),     CASE(test_output_exists), CASE(test_manifest), CASE(test_folder_is_a_file),
+      CASE(test_folder_is_read_only), CASE(test_no_space),      CASE(test_overlap),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,20 +5,23 @@
 #include "driver/model_config.h"
 #include "driver/pack.h"
 
-static const char CONFIG[] = "{\"model_type\": \"llama\", \"num_hidden_layers\": 4, \"vocab_size\": 8, \"dtype\": \"float32\"}\n";
+static const char CONFIG[] =
+    "{\"model_type\": \"llama\", \"num_hidden_layers\": 4, \"vocab_size\": 8, \"dtype\": \"float32\"}\n";
 #define EMBED "model.embed_tokens.weight"
 #define DOWN(n) "model.layers." #n ".mlp.down_proj.weight"
 #define Q(n) "model.layers." #n ".self_attn.q_proj.weight"
 
 /* Four layers, embeddings, a norm, a head of its own. */
-static const char *const LAYERS4[] = {EMBED ":F32:8,2",  Q(0) ":F32:2,2", DOWN(0) ":F32:2,3", Q(1) ":F32:2,2",
-                                      DOWN(1) ":F32:2,3", Q(2) ":F32:2,2", DOWN(2) ":F32:2,3", Q(3) ":F32:2,2",
-                                      DOWN(3) ":F32:2,3", "model.norm.weight:F32:2", "lm_head.weight:F32:8,2"};
+static const char *const LAYERS4[] = {EMBED ":F32:8,2",          Q(0) ":F32:2,2",         DOWN(0) ":F32:2,3",
+                                      Q(1) ":F32:2,2",           DOWN(1) ":F32:2,3",      Q(2) ":F32:2,2",
+                                      DOWN(2) ":F32:2,3",        Q(3) ":F32:2,2",         DOWN(3) ":F32:2,3",
+                                      "model.norm.weight:F32:2", "lm_head.weight:F32:8,2"};
 #define LAYERS4_COUNT (int)(sizeof LAYERS4 / sizeof LAYERS4[0])
 
 #define MODELS "models = { a = \"a\"; b = \"b\"; base = \"base\"; };\n"
 #define JOB(body) MODELS "steps = (\n  { type = \"merge\"; output = \"out/x.h5\";\n" body " }\n);\n"
-#define LINEAR_AB "method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );"
+#define LINEAR_AB                                                                                                      \
+  "method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );"
 #define TIES_AB "method = \"ties\"; base = \"base\"; models = ( \"a\", \"b\" );"
 
 static void make_models(driver_case *c)
@@ -37,7 +40,7 @@ static void test_linear(void **state)
   assert_int_equal(m->n_tensor, LAYERS4_COUNT);
   assert_int_equal(m->n_source, 2);
   assert_int_equal(m->n_tile, LAYERS4_COUNT); /* each tensor is smaller than a tile */
-  for (int i = 0; i < m->n_tensor; i++) { /* the first model's file order */
+  for (int i = 0; i < m->n_tensor; i++) {     /* the first model's file order */
     assert_true(strncmp(m->tensors[i].view.name, LAYERS4[i], strlen(m->tensors[i].view.name)) == 0);
     assert_int_equal(m->tensors[i].first_tile, i);
     assert_int_equal(m->tensors[i].view.n_input, 2);
@@ -57,11 +60,13 @@ static void test_parameters(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_ok(case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ("
-                            "{ model = \"a\"; weight = [0.0, 3.0]; density = ( { filter = \"mlp\"; value = 0.25; } ); },"
-                            "{ model = \"b\"; } );"
-                            "parameters = { weight = 7; density = 0.5;"
-                            "  lambda = ( { filter = \"q_proj\"; value = [0.0, 0.5, 1.0, 0.25]; }, { filter = \"*\"; value = 2; } ); };")));
+  check_ok(
+      case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ("
+                       "{ model = \"a\"; weight = [0.0, 3.0]; density = ( { filter = \"mlp\"; value = 0.25; } ); },"
+                       "{ model = \"b\"; } );"
+                       "parameters = { weight = 7; density = 0.5;"
+                       "  lambda = ( { filter = \"q_proj\"; value = [0.0, 0.5, 1.0, 0.25]; }, { filter = \"*\"; value "
+                       "= 2; } ); };")));
   assert_true(case_value(c, EMBED, "weight", 0) == 0.0);
   assert_true(case_value(c, Q(0), "weight", 0) == 0.0);
   assert_true(case_value(c, Q(1), "weight", 0) == 1.0);
@@ -81,7 +86,9 @@ static void test_base_is_input_0(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_ok(case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ( \"a\", \"base\", \"b\" ); parameters = { weight = 1.0; };")));
+  check_ok(case_plan(
+      c,
+      JOB("method = \"ties\"; base = \"base\"; models = ( \"a\", \"base\", \"b\" ); parameters = { weight = 1.0; };")));
   const ingot_merge_tensor *t = case_tensor(c, Q(0));
   assert_true(t->view.has_base);
   assert_int_equal(t->view.n_input, 3); /* the base, listed too, is dropped from the models */
@@ -98,8 +105,10 @@ static void test_slices(void **state)
   static const char *const from[] = {Q(0), Q(1), Q(2), Q(1), Q(2), Q(3)};
   driver_case             *c = *state;
   make_models(c);
-  check_ok(case_plan(c, JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [0, 3]; } ); },"
-                            "{ sources = ( { model = \"b\"; layers = [1, 4]; scale = ( { filter = \"layers.2.mlp.down\"; value = 0.5; } ); } ); } );")));
+  check_ok(
+      case_plan(c, JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [0, 3]; } ); },"
+                       "{ sources = ( { model = \"b\"; layers = [1, 4]; scale = ( { filter = \"layers.2.mlp.down\"; "
+                       "value = 0.5; } ); } ); } );")));
   const ingot_merge_plan *m = case_merge(c, 1);
   assert_int_equal(m->n_tensor, 3 + 6 * 2);
   for (int i = 0; i < 6; i++) {
@@ -127,8 +136,10 @@ static void test_slice_gradients(void **state)
   driver_case *c = *state;
   make_models(c);
   check_ok(case_plan(c, JOB("method = \"linear\"; parameters = { weight = 9.0; }; slices = ("
-                            "{ sources = ( { model = \"a\"; layers = [0, 3]; weight = [0.0, 4.0]; }, { model = \"b\"; layers = [1, 4]; } ); },"
-                            "{ sources = ( { model = \"a\"; layers = [3, 4]; weight = [5.0, 6.0]; }, { model = \"b\"; layers = [0, 1]; } );"
+                            "{ sources = ( { model = \"a\"; layers = [0, 3]; weight = [0.0, 4.0]; }, { model = \"b\"; "
+                            "layers = [1, 4]; } ); },"
+                            "{ sources = ( { model = \"a\"; layers = [3, 4]; weight = [5.0, 6.0]; }, { model = \"b\"; "
+                            "layers = [0, 1]; } );"
                             "  parameters = { weight = 3.0; }; } );")));
   assert_true(case_value(c, Q(0), "weight", 0) == 0.0);
   assert_true(case_value(c, Q(1), "weight", 0) == 2.0);
@@ -149,11 +160,15 @@ static void test_slice_errors(void **state)
   static const char *const flat[] = {"w:F32:2"};
   make_models(c);
   case_model(c, "flat", CONFIG, flat, 1);
-  check_fails(case_plan(c, JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [2, 6]; } ); } );")),
-              INGOT_ERR_JOB, "layers [2, 6] of \"a\", which has 4 layers");
-  check_fails(case_plan(c, "models = { f = \"flat\"; }; steps = ( { type = \"merge\"; output = \"x.h5\"; method = \"passthrough\";"
-                           "slices = ( { sources = ( { model = \"f\"; layers = [0, 1]; } ); } ); } );"),
-              INGOT_ERR_MISMATCH, "slices need layers, and \"f\"");
+  check_fails(
+      case_plan(c,
+                JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [2, 6]; } ); } );")),
+      INGOT_ERR_JOB, "layers [2, 6] of \"a\", which has 4 layers");
+  check_fails(
+      case_plan(c,
+                "models = { f = \"flat\"; }; steps = ( { type = \"merge\"; output = \"x.h5\"; method = \"passthrough\";"
+                "slices = ( { sources = ( { model = \"f\"; layers = [0, 1]; } ); } ); } );"),
+      INGOT_ERR_MISMATCH, "slices need layers, and \"f\"");
 }
 
 /* One tensor changed in b: NULL leaves it out. */
@@ -213,8 +228,8 @@ static void test_missing_weight(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, \"b\" );")), INGOT_ERR_JOB,
-              "no value of weight for model \"b\"");
+  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, \"b\" );")),
+              INGOT_ERR_JOB, "no value of weight for model \"b\"");
   check_fails(case_plan(c, JOB("method = \"slerp\"; base = \"a\"; models = ( \"a\", \"b\" );")), INGOT_ERR_JOB,
               "no value of t (tensor");
 }
@@ -223,10 +238,12 @@ static void test_zero_sum(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = -1.0; } );")),
+  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; "
+                               "weight = -1.0; } );")),
               INGOT_ERR_JOB, "step 1 (linear): tensor " EMBED ": ");
-  check_ok(case_plan(c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = -1.0; } );"
-                            "parameters = { normalize = false; };")));
+  check_ok(case_plan(
+      c, JOB("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = -1.0; } );"
+             "parameters = { normalize = false; };")));
 }
 
 static void test_missing_input(void **state)
@@ -240,16 +257,17 @@ static void test_tied_heads(void **state)
 {
   static const char TIED[] = "{\"tie_word_embeddings\": true, \"num_hidden_layers\": 4, \"vocab_size\": 8}";
   driver_case      *c = *state;
-  case_model(c, "a", TIED, LAYERS4, LAYERS4_COUNT); /* tied, and the head stored all the same */
-  case_model(c, "b", TIED, LAYERS4, LAYERS4_COUNT - 1); /* tied, stored once */
+  case_model(c, "a", TIED, LAYERS4, LAYERS4_COUNT);      /* tied, and the head stored all the same */
+  case_model(c, "b", TIED, LAYERS4, LAYERS4_COUNT - 1);  /* tied, stored once */
   case_model(c, "base", CONFIG, LAYERS4, LAYERS4_COUNT); /* a head of its own */
   check_ok(case_plan(c, JOB(LINEAR_AB)));
   assert_int_equal(case_merge(c, 1)->n_tensor, LAYERS4_COUNT - 1);
-  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( \"a\", \"base\" ); parameters = { weight = 1.0; };")), INGOT_ERR_MISMATCH,
-              "\"a\" (");
+  check_fails(case_plan(c, JOB("method = \"linear\"; models = ( \"a\", \"base\" ); parameters = { weight = 1.0; };")),
+              INGOT_ERR_MISMATCH, "\"a\" (");
   assert_message(ingot_error_message(), "ties its output head to its embeddings, and \"base\" (");
   assert_message(ingot_error_message(), "has an output head of its own (lm_head.weight)");
-  check_ok(case_plan(c, JOB("method = \"linear\"; models = ( \"a\", \"base\" ); parameters = { weight = 1.0; }; tied = \"keep\";")));
+  check_ok(case_plan(
+      c, JOB("method = \"linear\"; models = ( \"a\", \"base\" ); parameters = { weight = 1.0; }; tied = \"keep\";")));
   assert_int_equal(case_merge(c, 1)->n_tensor, LAYERS4_COUNT);
 }
 
@@ -261,7 +279,8 @@ static void test_vocabularies(void **state)
   case_file(c, "b", "tokenizer.json", "{\"model\": {\"vocab\": {\"z\": 2, \"y\": 1, \"x\": 0}}, \"added_tokens\": []}");
   check_ok(case_plan(c, JOB(LINEAR_AB))); /* the same tokens in another order */
   case_file(c, "b", "tokenizer.json",
-            "{\"model\": {\"vocab\": {\"x\": 0, \"q\": 1, \"z\": 2}}, \"added_tokens\": [{\"id\": 3, \"content\": \"<end>\"}]}");
+            "{\"model\": {\"vocab\": {\"x\": 0, \"q\": 1, \"z\": 2}}, \"added_tokens\": [{\"id\": 3, \"content\": "
+            "\"<end>\"}]}");
   check_fails(case_plan(c, JOB(LINEAR_AB)), INGOT_ERR_MISMATCH, "different vocabularies: 2 tokens of \"a\" (");
   assert_message(ingot_error_message(), "the first is number 1: \"y\" and \"q\"");
   check_ok(case_plan(c, JOB(LINEAR_AB " vocabulary = \"ignore\";")));
@@ -280,7 +299,7 @@ static void test_vocab_size(void **state)
 static void test_integers_are_copied(void **state)
 {
   static const char *const a[] = {"ids:I64:3", "w:F32:2"}, *const b[] = {"ids:I64:4", "w:F32:2"};
-  driver_case             *c = *state;
+  driver_case *c = *state;
   case_model(c, "a", "{}", a, 2);
   case_model(c, "b", "{}", b, 2);
   check_ok(case_plan(c, JOB(LINEAR_AB " base = \"b\"; dtype = \"bfloat16\";")));
@@ -332,7 +351,8 @@ static void test_pack(void **state)
   ingot_text      bytes = {0};
   ingot_step_plan copy = {0};
   make_models(c);
-  check_ok(case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { model = \"b\"; weight = 3.0; } );")));
+  check_ok(case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { "
+                            "model = \"b\"; weight = 3.0; } );")));
   const ingot_step_plan *plan = &c->planner.steps[0];
   check_ok(ingot_step_plan_pack(plan, &bytes));
   check_ok(ingot_step_plan_unpack(bytes.bytes, bytes.size, &copy));
@@ -368,8 +388,10 @@ static void test_promise(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_ok(case_plan(c, MODELS "steps = ( { type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; dtype = \"float16\"; " LINEAR_AB "},"
-                               "{ type = \"export\"; model = \"m\"; output = \"hf\"; } );"));
+  check_ok(case_plan(
+      c,
+      MODELS "steps = ( { type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; dtype = \"float16\"; " LINEAR_AB "},"
+             "{ type = \"export\"; model = \"m\"; output = \"hf\"; } );"));
   const ingot_step_plan *export = &c->planner.steps[1];
   assert_false(export->ready);
   assert_int_equal(export->sink.n_tensor, LAYERS4_COUNT);
@@ -379,11 +401,12 @@ static void test_promise(void **state)
   /* What is wrong with the promise is found now, not after the first step has run. */
   static const char *const small[] = {"w:F32:2"};
   case_model(c, "small", "{}", small, 1);
-  check_fails(case_plan(c, "models = { a = \"a\"; b = \"b\"; s = \"small\"; }; steps = ("
-                           "{ type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; " LINEAR_AB "},"
-                           "{ type = \"merge\"; method = \"linear\"; models = ( \"m\", \"s\" ); parameters = { weight = 1.0; };"
-                           "  tied = \"keep\"; output = \"y.h5\"; } );"),
-              INGOT_ERR_MISMATCH, "tensor " EMBED " is missing in \"s\" (");
+  check_fails(
+      case_plan(c, "models = { a = \"a\"; b = \"b\"; s = \"small\"; }; steps = ("
+                   "{ type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; " LINEAR_AB "},"
+                   "{ type = \"merge\"; method = \"linear\"; models = ( \"m\", \"s\" ); parameters = { weight = 1.0; };"
+                   "  tied = \"keep\"; output = \"y.h5\"; } );"),
+      INGOT_ERR_MISMATCH, "tensor " EMBED " is missing in \"s\" (");
 }
 
 static void test_layer_names(void **state)
@@ -399,8 +422,8 @@ static void test_layer_names(void **state)
       {"h.7.ln_1.weight", "h", ".ln_1.weight", 7},
       {"model.layers.1.mlp.experts.4.w1.weight", "model.layers", ".mlp.experts.4.w1.weight", 1},
   };
-  static const char *const outside[] = {"model.norm.weight", "layers", "layers.3", "layers.x.w", "mylayers.3.w", "lm_head.weight", "",
-                                        "layers.123456789.w"};
+  static const char *const outside[] = {"model.norm.weight", "layers",         "layers.3", "layers.x.w",
+                                        "mylayers.3.w",      "lm_head.weight", "",         "layers.123456789.w"};
   (void)state;
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     ingot_layer_name layer;
@@ -423,7 +446,8 @@ static void test_layer_names(void **state)
 
 static void test_config(void **state)
 {
-  static const char text[] = "{\"z\": 1e-05, \"n_layer\": 2, \"num_hidden_layers\": 2, \"layer_types\": [\"full\", \"slide\"], \"torch_dtype\": \"float32\", \"a\": {\"b\": [1]}}";
+  static const char text[] = "{\"z\": 1e-05, \"n_layer\": 2, \"num_hidden_layers\": 2, \"layer_types\": [\"full\", "
+                             "\"slide\"], \"torch_dtype\": \"float32\", \"a\": {\"b\": [1]}}";
   ingot_text        written = {0}, out = {0};
   (void)state;
   check_ok(ingot_text_printf(&written, "%s", text));
@@ -432,8 +456,10 @@ static void test_config(void **state)
   ingot_config_change change = {.slices = slices, .n_slice = 2, .new_dtype = true, .dtype = INGOT_DTYPE_BF16};
   check_ok(ingot_model_config_change(config, &change, &written, &out));
   json_t *got = json_loads(ingot_text_string(&out), 0, NULL);
-  json_t *expected = json_loads("{\"z\": 1e-05, \"n_layer\": 3, \"num_hidden_layers\": 3, \"layer_types\": [\"full\", \"slide\", \"slide\"],"
-                                "\"torch_dtype\": \"bfloat16\", \"a\": {\"b\": [1]}}", 0, NULL);
+  json_t *expected = json_loads(
+      "{\"z\": 1e-05, \"n_layer\": 3, \"num_hidden_layers\": 3, \"layer_types\": [\"full\", \"slide\", \"slide\"],"
+      "\"torch_dtype\": \"bfloat16\", \"a\": {\"b\": [1]}}",
+      0, NULL);
   assert_true(json_equal(got, expected));
   json_decref(got);
   json_decref(expected);
@@ -450,12 +476,29 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
   const struct CMUnitTest tests[] = {
-      CASE(test_linear), CASE(test_parameters), CASE(test_base_is_input_0), CASE(test_slices), CASE(test_slice_gradients),
-      CASE(test_slice_errors), CASE(test_missing_tensor), CASE(test_extra_tensor), CASE(test_shape_mismatch),
-      CASE(test_dtype_mismatch), CASE(test_missing_weight), CASE(test_zero_sum), CASE(test_missing_input),
-      CASE(test_tied_heads), CASE(test_vocabularies), CASE(test_vocab_size), CASE(test_integers_are_copied),
-      CASE(test_memory_limit), CASE(test_fingerprint), CASE(test_pack), CASE(test_promise),
-      cmocka_unit_test(test_layer_names), cmocka_unit_test(test_config),
+      CASE(test_linear),
+      CASE(test_parameters),
+      CASE(test_base_is_input_0),
+      CASE(test_slices),
+      CASE(test_slice_gradients),
+      CASE(test_slice_errors),
+      CASE(test_missing_tensor),
+      CASE(test_extra_tensor),
+      CASE(test_shape_mismatch),
+      CASE(test_dtype_mismatch),
+      CASE(test_missing_weight),
+      CASE(test_zero_sum),
+      CASE(test_missing_input),
+      CASE(test_tied_heads),
+      CASE(test_vocabularies),
+      CASE(test_vocab_size),
+      CASE(test_integers_are_copied),
+      CASE(test_memory_limit),
+      CASE(test_fingerprint),
+      CASE(test_pack),
+      CASE(test_promise),
+      cmocka_unit_test(test_layer_names),
+      cmocka_unit_test(test_config),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

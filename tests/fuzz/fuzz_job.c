@@ -1,4 +1,5 @@
-/* The job file: whatever the text, a job or an error with a message. The text goes through libconfig and our own reader;
+/* The job file: whatever the text, a job or an error with a message. The text goes through libconfig and our own
+ * reader;
  * @include is off, so that no other file is touched. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -44,10 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
   }
   if (memchr(bytes, 0, size)) return 0; /* refused before the parser */
   ingot_status st = ingot_job_parse((const char *)bytes, size, "fuzz.cfg", set, n_set, &job);
-  if (st == INGOT_OK)
-    check_job(&job);
-  else if (ingot_error_message()[0] == '\0')
-    abort();
+  if (st == INGOT_OK) check_job(&job);
+  else if (ingot_error_message()[0] == '\0') abort();
   ingot_job_release(&job);
   ingot_error_clear();
   return 0;
