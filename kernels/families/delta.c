@@ -110,11 +110,11 @@ typedef struct vote_sums {
   float weight_plus[PIECE], weight_minus[PIECE]; /* of their weights; only when they divide */
 } vote_sums;
 
-INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int count, int divide, int64_t n,
+INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int count, int first, int divide, int64_t n,
                              vote_sums *restrict s)
 {
   for (int64_t i = 0; i < n; i++) {
-    float total = s->total[i], plus = s->plus[i], minus = s->minus[i];
+    float total = first ? 0 : s->total[i], plus = first ? 0 : s->plus[i], minus = first ? 0 : s->minus[i];
     for (int g = 0; g < count; g++) {
       float v = y[g][i];
       total = total + v;
@@ -127,7 +127,7 @@ INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int cou
   uint32_t weight_bits[GROUP];
   for (int g = 0; g < count; g++) weight_bits[g] = ingot_bits_of_f32(weight[g]);
   for (int64_t i = 0; i < n; i++) {
-    float weight_plus = s->weight_plus[i], weight_minus = s->weight_minus[i];
+    float weight_plus = first ? 0 : s->weight_plus[i], weight_minus = first ? 0 : s->weight_minus[i];
     for (int g = 0; g < count; g++) {
       /* "agrees ? weight : 0" by bits: a choice that compilers turn into a branch otherwise, which ends vectorisation */
       uint32_t agrees_plus = -(uint32_t)(y[g][i] > 0.0f), agrees_minus = -(uint32_t)(y[g][i] < 0.0f);
@@ -138,14 +138,26 @@ INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int cou
   }
 }
 
-static INGOT_CLONES void vote_models(float y[GROUP][PIECE], const float *weight, int count, int divide, int64_t n,
-                                     vote_sums *s)
+/* The first group of models starts the sums from 0; there is nothing to clear before. */
+static INGOT_CLONES void vote_first(float y[GROUP][PIECE], const float *weight, int count, int divide, int64_t n,
+                                    vote_sums *s)
 {
   switch (count) {
-  case 1: vote_group(y, weight, 1, divide, n, s); return;
-  case 2: vote_group(y, weight, 2, divide, n, s); return;
-  case 3: vote_group(y, weight, 3, divide, n, s); return;
-  default: vote_group(y, weight, 4, divide, n, s); return;
+  case 1: vote_group(y, weight, 1, 1, divide, n, s); return;
+  case 2: vote_group(y, weight, 2, 1, divide, n, s); return;
+  case 3: vote_group(y, weight, 3, 1, divide, n, s); return;
+  default: vote_group(y, weight, 4, 1, divide, n, s); return;
+  }
+}
+
+static INGOT_CLONES void vote_next(float y[GROUP][PIECE], const float *weight, int count, int divide, int64_t n,
+                                   vote_sums *s)
+{
+  switch (count) {
+  case 1: vote_group(y, weight, 1, 0, divide, n, s); return;
+  case 2: vote_group(y, weight, 2, 0, divide, n, s); return;
+  case 3: vote_group(y, weight, 3, 0, divide, n, s); return;
+  default: vote_group(y, weight, 4, 0, divide, n, s); return;
   }
 }
 
@@ -184,8 +196,7 @@ void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const in
 
   for (int64_t at = 0; at < c->n; at += PIECE) {
     int64_t n = c->n - at < PIECE ? c->n - at : PIECE;
-    if (s->vote) memset(&sums, 0, sizeof sums);
-    else memset(acc, 0, sizeof acc);
+    if (!s->vote) memset(acc, 0, sizeof acc);
     for (int i = 0; i < s->n_model; i += GROUP) {
       int   count = s->n_model - i < GROUP ? s->n_model - i : GROUP;
       float weight[GROUP];
@@ -193,8 +204,9 @@ void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const in
         weight[g] = model[i + g].weight;
         ingot_delta_values(&model[i + g], c, c->in[1 + i + g], at, n, y[g]);
       }
-      if (s->vote) vote_models(y, weight, count, s->divide, n, &sums);
-      else add_models(y, count, n, acc);
+      if (!s->vote) add_models(y, count, n, acc);
+      else if (i == 0) vote_first(y, weight, count, s->divide, n, &sums);
+      else vote_next(y, weight, count, s->divide, n, &sums);
     }
     if (s->vote) vote_finish(&sums, s->divide, s->zero_sign > 0, n, acc);
     add_to_base(c->in[0] + at, acc, s->divide && !s->vote && s->divisor != 1.0f, s->divisor, s->lambda, n, out + at);

@@ -122,7 +122,7 @@ static void test_trained_like(void **state)
     memcpy(&b[i], &bits, sizeof bits);
     tau[i] = b[i] - a[i];
   }
-  check_selection(smooth, n, 1, 1);
+  check_selection(smooth, n, 2, 1);
   check_selection(tau, n, 1, 1);
   free(smooth), free(a), free(noise), free(b), free(tau);
 }
