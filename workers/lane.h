@@ -62,6 +62,8 @@ struct ingot_lane {
 
 /** Open a lane for a plan. The calling thread is the lane's thread. */
 ingot_status ingot_lane_cpu_open(const ingot_merge_plan *plan, ingot_lane **out);
+/** Whether GPU lanes take this plan: INGOT_ERR_DEVICE, with the reason, when its method or number of inputs is not for them. */
+ingot_status ingot_lane_cuda_check(const ingot_merge_plan *plan);
 /** On one device; all lanes of a rank share it. INGOT_ERR_DEVICE; never when built without CUDA. */
 ingot_status ingot_lane_cuda_open(const ingot_merge_plan *plan, int device, ingot_lane **out);
 

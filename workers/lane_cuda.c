@@ -40,8 +40,9 @@ typedef struct slot {
   ingot_task            task;
   int64_t               first, n;     /* of the tile, flat elements */
   int64_t               chunk_first, chunk_n; /* of the chunk in flight */
+  bool                  from_cache;   /* the inputs were on the device already */
   const void          **in;           /* [n_input] device pointers of the chunk */
-  const void          **raw;          /* [n_input] its inputs in pinned memory */
+  void                **raw;          /* [n_input] room of its inputs in pinned memory */
   ingot_dtype          *in_dtype;     /* [n_input] */
   ingot_lane_nonfinite *nonfinite;    /* [n_input] */
 } slot;
@@ -152,7 +153,7 @@ static uint64_t sums_bytes(const ingot_scan_plan *scan)
 }
 
 /* Bring one input of the chunk to the device, unless the cache has it. */
-static ingot_status load_input(cuda_lane *lane, slot *s, int input, uint64_t offset, bool cached)
+static ingot_status load_input(cuda_lane *lane, slot *s, int input, uint64_t offset)
 {
   ingot_status              st = INGOT_OK;
   const ingot_merge_plan   *plan = lane->head.plan;
@@ -168,7 +169,7 @@ static ingot_status load_input(cuda_lane *lane, slot *s, int input, uint64_t off
   }
   s->in[input] = device;
   s->raw[input] = pinned;
-  if (cached) return INGOT_OK;
+  if (s->from_cache) return INGOT_OK;
 
   double begin_s = ingot_clock_s();
   st = ingot_source_read(plan->sources[t->source[input]], t->tensor[input], (uint64_t)s->chunk_first * element, bytes,
@@ -184,7 +185,7 @@ done:
 }
 
 /* Enqueue one chunk: inputs, kernels, outputs. The slot is idle, so its pinned memory may be overwritten. */
-static ingot_status submit_chunk(cuda_lane *lane, slot *s, bool cached)
+static ingot_status submit_chunk(cuda_lane *lane, slot *s)
 {
   ingot_status              st = INGOT_OK;
   const ingot_device_ops   *ops = lane->head.plan->method->device;
@@ -194,7 +195,7 @@ static ingot_status submit_chunk(cuda_lane *lane, slot *s, bool cached)
   size_t                    counts_bytes = (size_t)t->view.n_input * sizeof(uint64_t);
 
   for (int i = 0; i < t->view.n_input; i++) {
-    INGOT_TRY(load_input(lane, s, i, offset, cached));
+    INGOT_TRY(load_input(lane, s, i, offset));
     offset += align_up((uint64_t)s->chunk_n * ingot_dtype_size(s->in_dtype[i]));
   }
   double             begin_s = ingot_clock_s();
@@ -228,6 +229,25 @@ done:
   return st;
 }
 
+/* Find the first bad value of an input in the chunk, which has some. */
+static ingot_status find_nonfinite(slot *s, int input)
+{
+  ingot_status          st = INGOT_OK;
+  ingot_lane_nonfinite *found = &s->nonfinite[input];
+  size_t                bytes = (size_t)s->chunk_n * ingot_dtype_size(s->in_dtype[input]);
+
+  if (s->from_cache) { /* not read this time: fetch it from the device */
+    INGOT_TRY(ingot_device_copy_out(s->raw[input], s->in[input], bytes, s->stream));
+    INGOT_TRY(ingot_device_stream_wait(s->stream));
+  }
+  int64_t place = ingot_first_nonfinite(s->in_dtype[input], s->raw[input], s->chunk_n, &found->is_nan);
+  INGOT_CHECK(place >= 0, INGOT_ERR_INTERNAL, "%s: the GPU counted bad values that are not there",
+              s->task.tensor->view.name);
+  found->first = s->chunk_first + place;
+done:
+  return st;
+}
+
 /* Wait for the chunk in flight, and look for the first bad value where the kernels have counted some. */
 static ingot_status wait_chunk(cuda_lane *lane, slot *s)
 {
@@ -238,14 +258,8 @@ static ingot_status wait_chunk(cuda_lane *lane, slot *s)
   lane->head.timing.merge_s += ingot_clock_s() - begin_s;
   if (!s->task.count_nonfinite) return INGOT_OK;
   for (int i = 0; i < s->task.tensor->view.n_input; i++) {
-    ingot_lane_nonfinite *found = &s->nonfinite[i];
-    if (s->pinned_counts[i] == 0) continue;
-    if (found->count == 0) {
-      int64_t place = ingot_first_nonfinite(s->in_dtype[i], s->raw[i], s->chunk_n, &found->is_nan);
-      INGOT_ASSERT(place >= 0);
-      found->first = s->chunk_first + place;
-    }
-    found->count += s->pinned_counts[i];
+    if (s->pinned_counts[i] > 0 && s->nonfinite[i].count == 0) INGOT_TRY(find_nonfinite(s, i));
+    s->nonfinite[i].count += s->pinned_counts[i];
   }
 done:
   return st;
@@ -288,13 +302,11 @@ static ingot_status cuda_begin(ingot_lane *head, const ingot_task *task)
     INGOT_TRY(scratch_reserve(s, scratch));
     if (scratch > 0) INGOT_TRY(ingot_device_zero(s->device_scratch, scratch, s->stream));
   }
-  bool    cached = task->cache != NULL && ingot_device_cache_is_filled(task->cache, task->tile);
-  int64_t step = cached ? s->n : chunk_elements(head->plan, t);
-  INGOT_CHECK(!(cached && task->count_nonfinite), INGOT_ERR_INTERNAL, "%s: cached inputs are counted again",
-              t->view.name); /* their raw values are no longer in host memory */
+  s->from_cache = task->cache != NULL && ingot_device_cache_is_filled(task->cache, task->tile);
+  int64_t step = chunk_elements(head->plan, t);
   for (s->chunk_first = s->first; s->chunk_first < s->first + s->n; s->chunk_first += step) {
     s->chunk_n = min_i64(step, s->first + s->n - s->chunk_first);
-    INGOT_TRY(submit_chunk(lane, s, cached));
+    INGOT_TRY(submit_chunk(lane, s));
     if (s->chunk_first + s->chunk_n == s->first + s->n) break; /* finish waits for the last one */
     INGOT_TRY(wait_chunk(lane, s));
   }
@@ -397,15 +409,15 @@ done:
   return st;
 }
 
-static ingot_status check_method(const ingot_merge_plan *plan, const sizes *size)
+ingot_status ingot_lane_cuda_check(const ingot_merge_plan *plan)
 {
   ingot_status            st = INGOT_OK;
   const ingot_device_ops *ops = plan->method->device;
+  int                     n_input = sizes_of(plan).n_input; /* 0: nothing but copies */
 
-  INGOT_CHECK(ops != NULL || size->n_input == 0, INGOT_ERR_DEVICE, "method %s has no GPU kernel", plan->method->name);
-  INGOT_CHECK(size->n_input == 0 || size->n_input <= ops->max_input, INGOT_ERR_DEVICE,
-              "method %s takes at most %d inputs on a GPU, and this step has %d", plan->method->name, ops->max_input,
-              size->n_input);
+  INGOT_CHECK(ops != NULL || n_input == 0, INGOT_ERR_DEVICE, "%s has no GPU path", plan->method->name);
+  INGOT_CHECK(n_input == 0 || n_input <= ops->max_input, INGOT_ERR_DEVICE,
+              "%s takes at most %d inputs on a GPU, and this step has %d", plan->method->name, ops->max_input, n_input);
 done:
   return st;
 }
@@ -422,7 +434,7 @@ ingot_status ingot_lane_cuda_open(const ingot_merge_plan *plan, int device, ingo
   INGOT_CHECK(lane != NULL, INGOT_ERR_NOMEM, "out of memory for a GPU lane");
   lane->head = (ingot_lane){.ops = &ops, .depth = DEPTH, .plan = plan};
   lane->size = sizes_of(plan);
-  INGOT_TRY(check_method(plan, &lane->size));
+  INGOT_TRY(ingot_lane_cuda_check(plan));
   if (pinned_bytes(&lane->size) > 0) {
     INGOT_TRY(ingot_device_pinned_alloc(pinned_bytes(&lane->size), &lane->pinned));
     INGOT_TRY(ingot_device_alloc(device_bytes(&lane->size), &lane->device));

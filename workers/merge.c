@@ -73,16 +73,18 @@ done:
 /* Where the lanes run. AUTO takes a GPU when there is one and the method has a GPU side. */
 static ingot_status choose_device(merge_run *r)
 {
-  const ingot_method *m = r->plan->method;
-  int                 n_device = r->options->device == INGOT_DEVICE_CPU ? 0 : ingot_device_count();
+  int n_device = r->options->device == INGOT_DEVICE_CPU ? 0 : ingot_device_count();
   r->device = -1;
   if (r->options->device == INGOT_DEVICE_CUDA) {
     if (!ingot_device_built()) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: this program was built without CUDA");
     if (n_device == 0) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: no usable GPU was found");
-    if (!m->device) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: %s has no GPU path", m->name);
   }
-  if (n_device > 0 && !m->device) ingot_log_info("%s has no GPU path: it runs on the CPU", m->name);
-  if (n_device > 0 && m->device) r->device = ingot_comm_local_rank(r->comm) % n_device;
+  if (n_device == 0) return INGOT_OK;
+  ingot_status st = ingot_lane_cuda_check(r->plan);
+  if (st != INGOT_OK && r->options->device == INGOT_DEVICE_CUDA) return ingot_wrap(st, "--device cuda");
+  if (st == INGOT_OK) r->device = ingot_comm_local_rank(r->comm) % n_device;
+  else ingot_log_info("%s: it runs on the CPU", ingot_error_message());
+  ingot_error_clear();
   return INGOT_OK;
 }
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/families/select.h"
+
 static int64_t *tiles_of(ingot_radix_state *s)
 {
   return (int64_t *)(void *)(ingot_radix_models(s) + s->n_model);
@@ -122,4 +124,29 @@ void ingot_radix_next(ingot_radix_state *s, ingot_delta_model *models, const ing
   else if (result->plan->pass <= INGOT_RADIX_DIGIT_3) *plan = after_digit(s, models, result);
   else if (result->plan->pass == INGOT_RADIX_COUNT) *plan = after_count(s, result);
   else *plan = after_locate(s, models, result);
+}
+
+static ingot_select_state *wishes_of(const ingot_method_tensor *t, void *state)
+{
+  return (ingot_select_state *)(void *)((unsigned char *)state + ingot_delta_state_bytes(t->n_model));
+}
+
+ingot_radix_state *ingot_radix_of_ties(const ingot_method_tensor *t, void *state)
+{
+  size_t before = ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model);
+  return (ingot_radix_state *)(void *)((unsigned char *)state + before);
+}
+
+ingot_status ingot_radix_ties_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                                   ingot_scan_plan *plan)
+{
+  ingot_radix_state *radix = ingot_radix_of_ties(t, state);
+  if (result != NULL && result->plan->pass == INGOT_PASS_L1) return ingot_delta_l1_next(t, state, result, plan);
+  if (result == NULL) {
+    ingot_radix_begin(radix, t->n_model, t->n_elem);
+    for (int i = 0; i < t->n_model; i++) ingot_radix_models(radix)[i].keep = ingot_select_wanted(wishes_of(t, state), i);
+  }
+  ingot_radix_next(radix, ingot_delta_models(state), result, plan);
+  if (plan->pass != INGOT_SCAN_DONE) return INGOT_OK;
+  return ingot_delta_l1_next(t, state, NULL, plan);
 }

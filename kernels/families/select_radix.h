@@ -68,6 +68,15 @@ void ingot_radix_begin(ingot_radix_state *s, int n_model, int64_t n_elem);
 void ingot_radix_next(ingot_radix_state *s, ingot_delta_model *models, const ingot_scan_result *result,
                       ingot_scan_plan *plan);
 
+/**
+ * Where ties keeps it: state is an ingot_delta_state with its models, then the CPU's selection (families/select.h), which
+ * knows what was asked for, then this.
+ */
+ingot_radix_state *ingot_radix_of_ties(const ingot_method_tensor *t, void *state);
+/** ingot_device_ops.next of ties: the passes above, then the L1 summary where it is wanted. */
+ingot_status ingot_radix_ties_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                                   ingot_scan_plan *plan);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,7 +2,6 @@
 #include "kernels/families/block_sums.cuh"
 #include "kernels/families/delta.cuh"
 #include "kernels/families/device_ops.h"
-#include "kernels/families/select.h"
 #include "kernels/families/select_radix.h"
 
 typedef unsigned long long counter; /* what atomicAdd takes for an int64_t that is never negative */
@@ -162,35 +161,6 @@ __global__ void __launch_bounds__(PLACE_THREADS)
   }
 }
 
-static ingot_radix_state *radix_of(const ingot_method_tensor *t, void *state)
-{
-  char *after = static_cast<char *>(state) + ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model);
-  return reinterpret_cast<ingot_radix_state *>(after);
-}
-
-static const ingot_select_state *wishes_of(const ingot_method_tensor *t, const void *state)
-{
-  const char *after = static_cast<const char *>(state) + ingot_delta_state_bytes(t->n_model);
-  return reinterpret_cast<const ingot_select_state *>(after);
-}
-
-/* First the cuts, then the L1 norms of what they leave. */
-static ingot_status ties_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
-                              ingot_scan_plan *plan)
-{
-  ingot_delta_state *s = static_cast<ingot_delta_state *>(state);
-  ingot_radix_state *radix = radix_of(t, state);
-
-  if (result != nullptr && result->plan->pass == INGOT_PASS_L1) return ingot_delta_l1_next(t, state, result, plan);
-  if (result == nullptr) {
-    ingot_radix_begin(radix, t->n_model, t->n_elem);
-    for (int i = 0; i < t->n_model; i++) ingot_radix_models(radix)[i].keep = ingot_select_wanted(wishes_of(t, state), i);
-  }
-  ingot_radix_next(radix, ingot_delta_models(s), result, plan);
-  if (plan->pass != INGOT_SCAN_DONE) return INGOT_OK;
-  return ingot_delta_l1_next(t, state, nullptr, plan);
-}
-
 static ingot_status scan_places(const radix_args &a, const ingot_radix_model *models, const ingot_device_chunk *c,
                                 void *slot)
 {
@@ -215,7 +185,7 @@ static ingot_status ties_scan(const ingot_method_tensor *t, const void *state, c
                               const ingot_device_chunk *c, void *slot, int64_t *sums)
 {
   if (plan->pass == INGOT_PASS_L1) return ingot_device_delta_l1_scan(t, state, plan, c, slot, sums);
-  const ingot_radix_model *models = ingot_radix_models_const(radix_of(t, const_cast<void *>(state)));
+  const ingot_radix_model *models = ingot_radix_models_const(ingot_radix_of_ties(t, const_cast<void *>(state)));
   cudaStream_t             stream = static_cast<cudaStream_t>(c->stream);
   int64_t                  tile = c->first / INGOT_TILE;
   radix_args               a;
@@ -247,5 +217,5 @@ static size_t ties_workspace_bytes(const ingot_method_tensor *t)
   return counts > l1 ? counts : l1;
 }
 
-const ingot_device_ops ingot_device_ties = {ties_next, ties_scan, ingot_device_delta_apply, ties_workspace_bytes,
+const ingot_device_ops ingot_device_ties = {ingot_radix_ties_next, ties_scan, ingot_device_delta_apply, ties_workspace_bytes,
                                             INGOT_LARGE_INPUTS};
