@@ -43,6 +43,20 @@ static ingot_status mpi_failed(int code, const char *what)
     }                                      \
   } while (0)
 
+/*
+ * A process that no launcher has started is alone. Open MPI would start a daemon for it and look for networks: a third
+ * of a second that a small merge feels. Settings of the user's own stay.
+ */
+static void prepare_alone(void)
+{
+  static const char *const launched[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"};
+  for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)
+    if (getenv(launched[i])) return;
+  setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  setenv("OMPI_MCA_btl", "self", 0);
+  setenv("OMPI_MCA_pml", "ob1", 0);
+}
+
 ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
 {
   ingot_status st = INGOT_OK;
@@ -54,6 +68,7 @@ ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
   int initialized = 0, provided = MPI_THREAD_SINGLE;
   MPI_Initialized(&initialized);
   if (!initialized) {
+    prepare_alone();
     TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
     comm->owns_mpi = true;
     INGOT_CHECK(provided >= MPI_THREAD_FUNNELED, INGOT_ERR_MPI, "this MPI does not allow threads beside its own");
