@@ -14,6 +14,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "driver/commands.h"
+#include "driver/gpu_start.h"
 #include "driver/version.h"
 
 /* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
@@ -87,7 +88,9 @@ done:
 
 int main(int argc, char **argv)
 {
-  ingot_comm  *comm = NULL;
+  ingot_comm     *comm = NULL;
+  ingot_gpu_start gpu;
+  ingot_gpu_start_init(&gpu, argc, argv);
   ingot_status st = ingot_comm_init(&argc, &argv, &comm);
   if (st != INGOT_OK) {
     ingot_log_error("%s", ingot_error_message());
@@ -98,6 +101,7 @@ int main(int argc, char **argv)
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);
   if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
+  ingot_gpu_start_release(&gpu);
   ingot_comm_finalize(&comm);
   return ingot_status_exit_code(st);
 }

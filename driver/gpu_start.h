@@ -1,0 +1,22 @@
+/**
+ * Starting the GPU's runtime early: it takes a third of a second, which passes while MPI starts and the job is planned.
+ */
+#ifndef INGOT_DRIVER_GPU_START_H
+#define INGOT_DRIVER_GPU_START_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+typedef struct ingot_gpu_start {
+  pthread_t thread;
+  bool      running;
+} ingot_gpu_start;
+
+/** Begin on a thread when these are the words of a run that may use a GPU. Does nothing without CUDA. */
+void ingot_gpu_start_init(ingot_gpu_start *start, int argc, char **argv);
+/** Wait for it: call before the process ends. */
+void ingot_gpu_start_release(ingot_gpu_start *start);
+/** Whether the words ask for a run that may use a GPU. */
+bool ingot_gpu_start_wanted(int argc, char **argv);
+
+#endif
