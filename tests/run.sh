@@ -12,7 +12,7 @@ presets=("$@")
 [ ${#presets[@]} -gt 0 ] || presets=(dev fuzz release)
 jobs=$(nproc)
 
-shellcheck -x cmake/*.sh jobs/*.sh slurm/*.sh tests/*.sh tests/*/*.sh 2>/dev/null || shellcheck -x cmake/*.sh tests/*.sh tests/*/*.sh
+find . -name '*.sh' -not -path './build/*' -not -path './.*' -exec shellcheck -x {} +
 for preset in "${presets[@]}"; do
   echo "== $preset"
   cmake --preset "$preset" -DINGOT_WERROR=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }

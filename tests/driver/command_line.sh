@@ -16,16 +16,17 @@ says() {
 # model NAME VALUE: a safetensors file with two layers of two elements each, float32, all of VALUE (4 bytes, octal).
 model() {
   local header='{"model.layers.0.w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"model.layers.1.w":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}'
-  { printf "\\$(printf %o ${#header})\\0\\0\\0\\0\\0\\0\\0"; printf %s "$header"; for _ in 1 2 3 4; do printf "$2"; done; } >"$1.safetensors"
+  { printf '%b' "\\0$(printf %o ${#header})" '\0\0\0\0\0\0\0'; printf %s "$header"; for _ in 1 2 3 4; do printf %b "$2"; done; } >"$1.safetensors"
 }
-model one '\0\0\200\077'   # 1.0
-model three '\0\0\100\100' # 3.0
+model one '\0\0\0200\077'   # 1.0
+model three '\0\0\0100\0100' # 3.0
 cat >job.cfg <<'END'
 models = { one = "one.safetensors"; three = "three.safetensors"; };
 steps = ( { type = "merge"; method = "linear"; models = ( { model = "one"; weight = 1.0; }, { model = "three"; weight = [1.0, 3.0]; } );
             output = "out/merged.safetensors"; } );
 END
 
+# shellcheck disable=SC2016 # the backquotes are the message's
 says 2 err 'no command; `ingot --help` lists them' "$INGOT"
 says 0 out 'ingot run      JOB' "$INGOT" --help
 says 0 out '75 stopped on request' "$INGOT" --help

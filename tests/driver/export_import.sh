@@ -24,7 +24,7 @@ safetensors() { # FILE HEADER: payload from stdin
   text=$(header "$2"; echo x)
   text=${text%x}
   length=${#text}
-  { printf "\\x$(printf %x $((length % 256)))\\x$(printf %x $((length / 256)))\\0\\0\\0\\0\\0\\0"; printf %s "$text"; cat; } >"$1"
+  { printf %b "\\x$(printf %x $((length % 256)))\\x$(printf %x $((length / 256)))" '\0\0\0\0\0\0'; printf %s "$text"; cat; } >"$1"
 }
 mkdir model
 printf 'abcdefghij\1\0\1' | safetensors model/model-00001-of-00002.safetensors \

@@ -6,7 +6,9 @@ here=$(dirname "$0")
 for python in ${INGOT_PYTHON:-} python3 python; do
   command -v "$python" >/dev/null || continue
   "$python" -c 'import h5py, numpy, safetensors.numpy' 2>/dev/null || continue
-  exec "$python" "$here/interop.py"
+  code=0
+  "$python" "$here/interop.py" || code=$?
+  exit "$code"
 done
 echo "skipped: no Python with h5py, numpy and safetensors (set INGOT_PYTHON to one that has them)"
 exit 77
