@@ -29,7 +29,8 @@ static void runs_that_may_use_a_gpu(void **state)
 static void nothing_is_started_for_other_commands(void **state)
 {
   (void)state;
-  char           *argv[] = {"ingot", "plan", "job.cfg"};
+  char            words[3][8] = {"ingot", "plan", "job.cfg"};
+  char           *argv[] = {words[0], words[1], words[2]};
   ingot_gpu_start start;
   ingot_gpu_start_init(&start, 3, argv);
   assert_false(start.running);

@@ -15,7 +15,7 @@ rounds=${5:-3}
 ingot=$build/bin/ingot
 
 "$root/tests/bench/run.sh" --build "$build" --dir "$work" --millions "$millions" --threads "$threads" \
-  --rounds "$rounds" --device cuda
+  --rounds "$rounds" --device cuda --methods "${METHODS:-linear slerp dare_ties ties}"
 
 # The benchmark leaves its job files in WORK.
 cd "$work"
