@@ -175,6 +175,13 @@ typedef struct ingot_method {
   ingot_scan_ops tensor; /* TENSOR grain (and MODEL, if it wants both); next NULL: no summary */
   /** One chunk of output, float32 [n]. Any thread; state is read-only. */
   void (*apply)(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
+  /**
+   * The same chunk (first and n as in ingot_chunk) with all inputs and the output stored as bfloat16, without widened
+   * copies; pointers need no alignment. True: out has the bytes that apply, rounded, gives. False: an input is NaN or
+   * infinite and out is undefined; the caller takes the general path, which counts by input and replaces. NULL: none.
+   */
+  bool (*apply_bf16)(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n, const void *const *in,
+                     void *out);
 
   const ingot_device_ops *device; /* NULL: CPU only, or built without CUDA */
 } ingot_method;

@@ -21,6 +21,7 @@ typedef struct cpu_lane {
   int64_t               read_elems;  /* of each input a read; a multiple of INGOT_BLOCK */
   size_t                raw_stride;  /* bytes between the raw buffers of two inputs */
   char                 *raw;         /* [n_input_max][raw_stride] */
+  const void          **raw_in;      /* [n_input_max], into raw: one block as it is stored */
   float                *wide;        /* [n_input_max][INGOT_BLOCK] */
   const float         **wide_in;     /* [n_input_max], into wide */
   float                *merged;      /* [INGOT_BLOCK] */
@@ -79,6 +80,7 @@ static void cpu_close(ingot_lane *lane)
 {
   cpu_lane *l = (cpu_lane *)lane;
   free(l->raw);
+  free(l->raw_in);
   free(l->wide);
   free(l->wide_in);
   free(l->merged);
@@ -149,22 +151,48 @@ static ingot_status copy_tile(cpu_lane *l, const ingot_task *task, int64_t first
   return ingot_wrap(st, "%s", l->head.plan->source_names[t->source[0]]);
 }
 
+/* Whether blocks of the task may go to the method as they are stored. */
+static bool is_all_bf16(const cpu_lane *l, const ingot_merge_tensor *t)
+{
+  if (!l->head.plan->method->apply_bf16 || t->dtype != INGOT_DTYPE_BF16) return false;
+  for (int i = 0; i < t->view.n_input; i++)
+    if (input_info(l, t, i)->dtype != INGOT_DTYPE_BF16) return false;
+  return true;
+}
+
+/* False when an input of the block has NaN or infinities: then it is still to be done. */
+static bool apply_block_bf16(cpu_lane *l, const ingot_task *task, int64_t at, int64_t first, int64_t n, char *out)
+{
+  const ingot_method_tensor *view = &task->tensor->view;
+  for (int i = 0; i < view->n_input; i++)
+    l->raw_in[i] = l->raw + (size_t)i * l->raw_stride + (size_t)at * sizeof(uint16_t);
+  return l->head.plan->method->apply_bf16(view, task->state, first, n, l->raw_in, out);
+}
+
+/* Merge block [at, at + n) of what was read; `first` is its flat index in the tensor. */
+static void apply_block(cpu_lane *l, const ingot_task *task, int64_t at, int64_t first, int64_t n, char *out)
+{
+  ingot_chunk chunk = {.first = first, .n = n, .in = l->wide_in};
+  widen_block(l, task, at, first, n);
+  l->head.plan->method->apply(&task->tensor->view, task->state, &chunk, l->merged);
+  ingot_narrow(task->tensor->dtype, l->merged, out, n);
+}
+
 static ingot_status apply_tile(cpu_lane *l, const ingot_task *task, int64_t tile_first, int64_t tile_n)
 {
-  const ingot_method       *m = l->head.plan->method;
   const ingot_merge_tensor *t = task->tensor;
   size_t                    size = ingot_dtype_size(t->dtype);
+  bool                      bf16 = is_all_bf16(l, t);
   for (int64_t at = 0; at < tile_n; at += l->read_elems) {
     int64_t      n_read = tile_n - at < l->read_elems ? tile_n - at : l->read_elems;
     ingot_status st = read_inputs(l, t, tile_first + at, n_read);
     if (st != INGOT_OK) return st;
     double start = ingot_clock_s();
     for (int64_t b = 0; b < n_read; b += INGOT_BLOCK) {
-      int64_t     n = n_read - b < INGOT_BLOCK ? n_read - b : INGOT_BLOCK;
-      ingot_chunk chunk = {.first = tile_first + at + b, .n = n, .in = l->wide_in};
-      widen_block(l, task, b, chunk.first, n);
-      m->apply(&t->view, task->state, &chunk, l->merged);
-      ingot_narrow(t->dtype, l->merged, l->out + (size_t)(at + b) * size, n);
+      int64_t n = n_read - b < INGOT_BLOCK ? n_read - b : INGOT_BLOCK;
+      int64_t first = tile_first + at + b;
+      char   *out = l->out + (size_t)(at + b) * size;
+      if (!bf16 || !apply_block_bf16(l, task, b, first, n, out)) apply_block(l, task, b, first, n, out);
     }
     l->head.timing.merge_s += ingot_clock_s() - start;
   }
@@ -262,12 +290,13 @@ ingot_status ingot_lane_cpu_open(const ingot_merge_plan *plan, ingot_lane **out)
 
   size_t n = (size_t)l->n_input_max;
   l->raw = aligned(n * l->raw_stride);
+  l->raw_in = malloc(n * sizeof *l->raw_in);
   l->wide = aligned(n * INGOT_BLOCK * sizeof *l->wide);
   l->wide_in = malloc(n * sizeof *l->wide_in);
   l->merged = aligned(INGOT_BLOCK * sizeof *l->merged);
   l->out = aligned(INGOT_TILE * out_bytes);
   l->nonfinite = calloc(n, sizeof *l->nonfinite);
-  INGOT_CHECK(l->raw && l->wide && l->wide_in && l->merged && l->out && l->nonfinite, INGOT_ERR_NOMEM,
+  INGOT_CHECK(l->raw && l->raw_in && l->wide && l->wide_in && l->merged && l->out && l->nonfinite, INGOT_ERR_NOMEM,
               "no memory for a lane of %llu bytes", (unsigned long long)ingot_lane_cpu_bytes(plan));
   for (size_t i = 0; i < n; i++) l->wide_in[i] = l->wide + i * INGOT_BLOCK;
 done:

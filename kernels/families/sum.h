@@ -38,6 +38,9 @@ static inline const float *ingot_sum_coef_const(const ingot_sum_state *s)
 size_t ingot_sum_state_bytes(int n_input);
 /** ingot_method.apply of the family. */
 void ingot_sum_apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
+/** ingot_method.apply_bf16 of the family. */
+bool ingot_sum_apply_bf16(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n,
+                          const void *const *in, void *out);
 
 #ifdef __cplusplus
 }

@@ -75,5 +75,6 @@ const ingot_method ingot_method_linear = {
   .state_bytes = state_bytes,
   .begin = begin,
   .apply = ingot_sum_apply,
+  .apply_bf16 = ingot_sum_apply_bf16,
   .device = INGOT_DEVICE_OPS(sum),
 };

@@ -99,5 +99,6 @@ const ingot_method ingot_method_slerp = {
   .begin = begin,
   .tensor = {ingot_slerp_next, scan},
   .apply = ingot_sum_apply,
+  .apply_bf16 = ingot_sum_apply_bf16,
   .device = INGOT_DEVICE_OPS(slerp),
 };

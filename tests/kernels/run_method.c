@@ -132,6 +132,26 @@ static ingot_status run_passes(const run_setup *r, int first, int n, const ingot
   return st;
 }
 
+/* Whether the method takes the tensor as it is stored. */
+static bool is_all_bf16(const ingot_method *m, const run_tensor *t, int n_input)
+{
+  if (!m->apply_bf16 || t->out_dtype != INGOT_DTYPE_BF16) return false;
+  for (int i = 0; i < n_input; i++)
+    if (t->in_dtype[i] != INGOT_DTYPE_BF16) return false;
+  return true;
+}
+
+static bool apply_block_bf16(const ingot_method *m, const ingot_method_tensor *t, const run_tensor *tensor,
+                             const void *state, int64_t first, int64_t n)
+{
+  const void **in = malloc((size_t)t->n_input * sizeof *in);
+  INGOT_ASSERT(in);
+  for (int i = 0; i < t->n_input; i++) in[i] = (const uint16_t *)tensor->in[i] + first;
+  bool finite = m->apply_bf16(t, state, first, n, in, (uint16_t *)tensor->out + first);
+  free(in);
+  return finite;
+}
+
 static ingot_status run_tensor_apply(const run_setup *r, int i, const void *model_state, run_report *report)
 {
   const ingot_method *m = r->method;
@@ -145,13 +165,15 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
   float       *out = aligned_alloc(ALIGN, INGOT_BLOCK * sizeof *out);
   block_room   room;
   ingot_status st = INGOT_OK;
+  bool         bf16 = is_all_bf16(m, tensor, t.n_input);
   room_init(&room, t.n_input);
   INGOT_ASSERT(state && out);
   INGOT_TRY(m->begin(&t, state));
   if (m->tensor.next && m->grain(&t) != INGOT_GRAIN_ELEMENT)
     INGOT_TRY(run_passes(r, i, 1, &m->tensor, model_state, state, report));
   for (int64_t first = 0; first < t.n_elem; first += INGOT_BLOCK) {
-    int64_t     n = t.n_elem - first < INGOT_BLOCK ? t.n_elem - first : INGOT_BLOCK;
+    int64_t n = t.n_elem - first < INGOT_BLOCK ? t.n_elem - first : INGOT_BLOCK;
+    if (bf16 && apply_block_bf16(m, &t, tensor, state, first, n)) continue;
     ingot_chunk c = widen_chunk(tensor, t.n_input, first, n, &room);
     m->apply(&t, state, &c, out);
     ingot_narrow(tensor->out_dtype, out, (char *)tensor->out + (size_t)first * ingot_dtype_size(tensor->out_dtype), n);
