@@ -19,7 +19,9 @@ add_compile_options($<$<COMPILE_LANGUAGE:C>:-ffp-contract=off>)
 set(CMAKE_C_FLAGS_RELEASE "-O3 -DNDEBUG")
 
 if(INGOT_SANITIZE)
-  add_compile_options($<$<COMPILE_LANGUAGE:C>:-fsanitize=address,undefined> $<$<COMPILE_LANGUAGE:C>:-fno-sanitize-recover=all>
+  # -O1: without it whole merges take more than twice as long, and some unit tests five times
+  add_compile_options($<$<COMPILE_LANGUAGE:C>:-O1> $<$<COMPILE_LANGUAGE:C>:-fsanitize=address,undefined>
+                      $<$<COMPILE_LANGUAGE:C>:-fno-sanitize-recover=all>
                       $<$<COMPILE_LANGUAGE:C>:-fno-omit-frame-pointer>)
   add_link_options(-fsanitize=address,undefined)
 endif()
