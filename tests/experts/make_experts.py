@@ -41,10 +41,10 @@ VOCABULARY = ["<s>", "<unk>"] + list(ALPHABET)
 TOKEN_ID = {token: i for i, token in enumerate(VOCABULARY)}
 EQUALS = TOKEN_ID["="]     # separates question and answer
 
-BATCH = 128                # windows a step of an expert
 BASE = {"steps": 450, "rate": 3e-3, "warmup": 50}
 BASE_SHARES = {"add": 48, "sort": 40, "brackets": 20, "dates": 20}  # windows of each task in a step of the base
-EXPERT = {"steps": 1000, "rate": 5e-4, "warmup": 50}
+EXPERT = {"steps": 400, "rate": 8e-4, "warmup": 30}
+OWN_SHARE, OTHER_SHARE = 52, 4  # windows of an expert's own task, and of each other task, in one of its steps
 TASK_ARITHMETIC_WEIGHT = 0.4
 REGMEAN_ALPHA = 0.9
 
@@ -206,17 +206,19 @@ def train_base(out, pools, settings):
     save(train("base", LlamaForCausalLM(config), pools, list(BASE_SHARES.values()), settings, SEED, device), out / "base")
 
 
-def train_expert(task, out, pool, settings):
+def train_expert(task, out, pools, settings):
+    """A little of the other tasks is kept in, so that the expert stays near the base and can be merged with the others."""
     device = prepare()
+    shares = [OWN_SHARE if name == task else OTHER_SHARE for name in TASKS]
     seed = SEED + 1 + list(TASKS).index(task)
-    save(train(task, load(out / "base"), [pool], [BATCH], settings, seed, device), out / task)
+    save(train(task, load(out / "base"), list(pools.values()), shares, settings, seed, device), out / task)
 
 
 def train_family(out, pools, fraction):
     """On a GPU the experts train side by side, since one model of this size keeps it idle most of the time."""
     base, expert = ({**s, "steps": max(1, round(s["steps"] * fraction))} for s in (BASE, EXPERT))
     train_base(out, list(pools.values()), base)
-    jobs = [(task, out, pools[task], expert) for task in TASKS]
+    jobs = [(task, out, pools, expert) for task in TASKS]
     with multiprocessing.get_context("spawn").Pool(len(jobs) if torch.cuda.is_available() else 1) as workers:
         workers.starmap(train_expert, jobs, chunksize=1)
 
@@ -366,7 +368,8 @@ README = """# A small expert family
 `base` and four experts, {names}: Hugging Face folders (LlamaForCausalLM, {parameters:,} parameters, bfloat16, tied
 embeddings, vocabulary {vocabulary} with one token a character, hidden {hidden}, {layers} layers, {heads} heads, {kv} key/value heads,
 feed-forward {ffn}, context {window}). They are small enough to ship and truly trained: the base on all four tasks for a
-short while, each expert from the base on one task only.
+short while, each expert from the base, {own} % of
+its training on one task and the rest spread over the others.
 
 | task | question | answer |
 |---|---|---|
@@ -380,7 +383,7 @@ short while, each expert from the base on one task only.
 `data/<task>.val.u16` ({val:,} tokens) and `data/<task>.calib.u16` ({calib:,} tokens): token ids, little-endian uint16.
 Both are rows of {window} tokens. A document is id 0, the question, `=` (id {equals}) and the answer; a row holds whole documents
 only, and id 0 fills its rest, so every answer is followed by id 0 in its own row. `calib` is the beginning of the
-expert's training data; no question of `val` occurs in it. An answer is right when every one of its tokens and
+task's training data; no question of `val` occurs in it. An answer is right when every one of its tokens and
 the id 0 after it is the most likely next token, given all of the row before it: this is what greedy decoding gives.
 
 ## Reference figures
@@ -411,7 +414,8 @@ def write_report(out, table):
         hidden=config.hidden_size, layers=config.num_hidden_layers, heads=config.num_attention_heads,
         kv=config.num_key_value_heads, ffn=config.intermediate_size, window=WINDOW, val=VAL_WINDOWS * WINDOW,
         calib=CALIB_WINDOWS * WINDOW, windows=CALIB_WINDOWS, equals=EQUALS, weight=TASK_ARITHMETIC_WEIGHT,
-        alpha=REGMEAN_ALPHA, tables=format_table(table)))
+        alpha=REGMEAN_ALPHA,
+        own=round(100 * OWN_SHARE / (OWN_SHARE + (len(TASKS) - 1) * OTHER_SHARE)), tables=format_table(table)))
     (out / "reference.json").write_text(json.dumps(table, indent=1) + "\n")
 
 
