@@ -28,12 +28,20 @@ typedef struct merge_run {
   ingot_device_cache        *cache;
 } merge_run;
 
+/* More lanes than this only wait for each other to write: measured on an H100 with 16 cores (docs/performance.md). */
+enum { GPU_LANES_MAX = 8 };
+
+static int lane_count(int n_thread, bool on_device)
+{
+  return on_device && n_thread > GPU_LANES_MAX ? GPU_LANES_MAX : n_thread;
+}
+
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
 {
   uint64_t device_bytes = 0;
   uint64_t lane = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) : ingot_lane_cpu_bytes(plan);
   uint64_t books = (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
-  return lane * (uint64_t)n_thread + books;
+  return lane * (uint64_t)lane_count(n_thread, on_device) + books;
 }
 
 void ingot_merge_result_release(ingot_merge_result *result)
@@ -102,7 +110,7 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
                                .tile_begin = first_tile_of(r),
                                .tile_end = last_tile_of(r),
                                .done = r->done,
-                               .n_task = r->options->n_thread * (device >= 0 ? 2 : 1),
+                               .n_task = lane_count(r->options->n_thread, device >= 0) * (device >= 0 ? 2 : 1),
                                .on_device = device >= 0,
                                .cache = device >= 0 ? r->cache : NULL,
                                .model_state = r->model_state};
@@ -111,7 +119,9 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
 /* Run a schedule on every rank; all leave with the same status. */
 static ingot_status run_together(merge_run *r, int device, ingot_schedule *schedule, const ingot_pool_output *output)
 {
-  ingot_status mine = ingot_pool_run(r->comm, r->plan, r->options, device, schedule, output, &r->result->timing);
+  ingot_merge_options options = *r->options;
+  options.n_thread = lane_count(options.n_thread, device >= 0);
+  ingot_status mine = ingot_pool_run(r->comm, r->plan, &options, device, schedule, output, &r->result->timing);
   ingot_status drained = ingot_comm_drain(r->comm);
   return ingot_comm_agree(r->comm, mine != INGOT_OK ? mine : drained);
 }

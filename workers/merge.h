@@ -44,7 +44,7 @@ typedef enum ingot_device_choice { INGOT_DEVICE_AUTO, INGOT_DEVICE_CPU, INGOT_DE
 
 /** How to run, none of which changes the result. */
 typedef struct ingot_merge_options {
-  int                 n_thread;           /* lanes of this rank, at least 1 */
+  int                 n_thread;           /* lanes of this rank, at least 1; on a GPU at most 8 of them are used */
   ingot_device_choice device;
   bool                fresh;              /* ignore a partial output of an earlier run */
   uint64_t            memory_limit_bytes; /* of this rank's buffers; 0: none */
