@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
   const char  *name;
@@ -14,6 +15,7 @@ static const struct {
     [INGOT_FAULT_WRITE] = {"write", INGOT_ERR_NOSPACE},
     [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO},
     [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
+    [INGOT_FAULT_STOP] = {"stop", INGOT_OK},
 };
 
 /* Set before threads start; afterwards only the counter changes. */
@@ -47,5 +49,9 @@ ingot_status ingot_fault_check(ingot_fault_point point)
   if (fault.point != (int)point) return INGOT_OK;
   if (atomic_fetch_add(&fault.seen, 1) + 1 != fault.at) return INGOT_OK;
   if (point == INGOT_FAULT_KILL) raise(SIGKILL);
+  if (point == INGOT_FAULT_STOP) {
+    kill(getpid(), SIGTERM); /* as from outside: any thread may get it */
+    return INGOT_OK;
+  }
   return ingot_fail(points[point].status, "planned fault: %s number %lld", points[point].name, fault.at);
 }

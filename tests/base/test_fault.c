@@ -1,5 +1,8 @@
 /* base/fault: the failures that other tests plan. */
+#define _POSIX_C_SOURCE 200809L
 #include "tests/check.h"
+
+#include <signal.h>
 
 #include "base/fault.h"
 
@@ -28,6 +31,28 @@ static void other_ranks_go_on(void **state)
   check_ok(ingot_fault_check(INGOT_FAULT_READ));
 }
 
+static volatile sig_atomic_t signals;
+static void count_signal(int number)
+{
+  (void)number;
+  signals++;
+}
+
+static void stop_is_a_signal(void **state)
+{
+  (void)state;
+  struct sigaction action = {.sa_handler = count_signal}, before;
+  assert_int_equal(sigaction(SIGTERM, &action, &before), 0);
+  check_ok(ingot_fault_init("stop@0:2", 0));
+  check_ok(ingot_fault_check(INGOT_FAULT_STOP));
+  assert_int_equal(signals, 0);
+  check_ok(ingot_fault_check(INGOT_FAULT_STOP));
+  assert_int_equal(signals, 1);
+  check_ok(ingot_fault_check(INGOT_FAULT_STOP));
+  assert_int_equal(signals, 1);
+  assert_int_equal(sigaction(SIGTERM, &before, NULL), 0);
+}
+
 static void bad_specs(void **state)
 {
   (void)state;
@@ -43,6 +68,7 @@ int main(void)
       cmocka_unit_test(nothing_planned),
       cmocka_unit_test(nth_call_fails),
       cmocka_unit_test(other_ranks_go_on),
+      cmocka_unit_test(stop_is_a_signal),
       cmocka_unit_test(bad_specs),
   };
   return cmocka_run_group_tests_name("base/fault", tests, NULL, NULL);

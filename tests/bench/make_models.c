@@ -38,6 +38,7 @@ static void add(model *m, const char *name, int64_t rows, int64_t cols)
 static size choose_size(double millions)
 {
   size   s = millions < 300 ? (size){512, 2048, 128, 8000, 0} : (size){2048, 8192, 512, 32000, 0};
+  if (millions < 12) s = (size){256, 1024, 64, 6000, 0}; /* its embeddings are still longer than a tile */
   double layer = (double)(2 * s.hidden * s.hidden + 2 * s.hidden * s.kv + 3 * s.hidden * s.ffn) / 1e6;
   s.layers = (int64_t)((millions - 2.0 * (double)(s.vocab * s.hidden) / 1e6) / layer + 0.5);
   if (s.layers < 1) s.layers = 1;

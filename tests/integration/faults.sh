@@ -2,7 +2,7 @@
 # Promise 4: a rank that fails alone takes all ranks out with the same code, in bounded time, and leaves no final file;
 # the same command completes afterwards.
 . "$(dirname "$0")/lib.sh"
-"${MAKE_MODELS:?}" models 3 24 # enough tensors that no rank is idle
+"${MAKE_MODELS:?}" models 3 $((8 * SCALE)) # enough tensors that no rank is idle
 job ties.cfg out/m.h5 ties 'parameters = { density = 0.4; };'
 job model.cfg out/m.h5 ties 'parameters = { density = 0.4; scope = "model"; };'
 "$INGOT" run --quiet ties.cfg && mv out/m.h5 reference-ties.h5

@@ -2,9 +2,10 @@
 # What the integration scripts share. Each is started by ctest with
 #   INGOT            the program                INGOT_HAVE_MPI   ON or OFF
 #   MAKE_MODELS      tests/bench/make_models    SOURCE           the source folder
+#   SCALE            1 with sanitizers, else 3: multiplies the size of the models
 # and works in a folder of its own, which is removed at the end.
 set -euo pipefail
-: "${INGOT:?}" "${SOURCE:?}"
+: "${INGOT:?}" "${SOURCE:?}" "${SCALE:=1}"
 work=$(mktemp -d "${TMPDIR:-/tmp}/ingot-test.XXXXXX")
 cleanup() { rm -rf "$work"; }
 trap cleanup EXIT

@@ -3,7 +3,7 @@
 #   restart.sh KILLS        the number of random moments
 . "$(dirname "$0")/lib.sh"
 kills=${1:-12}
-"${MAKE_MODELS:?}" models 3 24
+"${MAKE_MODELS:?}" models 3 $((8 * SCALE))
 job ties.cfg out/m.h5 ties 'parameters = { density = 0.4; };'
 job hf.cfg out/hf task_arithmetic 'shard_size = "8MB";'
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Promise 1: a merge gives the same bytes for any number of ranks and threads, for every method and output format.
 . "$(dirname "$0")/lib.sh"
-"${MAKE_MODELS:?}" models 3 12
+"${MAKE_MODELS:?}" models 3 $((5 * SCALE))
 
 pair='models = ( { model = "a"; } );' # slerp: base and one model
 run_case() { # NAME JOB OUTPUT
