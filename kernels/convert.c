@@ -44,7 +44,7 @@ void ingot_widen(ingot_dtype d, const void *src, float *dst, int64_t n)
   case INGOT_DTYPE_BF16: widen_bf16(src, dst, n); return;
   case INGOT_DTYPE_F8_E4M3: widen_f8_e4m3(src, dst, n); return;
   case INGOT_DTYPE_F8_E5M2: widen_f8_e5m2(src, dst, n); return;
-  default: INGOT_ASSERT(!"a floating-point dtype");
+  default: INGOT_ASSERT(false && "a floating-point dtype");
   }
 }
 
@@ -57,7 +57,7 @@ void ingot_narrow(ingot_dtype d, const float *src, void *dst, int64_t n)
   case INGOT_DTYPE_BF16: narrow_bf16(src, dst, n); return;
   case INGOT_DTYPE_F8_E4M3: narrow_f8_e4m3(src, dst, n); return;
   case INGOT_DTYPE_F8_E5M2: narrow_f8_e5m2(src, dst, n); return;
-  default: INGOT_ASSERT(!"a floating-point dtype");
+  default: INGOT_ASSERT(false && "a floating-point dtype");
   }
 }
 

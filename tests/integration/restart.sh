@@ -15,7 +15,7 @@ run 1 hf.cfg && mv out/hf reference-hf
 rm -rf out
 
 # Kills at chosen writes of one rank, through a planned fault: deterministic, and mpirun takes the other ranks along.
-# Then at random moments from outside, the whole group at once.
+# Then at random moments from outside, the whole session at once: mpirun gives its ranks process groups of their own.
 most=1
 if [ "${INGOT_HAVE_MPI:-OFF}" = ON ]; then most=4; fi
 RANDOM=11
@@ -32,8 +32,12 @@ for ((i = 0; i < kills; i++)); do
       setsid bash -c ". '$SOURCE/tests/integration/ranks.sh'; ranks $n '$INGOT' run --quiet --threads 2 ties.cfg" 2>/dev/null &
       leader=$!
       sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
-      kill -KILL -- "-$leader" 2>/dev/null || true
+      pkill -KILL -s "$leader" 2>/dev/null || true
       wait "$leader" 2>/dev/null || code=$?
+      while pgrep -s "$leader" >/dev/null; do # ranks that were just being started
+        pkill -KILL -s "$leader" 2>/dev/null || true
+        sleep 0.01
+      done
     fi
     if [ "$code" != 0 ]; then
       if [ -e out/m.h5 ] && [ ! -e out/m.h5.manifest.json ]; then cmp -s reference.h5 out/m.h5 || fail "half-written output under the final name"; fi
