@@ -1,5 +1,5 @@
 /**
- * Starting the GPU's runtime early: it takes a third of a second, which passes while MPI starts and the job is planned.
+ * Starting the GPU's runtime early: it takes a quarter of a second, which passes while the job is planned.
  */
 #ifndef INGOT_DRIVER_GPU_START_H
 #define INGOT_DRIVER_GPU_START_H

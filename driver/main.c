@@ -89,15 +89,15 @@ done:
 
 int main(int argc, char **argv)
 {
-  ingot_comm     *comm = NULL;
-  ingot_gpu_start gpu;
-  ingot_gpu_start_init(&gpu, argc, argv);
+  ingot_comm  *comm = NULL;
   ingot_status st = ingot_comm_init(&argc, &argv, &comm);
   if (st != INGOT_OK) {
     ingot_log_error("%s", ingot_error_message());
     return ingot_status_exit_code(st);
   }
   catch_signals(); /* after MPI has installed its own handlers */
+  ingot_gpu_start gpu;
+  ingot_gpu_start_init(&gpu, argc, argv); /* not before: MPI changes the environment while it starts, and CUDA reads it */
   ingot_log_init(ingot_comm_rank(comm), ingot_comm_size(comm));
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);

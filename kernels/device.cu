@@ -49,7 +49,7 @@ ingot_status ingot_device_info(int device, char name[128], size_t *total_bytes, 
 
   INGOT_TRY(ingot_device_use(device));
   INGOT_TRY_CUDA(cudaGetDeviceProperties(&properties, device));
-  snprintf(name, 128, "%s", properties.name);
+  snprintf(name, 128, "%.127s", properties.name);
   INGOT_TRY_CUDA(cudaMemGetInfo(free_bytes, total_bytes));
 done:
   return st;
