@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the README says: its scripts, presets and links exist; its example job and its commands work as printed, with generated
+# What the README says: its scripts, presets and methods exist; its example job and its commands work as printed, with generated
 # models in place of the example's. Nothing is built or installed here.
 . "$(dirname "$0")/lib.sh"
 readme=$SOURCE/README.md
@@ -63,13 +63,10 @@ done
 [ -e out/ties-hf/model.safetensors ] || [ -e out/ties-hf/model.safetensors.index.json ] || fail "the example's export"
 grep -q '"event"' events.jsonl || fail "no events"
 
-# Build, Methods, and the links.
+# Build, Methods.
 presets=$(grep '^Presets:' "$readme" | quoted '[a-z]+')
 [ -n "$presets" ] || fail "no presets were found"
 for preset in $presets; do grep -q "\"name\": \"$preset\"" "$SOURCE/CMakePresets.json" || fail "no preset $preset"; done
 for method in $(ingot methods | grep -oE '^[a-z_]+'); do
   grep -q "^|.*\`$method\`.*|" "$readme" || fail "the table of methods lacks $method"
 done
-while read -r link; do
-  [ -e "$SOURCE/$link" ] || fail "a link to $link, which is not there"
-done < <(grep -oE '\]\([^)]+\)' "$readme" | sed 's/^](//; s/)$//' | grep -v '^http')
