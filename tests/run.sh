@@ -15,7 +15,7 @@ jobs=$(nproc)
 find . -name '*.sh' -not -path './build/*' -not -path './.*' -exec shellcheck -x {} +
 for preset in "${presets[@]}"; do
   echo "== $preset"
-  cmake --preset "$preset" -DINGOT_WERROR=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }
+  cmake --preset "$preset" -DINGOT_WERROR=ON -DINGOT_BUILD_TESTS=ON >"build-$preset.log" 2>&1 || { cat "build-$preset.log"; exit 1; }
   cmake --build --preset "$preset" >>"build-$preset.log" 2>&1 || { tail -n 60 "build-$preset.log"; exit 1; }
   rm -f "build-$preset.log"
   ctest --preset "$preset" -j "$jobs"
