@@ -138,9 +138,9 @@ static void fill(ingot_dtype d, void *out, int64_t n, uint64_t seed, int bad)
 {
   float *v = malloc((size_t)n * sizeof *v);
   assert_non_null(v);
+  uint32_t word[4] = {0};
   for (int64_t i = 0; i < n; i++) {
-    uint32_t word[4] = {0};
-    if (i % 4 == 0 || i == 0) ingot_philox4x32(seed, (uint64_t)i / 4, word);
+    if (i % 4 == 0) ingot_philox4x32(seed, (uint64_t)i / 4, word);
     v[i] = (float)(int32_t)(word[i % 4] % 41) - 20.0f;
   }
   for (int k = 0; k < bad; k++) v[n - 1 - 300 * k] = k == 0 ? (float)(0.0 / 0.0) : (float)(1.0 / 0.0);
