@@ -70,3 +70,8 @@ for preset in $presets; do grep -q "\"name\": \"$preset\"" "$SOURCE/CMakePresets
 for method in $(ingot methods | grep -oE '^[a-z_]+'); do
   grep -q "^|.*\`$method\`.*|" "$readme" || fail "the table of methods lacks $method"
 done
+
+# Links lead somewhere.
+while read -r link; do
+  [ -e "$SOURCE/$link" ] || fail "a link to $link, which is not there"
+done < <(grep -oE '\]\([^)]+\)' "$SOURCE/README.md" | sed 's/^](//; s/)$//' | grep -v '^http')
