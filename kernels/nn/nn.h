@@ -1,0 +1,193 @@
+/**
+ * Operators of the transformer runtime: one table, two back ends. CPU: float32, OpenBLAS and OpenMP. CUDA: bfloat16
+ * with float32 accumulation, or float32 (optionally TF32 in matrix products). workers/model/ builds forward and backward
+ * of whole models from these and nothing else.
+ *
+ * Conventions
+ *   - Matrices are row-major; ld is the distance of rows in elements. N tokens are n_batch windows of n_time, in order.
+ *   - Activations and weights have the dtype nn->dtype. Norm statistics, logsumexp, losses, tables of rotary angles and
+ *     gradients of parameters are float32; master sums of Gram matrices float64.
+ *   - Pointers are memory of the back end (`alloc`, 256-byte aligned) unless a comment says host. Leading dimensions
+ *     are multiples of 8 elements on CUDA.
+ *   - A call has been done (CPU) or enqueued on the back end's stream (CUDA); results may be read on the host after
+ *     `wait` or `copy_out`. One thread uses a back end at a time.
+ *   - Deterministic: the same inputs on the same back end, with the same number of threads, give the same bits. No
+ *     floating-point atomics.
+ *   - Errors: INGOT_ERR_NOMEM from alloc (with the bytes), INGOT_ERR_DEVICE from CUDA; arguments are the caller's
+ *     promise (INGOT_ASSERT).
+ */
+#ifndef INGOT_KERNELS_NN_NN_H
+#define INGOT_KERNELS_NN_NN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/dtype.h"
+#include "base/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum ingot_nn_kind { INGOT_NN_CPU, INGOT_NN_CUDA } ingot_nn_kind;
+
+typedef struct ingot_nn     ingot_nn;
+typedef struct ingot_nn_ops ingot_nn_ops;
+
+typedef struct ingot_nn_options {
+  ingot_nn_kind kind;
+  int           n_thread; /* CPU: at least 1 */
+  int           device;   /* CUDA: its number */
+  ingot_dtype   dtype;    /* CPU: F32. CUDA: BF16 or F32 */
+  bool          tf32;     /* CUDA with F32: matrix products may use TF32 */
+} ingot_nn_options;
+
+/** The head of every back end; each appends its own. */
+struct ingot_nn {
+  const ingot_nn_ops *ops;
+  ingot_nn_kind       kind;
+  ingot_dtype         dtype;
+  int                 n_thread;
+  int                 device;
+};
+
+/** INGOT_ERR_DEVICE when there is no such device, or the program was built without CUDA. */
+ingot_status ingot_nn_open(const ingot_nn_options *options, ingot_nn **out);
+void         ingot_nn_close(ingot_nn **nn); /* NULL is fine; waits for work under way */
+
+/** An operand of a matrix product. */
+typedef struct ingot_nn_matrix {
+  const void *data;
+  int64_t     ld;
+  bool        transpose; /* the operand is the transpose of what is stored */
+} ingot_nn_matrix;
+
+/** Normalisation of rows: RMSNorm, or LayerNorm when centred. A token has n_group rows of `width`, one after the other. */
+typedef struct ingot_nn_norm {
+  bool    centred;
+  float   eps;
+  int64_t n_token;
+  int     n_group; /* 1, or the number of heads (q and k norms) */
+  int64_t width;
+  int64_t ld_x, ld_y; /* distance of tokens in x (and sum, dx, residual); in y (and dy) */
+} ingot_nn_norm;
+
+/** Rotary position embedding of n_head heads, pairs (j, j + rotary_dim / 2) as in Hugging Face checkpoints. */
+typedef struct ingot_nn_rope {
+  int64_t        n_token;
+  int            n_head, head_dim, rotary_dim;
+  int64_t        ld;         /* distance of tokens */
+  const float   *cos, *sin;  /* [positions][rotary_dim / 2] */
+  const int32_t *positions;  /* [n_token]: row of the tables */
+} ingot_nn_rope;
+
+/** Causal attention with grouped heads: head h uses key and value head h / (n_head / n_kv_head). */
+typedef struct ingot_nn_attention {
+  int64_t        n_batch, n_time;
+  int            n_head, n_kv_head, head_dim;
+  float          scale;      /* of the scores, head_dim^-1/2 */
+  int            window;     /* a query sees this many keys at most, its own included; 0: all before it */
+  const int32_t *first_key;  /* [n_batch * n_time]: first key (0 .. n_time - 1, within the window) that a query may see
+                                (documents); ascending within a window; NULL: 0 */
+  int64_t        ld_q, ld_k, ld_v, ld_o; /* distance of tokens; heads of a token follow each other */
+} ingot_nn_attention;
+
+/** Rows of logits. Only the first n_vocab of each row are read; gradients are exactly 0 behind them. */
+typedef struct ingot_nn_logits {
+  const float *data;
+  int64_t      n_row;
+  int64_t      n_vocab;
+  int64_t      ld;
+} ingot_nn_logits;
+
+enum { INGOT_NN_IGNORE = -1 }; /* label of a row that has no loss: loss 0, gradient 0, top1 is still given */
+
+struct ingot_nn_ops {
+  void (*close)(ingot_nn *nn);
+
+  /* Memory. */
+  ingot_status (*alloc)(ingot_nn *nn, size_t bytes, void **out); /* not cleared */
+  void (*free)(ingot_nn *nn, void *memory);                      /* NULL is fine */
+  ingot_status (*copy_in)(ingot_nn *nn, void *dst, const void *host_src, size_t bytes); /* host memory is free on return */
+  ingot_status (*copy_out)(ingot_nn *nn, void *host_dst, const void *src, size_t bytes); /* waits */
+  ingot_status (*copy)(ingot_nn *nn, void *dst, const void *src, size_t bytes);
+  ingot_status (*zero)(ingot_nn *nn, void *dst, size_t bytes);
+  ingot_status (*wait)(ingot_nn *nn);
+
+  /**
+   * C = alpha A B + beta C + bias, with A [m, k], B [k, n] of nn->dtype after their transposition, C [m, n] of c_dtype
+   * (nn->dtype or F32), bias [n] of nn->dtype or NULL. beta 0 does not read C. Sums over k are float32.
+   */
+  ingot_status (*matmul)(ingot_nn *nn, int64_t m, int64_t n, int64_t k, float alpha, ingot_nn_matrix a,
+                         ingot_nn_matrix b, float beta, void *c, int64_t ldc, ingot_dtype c_dtype, const void *bias);
+  /**
+   * Upper triangle of sum [width][width] += X^T X over the rows with valid != 0 (NULL: all). X has nn->dtype, products
+   * are summed in float32 over at most 8192 rows, then added in float64. Below the diagonal nothing is promised.
+   */
+  ingot_status (*gram)(ingot_nn *nn, int64_t n_row, int64_t width, const void *x, int64_t ld, const int32_t *valid,
+                       double *sum);
+
+  /** y = norm(x + delta) * weight (+ bias); with delta (may be NULL) the sum goes to `sum`. stats: float32 per row, the
+   *  reciprocal deviation; centred: [mean, reciprocal deviation]. Statistics and products in float32. */
+  ingot_status (*norm)(ingot_nn *nn, const ingot_nn_norm *shape, const void *x, const void *delta, void *sum,
+                       const void *weight, const void *bias, void *y, float *stats);
+  /** dx = (gradient through the norm) + residual (NULL: none); residual may be dx. dweight, dbias [width] are added to;
+   *  NULL: not wanted. x is the norm's input (its `sum` if there was a delta). */
+  ingot_status (*norm_backward)(ingot_nn *nn, const ingot_nn_norm *shape, const void *x, const void *weight,
+                                const float *stats, const void *dy, const void *residual, void *dx, float *dweight,
+                                float *dbias);
+
+  /** In place. inverse turns by the negative angle: the backward pass. */
+  ingot_status (*rope)(ingot_nn *nn, const ingot_nn_rope *shape, void *x, bool inverse);
+
+  /** o = softmax(scale q k^T + mask) v per head; lse [n_batch][n_head][n_time] (NULL: not kept) is the logsumexp of the
+   *  scaled scores. The score matrix is never stored whole. */
+  ingot_status (*attention)(ingot_nn *nn, const ingot_nn_attention *shape, const void *q, const void *k, const void *v,
+                            void *o, float *lse);
+  /** Gradients are written (not added) with the strides of q, k, v; do and o have ld_o. */
+  ingot_status (*attention_backward)(ingot_nn *nn, const ingot_nn_attention *shape, const void *q, const void *k,
+                                     const void *v, const void *o, const float *lse, const void *d_o, void *dq,
+                                     void *dk, void *dv);
+
+  /** out [n_row][width] = silu(gate) * up, gate_up [n_row][2 width] = [gate | up]. */
+  ingot_status (*swiglu)(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);
+  /** d_gate_up may be gate_up itself. */
+  ingot_status (*swiglu_backward)(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, const void *d_out,
+                                  void *d_gate_up);
+  /** The tanh form of GELU ("gelu_new", "gelu_pytorch_tanh"). y may be x. */
+  ingot_status (*gelu)(ingot_nn *nn, int64_t n, const void *x, void *y);
+  ingot_status (*gelu_backward)(ingot_nn *nn, int64_t n, const void *x, const void *dy, void *dx);
+
+  /** out [n_token][width] = table[tokens] (+ position_table[positions], when not NULL). */
+  ingot_status (*embedding)(ingot_nn *nn, int64_t n_token, int64_t width, const int32_t *tokens, const void *table,
+                            const int32_t *positions, const void *position_table, void *out);
+  /** d_table[index[t]] += d_out[t], in ascending t for every row. Indices lie in 0 .. n_index - 1. */
+  ingot_status (*embedding_backward)(ingot_nn *nn, int64_t n_token, int64_t width, int64_t n_index,
+                                     const int32_t *index, const void *d_out, float *d_table);
+
+  /** sum [width] += column sums of x: the gradient of a bias. */
+  ingot_status (*column_sum)(ingot_nn *nn, int64_t n_row, int64_t width, const void *x, int64_t ld, float *sum);
+  /** y += x, both nn->dtype. */
+  ingot_status (*add)(ingot_nn *nn, int64_t n, const void *x, void *y);
+  /** f += scale * g * g, float32. */
+  ingot_status (*add_squares)(ingot_nn *nn, int64_t n, float scale, const float *g, float *f);
+
+  /**
+   * Per row: nll = logsumexp(z) - z[label] (float32), top1 = the smallest index of the largest logit (each NULL: not
+   * wanted). d_logits [n_row][ld] of nn->dtype (NULL: not wanted) = scale * (softmax(z) - onehot(label)).
+   */
+  ingot_status (*cross_entropy)(ingot_nn *nn, const ingot_nn_logits *z, const int32_t *labels, float scale, float *nll,
+                                int32_t *top1, void *d_logits);
+  /** labels[r] drawn from softmax(z[r]) with the Philox word 0 of (key, first_counter + r), u = (word + 0.5) / 2^32: the
+   *  smallest v with cumulative probability above u. Rows whose label is INGOT_NN_IGNORE on entry stay so. */
+  ingot_status (*sample_labels)(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
+                                int32_t *labels);
+  /** The k largest log-probabilities of each row, descending, equal ones by ascending id: ids, logp [n_row][k]. */
+  ingot_status (*top_k)(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

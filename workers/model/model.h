@@ -1,0 +1,92 @@
+/**
+ * A decoder in the memory of a back end, its forward pass, and its backward pass through every parameter.
+ *
+ * Statistics, evaluation and training are users of the same pass. They come in by three doors:
+ *   head      is given the logits chunk by chunk ([tokens, vocabulary] is never whole in memory), computes a loss and, for a
+ *             backward pass, writes the gradient of the logits;
+ *   taps      see the input of each linear layer, and the gradient of its output;
+ *   gradients says where the gradient of a parameter goes, and is told when it is complete.
+ */
+#ifndef INGOT_WORKERS_MODEL_MODEL_H
+#define INGOT_WORKERS_MODEL_MODEL_H
+
+#include "kernels/nn/nn.h"
+#include "workers/model/spec.h"
+
+typedef struct ingot_model {
+  ingot_nn          *nn;      /* borrowed */
+  ingot_model_spec   spec;
+  ingot_model_layout layout;
+  void              *weights; /* [layout.n_elem] of nn->dtype */
+} ingot_model;
+
+/** Read a model from a source: spec, layout, weights (converted to nn->dtype). Errors of spec.h, source.h and nn.h. */
+ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out);
+void         ingot_model_close(ingot_model **model);
+/** Weights of a parameter. */
+void *ingot_model_weight(const ingot_model *model, int param);
+
+/** Windows for one pass; host pointers, n_batch * n_time each. */
+typedef struct ingot_batch {
+  int64_t        n_batch, n_time;
+  const int32_t *tokens;
+  const int32_t *labels;    /* of position t: the token that follows; INGOT_NN_IGNORE where nothing is to be predicted */
+  const int32_t *positions; /* NULL: 0 .. n_time - 1 in each window */
+  const int32_t *first_key; /* documents, as in ingot_nn_attention; NULL: none */
+  const int32_t *valid;     /* 0 for padding, which taps must leave out; NULL: all valid */
+} ingot_batch;
+
+typedef struct ingot_pass ingot_pass;
+
+/** Loss. `chunk` is called with rows first_row .. of the batch's tokens, in order. */
+typedef struct ingot_head {
+  void *context;
+  /** labels: back-end memory, the batch's labels of these rows. d_logits [n_row][z->ld] of nn->dtype is to be filled in a
+   *  pass with gradients; NULL otherwise. */
+  ingot_status (*chunk)(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels,
+                        void *d_logits);
+} ingot_head;
+
+/** Either function may be NULL. Pointers are back-end memory, lent for the call. */
+typedef struct ingot_taps {
+  void *context;
+  /** The input [n_row][width] of layout.linears[linear]; valid as in the batch, in back-end memory. */
+  ingot_status (*input)(void *context, ingot_nn *nn, int linear, int64_t n_row, int64_t width, const void *x, int64_t ld,
+                        const int32_t *valid);
+  /** The gradient of the output of parameter `param` of a linear layer: its own columns. */
+  ingot_status (*output_gradient)(void *context, ingot_nn *nn, int linear, int param, int64_t n_row, int64_t width,
+                                  const void *dy, int64_t ld, const int32_t *valid);
+  bool head; /* the head too */
+} ingot_taps;
+
+/** Where gradients of parameters go. */
+typedef struct ingot_gradients {
+  void *context;
+  /** Memory for the gradients of parameters first .. first + n - 1, float32, laid out as in the model's flat array. *add: they
+   *  are to be added to what is there; otherwise it is overwritten. A tied embedding is opened twice, by the head first; the
+   *  second time its gradient is added in any case, and `done` comes after that. */
+  ingot_status (*open)(void *context, ingot_nn *nn, int first, int n, float **memory, bool *add);
+  ingot_status (*done)(void *context, ingot_nn *nn, int first, int n);
+} ingot_gradients;
+
+typedef struct ingot_pass_options {
+  int64_t n_batch, n_time;   /* the most that a batch may have */
+  bool    backward;          /* keep what a backward pass needs */
+  int64_t head_rows;         /* tokens of a head chunk; 0: chosen */
+} ingot_pass_options;
+
+/** Bytes of back-end memory that ingot_pass_open will take, and of the weights. */
+uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
+uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype);
+
+/** Working memory for passes of one model; the model outlives it. INGOT_ERR_NOMEM. */
+ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *options, ingot_pass **out);
+void         ingot_pass_close(ingot_pass **pass);
+/**
+ * Forward, and with gradients (or an output_gradient tap) backward. head NULL: stop after the last layer (statistics of
+ * inputs need no logits). taps NULL: none. gradients NULL: no backward pass unless taps->output_gradient is there.
+ */
+ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const ingot_head *head, const ingot_taps *taps,
+                            const ingot_gradients *gradients);
+
+#endif
