@@ -42,7 +42,7 @@ static ingot_status make_card(const ingot_source *src, ingot_text *card)
 }
 
 static ingot_status copy(const ingot_command_context *context, const ingot_command_line *line, ingot_source *src,
-                         uint64_t shard_bytes)
+                         uint64_t shard_bytes, ingot_lock *lock)
 {
   ingot_status         st = INGOT_OK;
   ingot_text           card = {0};
@@ -53,6 +53,7 @@ static ingot_status copy(const ingot_command_context *context, const ingot_comma
   ingot_copy_options   options = {.path = line->args[1],
                                   .shard_bytes = shard_bytes,
                                   .durable = true,
+                                  .lock = lock,
                                   .attributes = attributes,
                                   .stopped = stop ? stopped : NULL,
                                   .stopped_context = stop};
@@ -71,15 +72,32 @@ done:
   return st;
 }
 
+/* Rank 0: the output is this run's, and may be written. */
+static ingot_status take_output(const ingot_command_line *line, ingot_lock **lock)
+{
+  ingot_status st = INGOT_OK;
+  const char  *input = line->args[0], *output = line->args[1];
+  bool         force = ingot_line_has(line, "--force");
+  ingot_text   what = {0};
+  INGOT_TRY(check_output(input, output, force));
+  INGOT_TRY(ingot_text_printf(&what, "%s of %s", line->command->name, input));
+  INGOT_TRY(ingot_lock_take(output, ingot_text_string(&what), lock));
+  st = check_output(input, output, force); /* another run may have made it in between */
+done:
+  ingot_text_release(&what);
+  return st;
+}
+
 ingot_status ingot_copy_run(const ingot_command_context *context, const ingot_command_line *line, uint64_t shard_bytes)
 {
   ingot_source *src = NULL;
+  ingot_lock   *lock = NULL;
   ingot_status  st = ingot_source_open(line->args[0], &src);
-  if (st == INGOT_OK && ingot_comm_rank(context->comm) == 0)
-    st = check_output(line->args[0], line->args[1], ingot_line_has(line, "--force"));
+  if (st == INGOT_OK && ingot_comm_rank(context->comm) == 0) st = take_output(line, &lock);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
-  st = copy(context, line, src, shard_bytes);
+  st = copy(context, line, src, shard_bytes, lock);
 done:
+  ingot_lock_release(&lock);
   ingot_source_close(&src);
   return st;
 }

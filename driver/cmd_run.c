@@ -14,6 +14,7 @@ static const ingot_option options[] = {
     {"--threads", "N", "threads a rank (default: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or the usable cores)"},
     {"--dry-run", NULL, "check and print the plan, run nothing"},
     {"--fresh", NULL, "replace existing outputs and begin anew"},
+    {"--wait", "[=SECONDS]", "when another run is writing the same output: wait for its end (at most so long)"},
     {"--json", "FILE", "append events as JSON lines"},
     {"--bandwidth", "READ,WRITE", "with --dry-run: GB/s for the estimate, instead of measuring"},
     {"--no-sync", NULL, "do not flush outputs to disk (as durable = false in every step)"},
@@ -49,6 +50,8 @@ static ingot_status run_run(const ingot_command_context *command, const ingot_co
   INGOT_TRY(ingot_comm_agree(command->comm, st));
   INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &plan->only_step));
   INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, &threads));
+  INGOT_TRY(ingot_line_number(line, "--wait", 1, 0, &request.wait_s));
+  request.wait = ingot_line_has(line, "--wait");
   INGOT_TRY(ingot_line_values(line, "--set", &set, &request.n_set));
   request.set = set;
   context.n_thread = ingot_run_threads(threads, ingot_comm_local_size(command->comm));

@@ -57,8 +57,9 @@ static ingot_status take_option(const ingot_command *command, int argc, char **a
   int         index = option_index(command, word, length);
   const char *value = word[length] == '=' ? word + length + 1 : NULL;
   if (index < 0) return unknown_option(command, word, length);
-  bool wants = command->options[index].value != NULL;
-  if (!wants && value) return ingot_fail(INGOT_ERR_USAGE, "%s takes no value", command->options[index].name);
+  const char *form = command->options[index].value;
+  bool        may = form != NULL, wants = may && form[0] != '['; /* "[=N]": may have a value, behind a '=' only */
+  if (!may && value) return ingot_fail(INGOT_ERR_USAGE, "%s takes no value", command->options[index].name);
   if (wants && !value && *i + 1 < argc) value = argv[++*i];
   if (wants && !value)
     return ingot_fail(INGOT_ERR_USAGE, "%s: its value %s is missing", command->options[index].name,
@@ -131,7 +132,7 @@ void ingot_command_help(const ingot_command *command)
   for (int i = 0; command->options && command->options[i].name; i++) {
     const ingot_option *o = &command->options[i];
     char                name[64];
-    snprintf(name, sizeof name, "%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+    snprintf(name, sizeof name, "%s%s%s", o->name, o->value && o->value[0] != '[' ? " " : "", o->value ? o->value : "");
     printf("  %-26s %s\n", name, o->help);
   }
 }

@@ -15,7 +15,7 @@
 /** One option of a command. A table of them ends with a row whose name is NULL. */
 typedef struct ingot_option {
   const char *name;  /* with dashes: "--json" */
-  const char *value; /* what follows it, for the help: "FILE"; NULL for a flag */
+  const char *value; /* what follows it, for the help: "FILE"; "[=N]" when it may be left out; NULL for a flag */
   const char *help;  /* one line */
 } ingot_option;
 

@@ -4,7 +4,10 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "driver/manifest.h"
 #include "driver/pack.h"
@@ -38,6 +41,8 @@ typedef struct run_state {
   ingot_job     job;
   ingot_planner planner;
   bool          job_read, planner_made;
+  ingot_lock   *lock;      /* of the running step's output */
+  double        waiting_s; /* moment since when another run's lock is waited for; 0: not waiting */
 } run_state;
 
 static ingot_status prepare(run_state *state, const ingot_run_request *request, ingot_run_context *context)
@@ -123,43 +128,92 @@ done:
 }
 
 /* What rank 0 tells the others about a step. */
-typedef enum step_order { STEP_SKIP, STEP_RUN } step_order;
+typedef enum step_order { STEP_SKIP, STEP_RUN, STEP_WAIT } step_order;
 
-static ingot_status order_step(run_state *state, ingot_run_context *context, int number, step_order *order)
+enum { WAIT_POLL_NS = 300 * 1000 * 1000 };
+
+/* Take the lock of the step's output; STEP_WAIT while another run holds it and this one is to wait for it. */
+static ingot_status lock_output(run_state *state, const ingot_run_request *request, const ingot_step_plan *plan,
+                                step_order *order)
+{
+  ingot_text   what = {0};
+  double       now_s = ingot_clock_s();
+  ingot_status st = ingot_text_printf(&what, "job %s", request->job_path);
+  if (st == INGOT_OK) st = ingot_lock_take(plan->output, ingot_text_string(&what), &state->lock);
+  ingot_text_release(&what);
+  *order = STEP_RUN;
+  if (st != INGOT_ERR_BUSY || !request->wait) return st;
+  if (state->waiting_s == 0) {
+    state->waiting_s = now_s;
+    ingot_log_info("step %d: waiting: %s", plan->number, ingot_error_message());
+  }
+  if (request->wait_s > 0 && now_s - state->waiting_s >= request->wait_s)
+    return ingot_wrap(st, "waited %d s", request->wait_s);
+  ingot_error_clear();
+  *order = STEP_WAIT;
+  return INGOT_OK;
+}
+
+static ingot_status order_step(run_state *state, ingot_run_context *context, const ingot_run_request *request,
+                               int number, step_order *order)
 {
   ingot_status     st = INGOT_OK;
   ingot_step_plan *plan = &state->planner.steps[number - 1];
+  struct stat      info;
   *order = STEP_SKIP;
   if (!plan->type) goto done; /* not asked for */
   if (!plan->ready) INGOT_TRY(ingot_planner_replan(&state->planner, number));
+  if (!plan->complete) {
+    INGOT_TRY(lock_output(state, request, plan, order));
+    if (*order == STEP_WAIT) goto done;
+    /* Another run may have finished it since it was planned here. */
+    if (state->waiting_s > 0 || (!context->fresh && lstat(plan->output, &info) == 0))
+      INGOT_TRY(ingot_planner_replan(&state->planner, number));
+    state->waiting_s = 0;
+  }
   plan_event(context, plan);
   if (plan->complete) {
     ingot_log_info("step %d: %s: %s is already complete", number, plan->title, plan->output);
     ingot_events_write(context->events, "step_end", json_pack("{s:i, s:b}", "step", number, "skipped", 1));
-  } else {
-    *order = STEP_RUN;
+    *order = STEP_SKIP;
   }
 done:
   return st;
 }
 
-static ingot_status do_step(run_state *state, ingot_run_context *context, int number)
+/* Collective: whether any rank was asked to stop. */
+static ingot_status check_stop(const ingot_run_context *context, int number)
+{
+  ingot_status st = INGOT_OK;
+  int64_t      stop = context->stop ? atomic_load(context->stop) : 0;
+  INGOT_TRY(ingot_comm_max_i64(context->comm, &stop, 1));
+  INGOT_CHECK(stop == 0, INGOT_STOPPED, "stopped before step %d; the same command continues", number);
+done:
+  return st;
+}
+
+static ingot_status do_step(run_state *state, ingot_run_context *context, const ingot_run_request *request, int number)
 {
   ingot_status     st = INGOT_OK;
   bool             root = ingot_comm_rank(context->comm) == 0;
-  step_order       order = STEP_SKIP;
-  int64_t          word;
+  step_order       order = STEP_WAIT;
   ingot_step_plan  received = {0};
   ingot_step_plan *plan = root ? &state->planner.steps[number - 1] : &received;
-  st = root ? order_step(state, context, number, &order) : INGOT_OK;
-  INGOT_TRY(ingot_comm_agree(context->comm, st));
-  word = (int64_t)order;
-  INGOT_TRY(ingot_comm_bcast(context->comm, &word, sizeof word, 0));
-  if ((step_order)word == STEP_SKIP) goto done;
+  while (order == STEP_WAIT) {
+    INGOT_TRY(check_stop(context, number));
+    st = root ? order_step(state, context, request, number, &order) : INGOT_OK;
+    INGOT_TRY(ingot_comm_agree(context->comm, st));
+    INGOT_TRY(ingot_comm_bcast(context->comm, &order, sizeof order, 0));
+    if (order == STEP_WAIT) nanosleep(&(struct timespec){.tv_nsec = WAIT_POLL_NS}, NULL);
+  }
+  if (order == STEP_SKIP) goto done;
   INGOT_TRY(ingot_step_plan_share(context->comm, plan));
+  context->lock = state->lock;
   INGOT_TRY(run_step(state, context, plan));
   if (root) ingot_planner_step_done(&state->planner, number);
 done:
+  context->lock = NULL;
+  ingot_lock_release(&state->lock);
   ingot_step_plan_release(&received);
   return st;
 }
@@ -174,12 +228,7 @@ ingot_status ingot_run_job(ingot_run_context *context, const ingot_run_request *
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   n_step = state.job.n_step;
   INGOT_TRY(ingot_comm_bcast(context->comm, &n_step, sizeof n_step, 0));
-  for (int number = 1; number <= n_step; number++) {
-    int64_t stop = context->stop ? atomic_load(context->stop) : 0;
-    INGOT_TRY(ingot_comm_max_i64(context->comm, &stop, 1));
-    INGOT_CHECK(stop == 0, INGOT_STOPPED, "stopped before step %d; the same command continues", number);
-    INGOT_TRY(do_step(&state, context, number));
-  }
+  for (int number = 1; number <= n_step; number++) INGOT_TRY(do_step(&state, context, request, number));
 done:
   if (st != INGOT_OK)
     ingot_events_write(context->events, "error",

@@ -11,6 +11,8 @@ typedef struct ingot_run_request {
   int                n_set;
   ingot_plan_options plan;
   const char        *events_path; /* NULL: none */
+  bool               wait;        /* for another run that writes the same output */
+  int                wait_s;      /* at most so long; 0: without end */
 } ingot_run_request;
 
 /** Threads of this rank: asked (> 0), else OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, else its share of the usable cores. */

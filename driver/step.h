@@ -58,6 +58,7 @@ typedef struct ingot_run_context {
   bool                quiet;
   bool                no_sync;
   ingot_events       *events;
+  ingot_lock         *lock; /* of the running step's output; rank 0 */
 } ingot_run_context;
 
 /** What a step has done, for the manifest and the summary. */

@@ -142,7 +142,7 @@ ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_
                                   ingot_step_result *result)
 {
   ingot_status            st = INGOT_OK;
-  const ingot_merge_plan *merge = &((const ingot_merge_body *)plan->body)->plan;
+  ingot_merge_plan        merge = ((const ingot_merge_body *)plan->body)->plan;
   ingot_merge_result      merged = {0};
   ingot_progress          progress;
   bool                    quiet = context->quiet || ingot_comm_rank(context->comm) != 0;
@@ -155,10 +155,11 @@ ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_
       .progress = ingot_progress_update,
       .progress_context = &progress,
   };
-  st = ingot_merge_run(context->comm, merge, &options, &merged);
+  merge.sink.lock = context->lock;
+  st = ingot_merge_run(context->comm, &merge, &options, &merged);
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
-  report_nonfinite(context, merge, &merged);
+  report_nonfinite(context, &merge, &merged);
   result->timing = merged.timing;
   result->checksums = merged.checksums;
   merged.checksums = NULL;

@@ -171,6 +171,7 @@ ingot_status ingot_copy_checkpoint(ingot_comm *comm, ingot_source *src, const in
   c.spec.n_attribute = options->n_attribute;
   c.spec.shard_bytes = options->shard_bytes;
   c.spec.durable = options->durable;
+  c.spec.lock = options->lock;
   INGOT_TRY(ingot_sink_create(comm, &c.spec, &sink));
   created = true;
   INGOT_TRY(ingot_comm_agree(comm, copy_tiles(&c, sink, options)));
@@ -180,8 +181,8 @@ ingot_status ingot_copy_checkpoint(ingot_comm *comm, ingot_source *src, const in
   for (int i = 0; i < c.spec.n_tensor; i++) result->bytes += ingot_source_tensor(src, i)->bytes;
 done:
   ingot_sink_close(&sink);
-  /* The error stands; what cannot be removed stays behind under its temporary name. */
-  if (st != INGOT_OK && created && ingot_comm_rank(comm) == 0) {
+  /* The error stands (BUSY: all of it is another run's by now); what cannot be removed stays behind under its temporary name. */
+  if (st != INGOT_OK && st != INGOT_ERR_BUSY && created && ingot_comm_rank(comm) == 0) {
     char *message = ingot_strdup(ingot_error_message());
     (void)ingot_sink_remove_partial(options->path);
     if (message) ingot_fail(st, "%s", message);

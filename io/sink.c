@@ -309,6 +309,7 @@ static ingot_status put_in_place(ingot_sink *s, const uint64_t *checksums)
   struct stat  info;
   if (s->spec.format == INGOT_SINK_HDF5) INGOT_TRY(ingot_sink_hdf5_finish(s, checksums));
   if (s->spec.durable && s->spec.format == INGOT_SINK_HF_DIR) INGOT_TRY(ingot_file_sync_parent(s->files[0].path));
+  if (s->spec.lock) INGOT_TRY(ingot_lock_check(s->spec.lock));
   bool replace = s->spec.format == INGOT_SINK_HF_DIR && lstat(s->path, &info) == 0;
   if (replace) INGOT_TRY(replace_directory(s));
   else

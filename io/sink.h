@@ -19,6 +19,7 @@
 #include "base/dtype.h"
 #include "base/shape.h"
 #include "base/status.h"
+#include "io/lock.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,6 +59,7 @@ typedef struct ingot_sink_spec {
   int                         n_attribute;
   uint64_t                    shard_bytes; /* HF_DIR: payload bytes a shard at most (one tensor at least); 0: 5 GB */
   bool                        durable;     /* fsync before the rename */
+  ingot_lock                 *lock;        /* rank 0: looked at before the rename; borrowed; NULL: none */
 } ingot_sink_spec;
 
 typedef struct ingot_sink ingot_sink;
