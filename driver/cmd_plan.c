@@ -32,7 +32,7 @@ ingot_status ingot_line_values(const ingot_command_line *line, const char *optio
   return INGOT_OK;
 }
 
-ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_options *options, bool as_json)
+ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_options *options, ingot_plan_form form)
 {
   ingot_status    st = INGOT_OK;
   ingot_job       job = {0};
@@ -50,13 +50,16 @@ ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_o
   INGOT_TRY(ingot_planner_init(&planner, &job, options));
   INGOT_TRY(ingot_planner_plan(&planner));
   if (!given) INGOT_TRY(ingot_bandwidth_measure(&planner, &bandwidth));
-  if (as_json) {
+  if (form == INGOT_PLAN_JSON) {
     INGOT_TRY(ingot_plan_json(&planner, &bandwidth, &json));
     plain = json_dumps(json, JSON_INDENT(1));
     INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the plan");
     printf("%s\n", plain);
   } else {
-    INGOT_TRY(ingot_plan_text(&planner, &bandwidth, &text));
+    if (form == INGOT_PLAN_RESOURCES)
+      INGOT_TRY(ingot_plan_resources(&planner, &bandwidth, &text));
+    else
+      INGOT_TRY(ingot_plan_text(&planner, &bandwidth, &text));
     printf("%s", ingot_text_string(&text));
   }
 done:
@@ -76,6 +79,7 @@ static const ingot_option options[] = {
     {"--fresh", NULL, "as if existing outputs were to be replaced"},
     {"--bandwidth", "READ,WRITE", "GB/s for the estimate, instead of measuring"},
     {"--json", NULL, "print JSON"},
+    {"--resources", NULL, "print a line a step for batch scripts"},
     {NULL, NULL, NULL},
 };
 
@@ -88,7 +92,10 @@ static ingot_status plan_run(const ingot_command_context *context, const ingot_c
   INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, &threads));
   plan.n_thread = ingot_run_threads(threads, ingot_comm_local_size(context->comm));
   plan.on_device = ingot_device_count() > 0;
-  INGOT_TRY(ingot_print_plan(line, &plan, ingot_line_has(line, "--json")));
+  ingot_plan_form form = ingot_line_has(line, "--json")        ? INGOT_PLAN_JSON
+                         : ingot_line_has(line, "--resources") ? INGOT_PLAN_RESOURCES
+                                                               : INGOT_PLAN_PLAIN;
+  INGOT_TRY(ingot_print_plan(line, &plan, form));
 done:
   return st;
 }

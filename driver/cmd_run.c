@@ -63,7 +63,7 @@ static ingot_status run_run(const ingot_command_context *command, const ingot_co
   plan->on_device = context.device != INGOT_DEVICE_CPU && ingot_device_count() > 0;
   ingot_log_set_quiet(context.quiet);
   if (ingot_line_has(line, "--dry-run")) {
-    st = ingot_comm_rank(command->comm) == 0 ? ingot_print_plan(line, plan, false) : INGOT_OK;
+    st = ingot_comm_rank(command->comm) == 0 ? ingot_print_plan(line, plan, INGOT_PLAN_PLAIN) : INGOT_OK;
     st = ingot_comm_agree(command->comm, st);
   } else {
     st = ingot_run_job(&context, &request);

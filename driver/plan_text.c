@@ -1,7 +1,9 @@
 #include "driver/plan_text.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "driver/recipe.h"
 #include "driver/step.h"
@@ -115,4 +117,38 @@ ingot_status ingot_plan_json(const ingot_planner *planner, const ingot_bandwidth
     if (planner->steps[i].type) json_array_append_new(steps, step_json(&planner->steps[i], bandwidth));
   *out = json_pack("{s:o, s:o}", "job", ingot_json_text(planner->job->path), "steps", steps);
   return *out ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the plan");
+}
+
+/* Earlier steps whose outputs this one takes, "1,3"; "-" for none. */
+static ingot_status append_needs(const ingot_planner *planner, const ingot_step_plan *p, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  const char  *comma = "";
+  for (int earlier = 0; earlier < p->number - 1; earlier++) {
+    const char *output = planner->job->steps[earlier].output;
+    bool        needed = false;
+    for (int i = 0; i < p->n_input; i++) needed |= strcmp(p->inputs[i].path, output) == 0;
+    if (!needed) continue;
+    INGOT_TRY(ingot_text_printf(text, "%s%d", comma, earlier + 1));
+    comma = ",";
+  }
+  if (!*comma) INGOT_TRY(ingot_text_printf(text, "-"));
+done:
+  return st;
+}
+
+ingot_status ingot_plan_resources(const ingot_planner *planner, const ingot_bandwidth *bandwidth, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  for (int i = 0; i < planner->job->n_step; i++) {
+    const ingot_step_plan *p = &planner->steps[i];
+    if (!p->type) continue;
+    INGOT_TRY(ingot_text_printf(text, "%d\t%s\t%d\t%" PRIu64 "\t%" PRIu64 "\t%" PRIu64 "\t%.0f\t", p->number,
+                                p->type->name, (int)p->complete, p->memory_bytes, p->bytes_read, p->bytes_written,
+                                ceil(ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written))));
+    INGOT_TRY(append_needs(planner, p, text));
+    INGOT_TRY(ingot_text_printf(text, "\t%s\n", p->output));
+  }
+done:
+  return st;
 }

@@ -55,6 +55,7 @@ says 0 out '  traffic  32 B to read, 16 B to write' "$INGOT" run --dry-run --ban
 says 0 out 'about 4.8e-08 s' "$INGOT" run --dry-run --bandwidth 1,1 job.cfg
 says 0 out 'weight: [1,3]' "$INGOT" plan job.cfg
 says 0 out '"bytes_read": 32' "$INGOT" plan --json job.cfg
+says 0 out "$(printf '32\t16\t1\t-\tout/merged.safetensors')" "$INGOT" plan --resources --bandwidth 1,1 job.cfg
 [ -z "$(find . -name '.ingot-bandwidth*')" ] || fail "a file of the measurement was left behind"
 [ ! -e out/merged.safetensors ] || fail "a plan wrote the output"
 
