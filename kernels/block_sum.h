@@ -24,11 +24,11 @@ double ingot_block_sum_abs(const float *x, int64_t n);
 double ingot_block_dot(const float *a, const float *b, int64_t n);
 
 /**
- * Two sums of |x - base| (the difference in float32): *whole over all elements, *kept over those with
- * (word >> 8) < threshold, the others adding +0.
+ * Two sums of |x - base| (the difference in float32): *whole over all elements, *kept over those whose `keep` is 0xffff,
+ * not 0, the others adding +0.
  */
-void ingot_block_sum_masked(const float *x, const float *base, const uint32_t *word, uint32_t threshold, int64_t n,
-                            double *whole, double *kept);
+void ingot_block_sum_masked(const float *x, const float *base, const uint16_t *keep, int64_t n, double *whole,
+                            double *kept);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-#include "kernels/philox_block.h"
+#include "kernels/random_mask.h"
 
 #include "base/philox.h"
 
@@ -25,16 +25,28 @@ static inline uint64_t first_product(uint64_t key, uint64_t counter)
   return (uint64_t)((uint32_t)(counter >> 32) ^ (uint32_t)key) * MUL0;
 }
 
-/* 16 counters, 64 words at a time, in two independent halves to keep the multipliers busy. */
-__attribute__((target("avx512f"))) static void block_avx512(uint64_t key, uint64_t counter, int64_t n, uint32_t *word)
+/* Element i of a group equals the top of the threshold when bit i of `equal` is set: draw again. */
+static void settle(uint64_t stream, uint64_t threshold, int64_t first, uint64_t equal, uint16_t *keep)
 {
+  for (; equal; equal &= equal - 1) {
+    int i = __builtin_ctzll(equal);
+    keep[i] = ingot_philox_keep_second(stream, threshold, first + i) ? 0xffff : 0;
+  }
+}
+
+/* 16 counters, 128 elements at a time, in two independent halves to keep the multipliers busy. */
+__attribute__((target("avx512f,avx512bw"))) static void mask_avx512(uint64_t key, uint64_t threshold, int64_t start,
+                                                                    int64_t n, uint16_t *keep)
+{
+  const __m512i top = _mm512_set1_epi16((short)(threshold >> 32));
+  uint64_t      counter = (uint64_t)start / 8;
   const __m512i m0 = _mm512_set1_epi64(MUL0), m1 = _mm512_set1_epi64(MUL1);
   const __m512i low_half = _mm512_set1_epi64(0xffffffff);
   const __m512i step = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
   /* Pairs (w0, w1) of counters a, b, ... and pairs (w2, w3) of the same, laid side by side. */
   const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
 
-  for (int64_t i = 0; i < n; i += 64, counter += 16) {
+  for (int64_t i = 0; i < n; i += 128, counter += 16) {
     __m512i  c[2][4];
     uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
     uint64_t same = first_product(key, counter);
@@ -65,19 +77,27 @@ __attribute__((target("avx512f"))) static void block_avx512(uint64_t key, uint64
     for (int h = 0; h < 2; h++) {
       __m512i w01 = _mm512_or_si512(_mm512_and_si512(c[h][0], low_half), _mm512_slli_epi64(c[h][1], 32));
       __m512i w23 = _mm512_or_si512(_mm512_and_si512(c[h][2], low_half), _mm512_slli_epi64(c[h][3], 32));
-      _mm512_storeu_si512(word + i + 32 * h, _mm512_permutex2var_epi64(w01, first, w23));
-      _mm512_storeu_si512(word + i + 32 * h + 16, _mm512_permutex2var_epi64(w01, second, w23));
+      __m512i low = _mm512_permutex2var_epi64(w01, first, w23), high = _mm512_permutex2var_epi64(w01, second, w23);
+      int64_t at = i + 64 * h;
+      _mm512_storeu_si512(keep + at, _mm512_movm_epi16(_mm512_cmplt_epu16_mask(low, top)));
+      _mm512_storeu_si512(keep + at + 32, _mm512_movm_epi16(_mm512_cmplt_epu16_mask(high, top)));
+      uint64_t equal = (uint64_t)_mm512_cmpeq_epu16_mask(low, top) | (uint64_t)_mm512_cmpeq_epu16_mask(high, top) << 32;
+      if (equal) settle(key, threshold, start + at, equal, keep + at);
     }
   }
 }
 
-__attribute__((target("avx2"))) static void block_avx2(uint64_t key, uint64_t counter, int64_t n, uint32_t *word)
+__attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t threshold, int64_t start, int64_t n,
+                                                     uint16_t *keep)
 {
+  const __m256i top = _mm256_set1_epi16((short)(threshold >> 32)), sign = _mm256_set1_epi16(INT16_MIN);
+  const __m256i signed_top = _mm256_xor_si256(top, sign); /* there are signed compares only */
+  uint64_t      counter = (uint64_t)start / 8;
   const __m256i m0 = _mm256_set1_epi64x(MUL0), m1 = _mm256_set1_epi64x(MUL1);
   const __m256i low_half = _mm256_set1_epi64x(0xffffffff);
   const __m256i step = _mm256_set_epi64x(3, 2, 1, 0);
 
-  for (int64_t i = 0; i < n; i += 32, counter += 8) {
+  for (int64_t i = 0; i < n; i += 64, counter += 8) {
     __m256i  c[2][4];
     uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
     uint64_t same = first_product(key, counter);
@@ -109,8 +129,16 @@ __attribute__((target("avx2"))) static void block_avx2(uint64_t key, uint64_t co
       __m256i w01 = _mm256_or_si256(_mm256_and_si256(c[h][0], low_half), _mm256_slli_epi64(c[h][1], 32));
       __m256i w23 = _mm256_or_si256(_mm256_and_si256(c[h][2], low_half), _mm256_slli_epi64(c[h][3], 32));
       __m256i even = _mm256_unpacklo_epi64(w01, w23), odd = _mm256_unpackhi_epi64(w01, w23); /* counters 0 2, 1 3 */
-      _mm256_storeu_si256((__m256i *)(word + i + 16 * h), _mm256_permute2x128_si256(even, odd, 0x20));
-      _mm256_storeu_si256((__m256i *)(word + i + 16 * h + 8), _mm256_permute2x128_si256(even, odd, 0x31));
+      for (int q = 0; q < 2; q++) {
+        int64_t  at = i + 32 * h + 16 * q;
+        __m256i  half = q ? _mm256_permute2x128_si256(even, odd, 0x31) : _mm256_permute2x128_si256(even, odd, 0x20);
+        __m256i  equal = _mm256_cmpeq_epi16(half, top);
+        _mm256_storeu_si256((__m256i *)(keep + at), _mm256_cmpgt_epi16(signed_top, _mm256_xor_si256(half, sign)));
+        if (!_mm256_testz_si256(equal, equal)) {
+          __m128i flags = _mm_packs_epi16(_mm256_castsi256_si128(equal), _mm256_extracti128_si256(equal, 1));
+          settle(key, threshold, start + at, (uint64_t)_mm_movemask_epi8(flags), keep + at);
+        }
+      }
     }
   }
 }
@@ -118,32 +146,42 @@ __attribute__((target("avx2"))) static void block_avx2(uint64_t key, uint64_t co
 #define HAVE_X86 0
 #endif
 
-static void block_plain(uint64_t key, uint64_t counter, int64_t n, uint32_t *word)
+static void mask_plain(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep)
 {
-  for (int64_t i = 0; i < n; i += 4) ingot_philox4x32(key, counter + (uint64_t)i / 4, word + i);
+  uint32_t top = (uint32_t)(threshold >> 32);
+  for (int64_t i = 0; i < n; i += 8) {
+    uint32_t word[4];
+    ingot_philox4x32(stream, (uint64_t)(first + i) / 8, word);
+    for (int k = 0; k < 8; k++) {
+      uint32_t half = word[k / 2] >> (k % 2 * 16) & 0xffffu;
+      int      kept = half == top ? ingot_philox_keep_second(stream, threshold, first + i + k) : half < top;
+      keep[i + k] = kept ? 0xffff : 0;
+    }
+  }
 }
 
-bool ingot_philox_block_version(ingot_philox_version version, uint64_t key, int64_t first, int64_t n, uint32_t *word)
+bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first, int64_t n,
+                               uint16_t *keep)
 {
-  uint64_t counter = (uint64_t)first / 4;
 #if HAVE_X86
-  if (version == INGOT_PHILOX_AVX512 && counter % 16 == 0 && __builtin_cpu_supports("avx512f")) {
-    block_avx512(key, counter, n, word);
+  bool whole = first % INGOT_MASK_ROUND == 0;
+  if (version == INGOT_MASK_AVX512 && whole && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) {
+    mask_avx512(stream, threshold, first, n, keep);
     return true;
   }
-  if (version == INGOT_PHILOX_AVX2 && counter % 16 == 0 && __builtin_cpu_supports("avx2")) {
-    block_avx2(key, counter, n, word);
+  if (version == INGOT_MASK_AVX2 && whole && __builtin_cpu_supports("avx2")) {
+    mask_avx2(stream, threshold, first, n, keep);
     return true;
   }
 #endif
-  if (version != INGOT_PHILOX_PLAIN) return false;
-  block_plain(key, counter, n, word);
+  if (version != INGOT_MASK_PLAIN) return false;
+  mask_plain(stream, threshold, first, n, keep);
   return true;
 }
 
-void ingot_philox_block(uint64_t key, int64_t first, int64_t n, uint32_t *word)
+void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep)
 {
-  if (ingot_philox_block_version(INGOT_PHILOX_AVX512, key, first, n, word)) return;
-  if (ingot_philox_block_version(INGOT_PHILOX_AVX2, key, first, n, word)) return;
-  ingot_philox_block_version(INGOT_PHILOX_PLAIN, key, first, n, word);
+  if (ingot_random_mask_version(INGOT_MASK_AVX512, stream, threshold, first, n, keep)) return;
+  if (ingot_random_mask_version(INGOT_MASK_AVX2, stream, threshold, first, n, keep)) return;
+  ingot_random_mask_version(INGOT_MASK_PLAIN, stream, threshold, first, n, keep);
 }

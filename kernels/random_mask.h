@@ -1,6 +1,6 @@
-/** Philox words (base/philox.h) for a run of elements, as fast as the processor can make them. */
-#ifndef INGOT_KERNELS_PHILOX_BLOCK_H
-#define INGOT_KERNELS_PHILOX_BLOCK_H
+/** Random masks (ingot_philox_keep in base/philox.h) for a run of elements, as fast as the processor can make them. */
+#ifndef INGOT_KERNELS_RANDOM_MASK_H
+#define INGOT_KERNELS_RANDOM_MASK_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -9,22 +9,24 @@
 extern "C" {
 #endif
 
-/**
- * Words of elements first .. first + n of a stream: word[i] is word number ((first + i) % 4) of
- * ingot_philox4x32(key, (first + i) / 4).
- *
- * @param first  A multiple of 4; of 64 for speed.
- * @param n      Any; word must hold n rounded up to a multiple of 64.
- */
-void ingot_philox_block(uint64_t key, int64_t first, int64_t n, uint32_t *word);
+enum { INGOT_MASK_ROUND = 128 }; /* masks are made in groups of so many elements */
 
-typedef enum ingot_philox_version { INGOT_PHILOX_PLAIN, INGOT_PHILOX_AVX2, INGOT_PHILOX_AVX512 } ingot_philox_version;
+/**
+ * The mask of elements first .. first + n: keep[i] is 0xffff where element first + i is kept, else 0.
+ *
+ * @param first  A multiple of 8; of INGOT_MASK_ROUND for speed.
+ * @param n      Any; keep must hold n rounded up to a multiple of INGOT_MASK_ROUND.
+ */
+void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep);
+
+typedef enum ingot_mask_version { INGOT_MASK_PLAIN, INGOT_MASK_AVX2, INGOT_MASK_AVX512 } ingot_mask_version;
 
 /**
  * The same by one version of the code, for tests and benchmarks; false when this machine cannot run it or it
- * wants `first` to be a multiple of 64.
+ * wants `first` to be a multiple of INGOT_MASK_ROUND.
  */
-bool ingot_philox_block_version(ingot_philox_version version, uint64_t key, int64_t first, int64_t n, uint32_t *word);
+bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first, int64_t n,
+                               uint16_t *keep);
 
 #ifdef __cplusplus
 }

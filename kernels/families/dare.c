@@ -61,7 +61,7 @@ void ingot_dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state
     double             density = density_of(t, i);
     if (density >= 1) continue;
     m->mask = INGOT_MASK_RANDOM;
-    m->threshold = ingot_philox_threshold(density);
+    m->keep_below = ingot_philox_threshold(density);
     m->stream = ingot_philox_key(t->seed, t->key, (uint32_t)i);
     if (s->rescale == INGOT_RESCALE_INV_DENSITY) m->scale = (float)(1 / density);
   }

@@ -10,25 +10,44 @@ struct l1_args {
   double                          *block; /* [n_block][n_model][2] */
 };
 
-enum { ITERATIONS = 8 }; /* whose loads are in flight together; a multiple of 4 */
+enum { ITERATIONS = 8 }; /* whose loads are in flight together; as many as elements share a counter */
+
+/* Keep bits of eight elements that share a counter; the first is `flat`. */
+static __device__ __forceinline__ uint32_t bits_of_counter(const ingot_delta_model &m, int64_t flat)
+{
+  uint32_t word[4], bits = 0;
+  ingot_device_philox(ingot_philox_rounds_of(m.stream), static_cast<uint64_t>(flat) / 8, word);
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    bits |= word[k] << 16 <= m.threshold ? 1u << 2 * k : 0u;
+    bits |= word[k] <= m.threshold ? 2u << 2 * k : 0u;
+  }
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    if (!ingot_needs_second(m, word[2 * k], word[2 * k + 1])) continue;
+    bits &= ~(ingot_drawn_again(m.stream, m.keep_below, flat + 4 * k, word[2 * k], word[2 * k + 1]) << 4 * k);
+  }
+  return bits;
+}
 
 /*
- * Keep bits of four iterations: bit s belongs to element `flat` + s * INGOT_SUM_LANES. Four neighbouring lanes share a
- * counter in each iteration, so each computes one iteration's words, and they exchange the answers.
+ * Keep bits of eight iterations: bit s belongs to element `flat` + s * INGOT_SUM_LANES. Eight neighbouring lanes share a
+ * counter in each iteration, so each computes one iteration's bits, and they exchange them.
  */
 static __device__ __forceinline__ uint32_t random_bits(const ingot_delta_model &m, int64_t flat, int lane)
 {
-  int      quarter = lane % 4;
-  int64_t  mine = flat - quarter + static_cast<int64_t>(quarter) * INGOT_SUM_LANES;
-  uint32_t word[4], bits = 0, kept = 0;
-  ingot_device_philox(ingot_philox_rounds_of(m.stream), static_cast<uint64_t>(mine) / 4, word);
+  int      eighth = lane % 8;
+  uint32_t mine = bits_of_counter(m, flat - eighth + static_cast<int64_t>(eighth) * INGOT_SUM_LANES), kept = 0;
+  mine <<= 8 * (eighth % 4);
+  mine |= __shfl_xor_sync(0xffffffffu, mine, 1);
+  mine |= __shfl_xor_sync(0xffffffffu, mine, 2);
+  uint32_t other = __shfl_xor_sync(0xffffffffu, mine, 4);
+  uint32_t low = eighth < 4 ? mine : other, high = eighth < 4 ? other : mine; /* iterations 0 .. 3, 4 .. 7 */
 #pragma unroll
-  for (int k = 0; k < 4; k++) bits |= word[k] < m.threshold ? 1u << k : 0u;
-  bits <<= 4 * quarter;
-  bits |= __shfl_xor_sync(0xffffffffu, bits, 1);
-  bits |= __shfl_xor_sync(0xffffffffu, bits, 2);
-#pragma unroll
-  for (int s = 0; s < 4; s++) kept |= (bits >> (4 * s + quarter) & 1u) << s;
+  for (int s = 0; s < 4; s++) {
+    kept |= (low >> (8 * s + eighth) & 1u) << s;
+    kept |= (high >> (8 * s + eighth) & 1u) << (s + 4);
+  }
   return kept;
 }
 
@@ -52,12 +71,7 @@ __global__ void __launch_bounds__(INGOT_SUM_THREADS) l1_kernel(const __grid_cons
     uint32_t random = 0;
     ingot_take_strided<ITERATIONS>(a.inputs, 0, i, end, model == 0, base);
     ingot_take_strided<ITERATIONS>(a.inputs, 1 + model, i, end, true, x);
-    if (m.mask == INGOT_MASK_RANDOM) {
-#pragma unroll
-      for (int s = 0; s < ITERATIONS; s += 4) {
-        random |= random_bits(m, a.inputs.first + i + s * INGOT_SUM_LANES, lane) << s;
-      }
-    }
+    if (m.mask == INGOT_MASK_RANDOM) random = random_bits(m, a.inputs.first + i, lane);
 #pragma unroll
     for (int s = 0; s < ITERATIONS; s++) { /* zeros at the end change no bit */
       float tau = x[s] - base[s];

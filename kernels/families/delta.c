@@ -5,7 +5,7 @@
 
 #include "kernels/block_sum.h"
 #include "kernels/clones.h"
-#include "kernels/philox_block.h"
+#include "kernels/random_mask.h"
 
 enum { PIECE = 512, GROUP = 4 }; /* elements worked on together (their sums stay in the nearest cache), and models */
 
@@ -27,18 +27,18 @@ static INGOT_CLONES void values_from_key(const float *restrict x, const float *r
                                          float scale, int32_t smallest, float *restrict y)
 {
   for (int64_t i = 0; i < n; i++) {
-    float tau = x[i] - base[i], value = weight * (scale * tau);
-    y[i] = (int32_t)ingot_delta_key(tau) >= smallest ? value : 0.0f;
+    float tau = x[i] - base[i];
+    y[i] = weight * (scale * ((int32_t)ingot_delta_key(tau) >= smallest ? tau : 0.0f));
   }
 }
 
 static INGOT_CLONES void values_random(const float *restrict x, const float *restrict base,
-                                       const uint32_t *restrict word, int64_t n, float weight, float scale,
-                                       uint32_t threshold, float *restrict y)
+                                       const uint16_t *restrict keep, int64_t n, float weight, float scale,
+                                       float *restrict y)
 {
   for (int64_t i = 0; i < n; i++) {
-    float value = weight * (scale * (x[i] - base[i]));
-    y[i] = (int32_t)(word[i] >> 8) < (int32_t)threshold ? value : 0.0f;
+    uint32_t mask = (uint32_t)(int32_t)(int16_t)keep[i];
+    y[i] = weight * (scale * ingot_f32_of_bits(ingot_bits_of_f32(x[i] - base[i]) & mask));
   }
 }
 
@@ -60,11 +60,11 @@ void ingot_delta_values(const ingot_delta_model *m, const ingot_chunk *c, const 
   const float *base = c->in[0] + at;
   switch (m->mask) {
   case INGOT_MASK_RANDOM: {
-    uint32_t word[PIECE];
+    uint16_t keep[PIECE];
     for (int64_t i = 0; i < n; i += PIECE) {
       int64_t count = n - i < PIECE ? n - i : PIECE;
-      ingot_philox_block(m->stream, c->first + at + i, count, word);
-      values_random(x + at + i, base + i, word, count, m->weight, m->scale, m->threshold, y + i);
+      ingot_random_mask(m->stream, m->keep_below, c->first + at + i, count, keep);
+      values_random(x + at + i, base + i, keep, count, m->weight, m->scale, y + i);
     }
     return;
   }
@@ -236,10 +236,10 @@ void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void 
     ingot_delta_model m = ingot_delta_models_const(s)[i];
     if (m.mask == INGOT_MASK_ALL) continue;
     if (m.mask == INGOT_MASK_RANDOM) {
-      uint32_t word[INGOT_BLOCK];
+      uint16_t keep[INGOT_BLOCK];
       double   whole, part;
-      ingot_philox_block(m.stream, c->first, c->n, word);
-      ingot_block_sum_masked(c->in[1 + i], c->in[0], word, m.threshold, c->n, &whole, &part);
+      ingot_random_mask(m.stream, m.keep_below, c->first, c->n, keep);
+      ingot_block_sum_masked(c->in[1 + i], c->in[0], keep, c->n, &whole, &part);
       sum[2 * i] += whole;
       sum[2 * i + 1] += part;
       continue;

@@ -2,7 +2,7 @@
 
 #include "kernels/families/device_ops.h"
 
-/* y of one model: weight * (scale * tau) where kept, else 0. i is the index in the chunk. */
+/* y of one model: weight * (scale * tau), tau 0 where it is dropped. i is the index in the chunk. */
 template <int CAPACITY, bool BF16>
 static __device__ __forceinline__ void values(const delta_args<CAPACITY> &a, int model, int64_t i,
                                               const ingot_raw_vector<BF16> &raw, const float base[INGOT_VECTOR],
@@ -10,13 +10,11 @@ static __device__ __forceinline__ void values(const delta_args<CAPACITY> &a, int
 {
   const ingot_delta_model &m = a.model[model];
   a.inputs.take(raw, 1 + model, i, y, again);
-  float tau[INGOT_VECTOR];
 #pragma unroll
-  for (int k = 0; k < INGOT_VECTOR; k++) {
-    tau[k] = y[k] - base[k];
-    y[k] = m.weight * (m.scale * tau[k]);
-  }
-  ingot_delta_mask(m, a.inputs.first + i, tau, y);
+  for (int k = 0; k < INGOT_VECTOR; k++) y[k] = y[k] - base[k];
+  ingot_delta_mask(m, a.inputs.first + i, y);
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) y[k] = m.weight * (m.scale * y[k]);
 }
 
 template <int CAPACITY>

@@ -12,11 +12,18 @@ ingot_status ingot_device_delta_l1_scan(const ingot_method_tensor *t, const void
                                         const ingot_device_chunk *c, void *slot, int64_t *sums);
 size_t ingot_device_delta_l1_workspace_bytes(const ingot_method_tensor *t);
 
-/** A model as kernels see it: words to be compared with `threshold` are not shifted first. */
+/**
+ * A model as kernels see it. RANDOM: `threshold` holds, in its upper half, the largest 16-bit number that may be kept, and
+ * ones below, so that both halves of a word of random bits can be compared with it as they lie in a register.
+ */
 static inline ingot_delta_model ingot_device_delta_model(const ingot_delta_model *m)
 {
   ingot_delta_model out = *m;
-  if (m->mask == INGOT_MASK_RANDOM) out.threshold = m->threshold << 8;
+  if (m->mask == INGOT_MASK_RANDOM) {
+    uint32_t top = static_cast<uint32_t>(m->keep_below >> 32);
+    bool     drawn_again = static_cast<uint32_t>(m->keep_below) != 0 || top == 0;
+    out.threshold = (drawn_again ? top : top - 1) << 16 | 0xffffu; /* else the equal ones are dropped, all of them */
+  }
   return out;
 }
 
@@ -59,21 +66,53 @@ static __device__ __forceinline__ void ingot_device_philox(const ingot_philox_ro
   word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }
 
-/**
- * Put 0 in place of what a model's mask drops. v holds values that belong to the task-vector elements tau (and may be
- * tau itself); `first` is the flat index of the first, a multiple of 8.
- */
+/** Bits of those of the four elements from `flat`, with the random halves w0 and w1, that a second draw drops. */
+static __device__ __noinline__ uint32_t ingot_drawn_again(uint64_t stream, uint64_t keep_below, int64_t flat, uint32_t w0,
+                                                          uint32_t w1)
+{
+  const uint32_t top = static_cast<uint32_t>(keep_below >> 32);
+  const uint32_t half[4] = {w0 & 0xffffu, w0 >> 16, w1 & 0xffffu, w1 >> 16};
+  uint32_t       drop = 0;
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    if (half[k] == top && !ingot_philox_keep_second(stream, keep_below, flat + k)) drop |= 1u << k;
+  }
+  return drop;
+}
+
+/** Whether a half of w0 or w1 equals the top of a model's threshold, so that the element has a second draw. */
+static __device__ __forceinline__ bool ingot_needs_second(const ingot_delta_model &m, uint32_t w0, uint32_t w1)
+{
+  uint32_t top = m.threshold >> 16, both = top | top << 16;
+  if (top != static_cast<uint32_t>(m.keep_below >> 32)) return false; /* the same for all threads */
+  uint32_t a = w0 ^ both, b = w1 ^ both; /* a half of 0 borrows from its top bit */
+  return ((((a - 0x00010001u) & ~a) | ((b - 0x00010001u) & ~b)) & 0x80008000u) != 0;
+}
+
+/** The random mask of four elements from `flat`, a multiple of 4: 0 in place of what is dropped. w0, w1: their halves. */
+static __device__ __forceinline__ void ingot_mask_random(const ingot_delta_model &m, int64_t flat, uint32_t w0,
+                                                         uint32_t w1, float v[4])
+{
+  v[0] = w0 << 16 <= m.threshold ? v[0] : 0.0f;
+  v[1] = w0 <= m.threshold ? v[1] : 0.0f;
+  v[2] = w1 << 16 <= m.threshold ? v[2] : 0.0f;
+  v[3] = w1 <= m.threshold ? v[3] : 0.0f;
+  if (ingot_needs_second(m, w0, w1)) {
+    uint32_t drop = ingot_drawn_again(m.stream, m.keep_below, flat, w0, w1);
+#pragma unroll
+    for (int k = 0; k < 4; k++) v[k] = (drop >> k & 1u) != 0 ? 0.0f : v[k];
+  }
+}
+
+/** Put 0 in place of what a model's mask drops of eight task-vector elements; `first` is the flat index of the first. */
 static __device__ __forceinline__ void ingot_delta_mask(const ingot_delta_model &m, int64_t first,
-                                                        const float tau[INGOT_VECTOR], float v[INGOT_VECTOR])
+                                                        float tau[INGOT_VECTOR])
 {
   if (m.mask == INGOT_MASK_RANDOM) {
-    uint32_t word[INGOT_VECTOR];
-    uint64_t counter = static_cast<uint64_t>(first) / 4;
-    ingot_philox_rounds key = ingot_philox_rounds_of(m.stream);
-    ingot_device_philox(key, counter, word);
-    ingot_device_philox(key, counter + 1, word + 4);
-#pragma unroll
-    for (int k = 0; k < INGOT_VECTOR; k++) v[k] = word[k] < m.threshold ? v[k] : 0.0f;
+    uint32_t word[4];
+    ingot_device_philox(ingot_philox_rounds_of(m.stream), static_cast<uint64_t>(first) / INGOT_VECTOR, word);
+    ingot_mask_random(m, first, word[0], word[1], tau);
+    ingot_mask_random(m, first + 4, word[2], word[3], tau + 4);
   } else if (m.mask == INGOT_MASK_CUT) {
     int64_t below = m.cut - first; /* elements of the vector that lie before the cut */
     int     n_below = below <= 0 ? 0 : below >= INGOT_VECTOR ? INGOT_VECTOR : static_cast<int>(below);
@@ -81,7 +120,7 @@ static __device__ __forceinline__ void ingot_delta_mask(const ingot_delta_model 
     for (int k = 0; k < INGOT_VECTOR; k++) {
       /* key > T, or key == T before the cut: key + 1 > T there. Keys stay far below 2^32. */
       uint32_t key = ingot_delta_key(tau[k]) + (k < n_below ? 1u : 0u);
-      v[k] = key > m.threshold ? v[k] : 0.0f;
+      tau[k] = key > m.threshold ? tau[k] : 0.0f;
     }
   }
 }

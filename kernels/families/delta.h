@@ -5,8 +5,8 @@
  * Order of the float32 operations for one element, the same on CPU and GPU, none fused:
  *   for every model i, in order:
  *     tau   = x_i - base
- *     kept  = by the model's mask, see below
- *     y_i   = kept ? weight_i * (scale_i * tau) : 0
+ *     t     = kept by the model's mask (see below) ? tau : 0
+ *     y_i   = weight_i * (scale_i * t)
  *   without vote:
  *     acc   = 0;  acc = acc + y_i  for every i;  if divide: acc = acc / divisor
  *   with vote:
@@ -23,7 +23,7 @@
  *   CUT     key > threshold, or key == threshold and flat index < cut, with key = ingot_delta_key(tau). On the CPU only,
  *           `nth` may be set: cut is then the first element of a block, and in that block the first nth elements whose key
  *           equals the threshold are kept as well
- *   RANDOM  (word >> 8) < threshold, with word number (index % 4) of ingot_philox4x32(stream, index / 4)
+ *   RANDOM  ingot_philox_keep(stream, keep_below, flat index)
  */
 #ifndef INGOT_KERNELS_FAMILIES_DELTA_H
 #define INGOT_KERNELS_FAMILIES_DELTA_H
@@ -54,8 +54,11 @@ typedef struct ingot_delta_model {
   float    weight;
   float    scale;     /* 1: none */
   uint32_t mask;      /* INGOT_MASK_ */
-  uint32_t threshold; /* CUT: a key. RANDOM: ingot_philox_threshold(density) */
-  int64_t  cut;       /* CUT */
+  uint32_t threshold; /* CUT: a key */
+  union {
+    int64_t  cut;        /* CUT */
+    uint64_t keep_below; /* RANDOM: ingot_philox_threshold(density) */
+  };
   union {
     uint64_t stream;  /* RANDOM: ingot_philox_key of the tensor and the model */
     int64_t  nth;     /* CUT: see above; 0 on the GPU */
@@ -90,8 +93,9 @@ size_t ingot_delta_state_bytes(int n_model);
 void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
 
 /**
- * y_i of one model for elements at .. at + n of a chunk, at a multiple of 4.
+ * y_i of one model for elements at .. at + n of a chunk.
  *
+ * @param at  A multiple of INGOT_MASK_ROUND.
  * @param x  [c->n] the model's elements of the chunk; the base's are c->in[0]. Borrowed.
  * @param y  [n], filled.
  */

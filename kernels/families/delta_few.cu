@@ -23,48 +23,44 @@ static __device__ __forceinline__ void widen_half(uint4 raw, int half, float v[H
   v[3] = ingot_f32_of_bits(high & 0xffff0000u);
 }
 
-static __device__ __forceinline__ void mask_random(const ingot_philox_rounds &rounds, uint32_t threshold, int64_t flat,
-                                                   float v[HALF])
-{
-  uint32_t word[HALF];
-  ingot_device_philox(rounds, static_cast<uint64_t>(flat) / HALF, word);
-#pragma unroll
-  for (int k = 0; k < HALF; k++) v[k] = word[k] < threshold ? v[k] : 0.0f;
-}
-
 /* Kept: key >= threshold before the cut, key > threshold after it. */
-static __device__ __forceinline__ void mask_cut(const ingot_delta_model &m, int64_t flat, const float tau[HALF],
-                                                float v[HALF])
+static __device__ __forceinline__ void mask_cut(const ingot_delta_model &m, int64_t flat, float tau[HALF])
 {
   int64_t below = m.cut - flat;
   if (below > 0 && below < HALF) {
 #pragma unroll
     for (int k = 0; k < HALF; k++) {
-      v[k] = ingot_delta_key(tau[k]) >= m.threshold + (k < below ? 0u : 1u) ? v[k] : 0.0f;
+      tau[k] = ingot_delta_key(tau[k]) >= m.threshold + (k < below ? 0u : 1u) ? tau[k] : 0.0f;
     }
   } else {
     uint32_t least = m.threshold + (below > 0 ? 0u : 1u);
 #pragma unroll
-    for (int k = 0; k < HALF; k++) v[k] = ingot_delta_key(tau[k]) >= least ? v[k] : 0.0f;
+    for (int k = 0; k < HALF; k++) tau[k] = ingot_delta_key(tau[k]) >= least ? tau[k] : 0.0f;
   }
 }
 
+/* y of four elements of one model. later: the random words of the second four, drawn with those of the first. */
 template <int MASK>
 static __device__ __forceinline__ void values(const few_args &a, int model, int64_t flat, uint4 raw, int half,
-                                              const float base[HALF], float y[HALF])
+                                              uint2 *later, const float base[HALF], float y[HALF])
 {
   const ingot_delta_model &m = a.delta.model[model];
-  float                    tau[HALF];
-  widen_half(raw, half, tau);
+  widen_half(raw, half, y);
 #pragma unroll
-  for (int k = 0; k < HALF; k++) {
-    tau[k] = tau[k] - base[k];
-    y[k] = m.weight * (m.scale * tau[k]);
-  }
+  for (int k = 0; k < HALF; k++) y[k] = y[k] - base[k];
   if (MASK == INGOT_MASK_RANDOM || (MASK == MASK_MIXED && m.mask == INGOT_MASK_RANDOM)) {
-    mask_random(a.rounds[model], m.threshold, flat, y);
+    uint2 now = *later;
+    if (half == 0) {
+      uint32_t word[4];
+      ingot_device_philox(a.rounds[model], static_cast<uint64_t>(flat) / INGOT_VECTOR, word);
+      now = make_uint2(word[0], word[1]);
+      *later = make_uint2(word[2], word[3]);
+    }
+    ingot_mask_random(m, flat, now.x, now.y, y);
   }
-  if (MASK == INGOT_MASK_CUT || (MASK == MASK_MIXED && m.mask == INGOT_MASK_CUT)) mask_cut(m, flat, tau, y);
+  if (MASK == INGOT_MASK_CUT || (MASK == MASK_MIXED && m.mask == INGOT_MASK_CUT)) mask_cut(m, flat, y);
+#pragma unroll
+  for (int k = 0; k < HALF; k++) y[k] = m.weight * (m.scale * y[k]);
 }
 
 /*
@@ -126,6 +122,7 @@ __global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW ? 2 : 
   for (; i < a.inputs.n; i += step) {
     int   count = ingot_vector_count(i, a.inputs.n);
     uint4 raw_base = ingot_load_bf16(a.inputs.in[0], i, count), raw[MODELS];
+    uint2 later[MODELS];
     float out[INGOT_VECTOR];
 #pragma unroll
     for (int m = 0; m < MODELS; m++) {
@@ -144,7 +141,7 @@ __global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW ? 2 : 
 #pragma unroll
       for (int m = 0; m < MODELS; m++) {
         if (m >= a.n_model) break;
-        values<MASK>(args, m, flat, raw[m], half, base, y[m]);
+        values<MASK>(args, m, flat, raw[m], half, &later[m], base, y[m]);
         if constexpr (!VOTE) {
 #pragma unroll
           for (int k = 0; k < HALF; k++) acc[k] = acc[k] + y[m][k];

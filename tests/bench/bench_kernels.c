@@ -19,7 +19,7 @@
 #include "base/philox.h"
 #include "kernels/block_sum.h"
 #include "kernels/convert.h"
-#include "kernels/philox_block.h"
+#include "kernels/random_mask.h"
 #include "tests/kernels/run_method.h"
 
 enum { MAX_INPUT = 5, SMALL = 16 * INGOT_BLOCK, MAX_PARAMETERS = 64 };
@@ -88,6 +88,7 @@ typedef struct kernel_run {
   uint16_t *stored;
   float    *a, *b;
   uint32_t *word;
+  uint16_t *keep;
   double    sink;
 } kernel_run;
 
@@ -104,8 +105,10 @@ static void run_kernel(void *context)
     case 5: k->sink += (double)ingot_widen_counting(INGOT_DTYPE_BF16, k->stored, k->a, INGOT_BLOCK); break;
     case 6: k->sink += ingot_block_sum_abs(k->a, INGOT_BLOCK); break;
     case 7: k->sink += ingot_block_dot(k->a, k->b, INGOT_BLOCK); break;
-    case 8: ingot_philox_block(5, 4096L * i, INGOT_BLOCK, k->word); break;
-    default: ingot_philox_block_version((ingot_philox_version)(k->what - 9), 5, 4096L * i, INGOT_BLOCK, k->word); break;
+    case 8: ingot_random_mask(5, 0x4ccccccccccdu, 4096L * i, INGOT_BLOCK, k->keep); break;
+    default:
+      ingot_random_mask_version((ingot_mask_version)(k->what - 9), 5, 0x4ccccccccccdu, 4096L * i, INGOT_BLOCK, k->keep);
+      break;
     }
   }
 }
@@ -113,16 +116,16 @@ static void run_kernel(void *context)
 static void bench_parts(int repeats)
 {
   static const char *const names[] = {"widen bf16", "widen f16", "widen f8_e4m3", "narrow bf16", "narrow f16",
-                                      "widen bf16, counting", "sum of |x|", "dot", "philox words", "philox, plain",
-                                      "philox, avx2", "philox, avx512"};
+                                      "widen bf16, counting", "sum of |x|", "dot", "random mask", "mask, plain",
+                                      "mask, avx2", "mask, avx512"};
   kernel_run k = {.times = 1000, .stored = allocate(INGOT_BLOCK * 2), .a = allocate(INGOT_BLOCK * 4),
-                  .b = allocate(INGOT_BLOCK * 4), .word = allocate(INGOT_BLOCK * 4)};
+                  .b = allocate(INGOT_BLOCK * 4), .word = allocate(INGOT_BLOCK * 4), .keep = allocate(INGOT_BLOCK * 2)};
   fill(&k.stored, 1, INGOT_BLOCK);
   ingot_widen(INGOT_DTYPE_BF16, k.stored, k.a, INGOT_BLOCK);
   memcpy(k.b, k.a, INGOT_BLOCK * 4);
   for (k.what = 0; k.what < (int)(sizeof names / sizeof *names); k.what++)
     printf("  %-24s %7.3f ns/element\n", names[k.what], best_of(repeats, run_kernel, &k) / k.times / INGOT_BLOCK * 1e9);
-  free(k.stored), free(k.a), free(k.b), free(k.word);
+  free(k.stored), free(k.a), free(k.b), free(k.word), free(k.keep);
 }
 
 /* Methods. */
