@@ -41,6 +41,12 @@ ingot_status ingot_comm_bcast(ingot_comm *comm, void *data, size_t bytes, int ro
 ingot_status ingot_comm_sum_i64(ingot_comm *comm, int64_t *values, int64_t count);
 ingot_status ingot_comm_max_i64(ingot_comm *comm, int64_t *values, int64_t count);
 /**
+ * Collective: element-wise sum, in place; float32 values are added in float64 and rounded once. Added in the order of the
+ * ranks, so that all ranks get the same bits, and the same ones in every run with as many ranks.
+ */
+ingot_status ingot_comm_sum_f64(ingot_comm *comm, double *values, int64_t count);
+ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count);
+/**
  * Collective: every rank has filled its own byte range [begin[rank], begin[rank + 1]) of `data`; afterwards all ranks
  * hold all of it. begin has size + 1 entries and is the same everywhere.
  */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { NOTICE_TAG = 77, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096 };
+enum { NOTICE_TAG = 77, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096, SUM_ELEMENTS = 1 << 20 };
 
 /* A notice on its way; kept until MPI has taken it. */
 typedef struct pending_notice {
@@ -198,6 +198,63 @@ ingot_status ingot_comm_sum_i64(ingot_comm *comm, int64_t *values, int64_t count
 ingot_status ingot_comm_max_i64(ingot_comm *comm, int64_t *values, int64_t count)
 {
   return reduce_i64(comm, values, count, MPI_MAX);
+}
+
+/* Element i of [n][count] arrays of one type, added up in order. */
+static void add_in_order(int n, int64_t count, bool is_double, const void *all, void *out)
+{
+  for (int64_t i = 0; i < count; i++) {
+    double sum = 0.0;
+    for (int r = 0; r < n; r++)
+      sum += is_double ? ((const double *)all)[r * count + i] : (double)((const float *)all)[r * count + i];
+    if (is_double) ((double *)out)[i] = sum;
+    else ((float *)out)[i] = (float)sum;
+  }
+}
+
+/*
+ * A reduction whose order is ours: every rank gets its own stretch from all ranks, adds it up in rank order, and gives the sums
+ * to all. MPI_Allreduce may choose another order from call to call.
+ */
+static ingot_status sum_real(ingot_comm *comm, void *values, int64_t count, bool is_double)
+{
+  ingot_status st = INGOT_OK;
+  MPI_Datatype type = is_double ? MPI_DOUBLE : MPI_FLOAT;
+  size_t       width = is_double ? sizeof(double) : sizeof(float);
+  int          n = comm->size;
+  char        *all = NULL;
+  int         *table = NULL;
+  if (n == 1 || count == 0) return INGOT_OK;
+  all = malloc(((size_t)SUM_ELEMENTS + (size_t)n) * width);
+  table = malloc(4 * (size_t)n * sizeof *table);
+  INGOT_TRY(ingot_comm_agree(comm, all && table ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory to add up values")));
+  int *length = table, *begin = table + n, *mine = table + 2 * n, *place = table + 3 * n;
+  for (char *at = values; count > 0;) {
+    int part = count < SUM_ELEMENTS ? (int)count : SUM_ELEMENTS;
+    for (int r = 0; r < n; r++) begin[r] = (int)((int64_t)part * r / n);
+    for (int r = 0; r < n; r++) length[r] = (r + 1 < n ? begin[r + 1] : part) - begin[r];
+    for (int r = 0; r < n; r++) mine[r] = length[comm->rank];
+    for (int r = 0; r < n; r++) place[r] = r * length[comm->rank];
+    TRY_MPI(MPI_Alltoallv(at, length, begin, type, all, mine, place, type, comm->comm));
+    add_in_order(n, length[comm->rank], is_double, all, at + (size_t)begin[comm->rank] * width);
+    TRY_MPI(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, at, length, begin, type, comm->comm));
+    at += (size_t)part * width;
+    count -= part;
+  }
+done:
+  free(all);
+  free(table);
+  return st;
+}
+
+ingot_status ingot_comm_sum_f64(ingot_comm *comm, double *values, int64_t count)
+{
+  return sum_real(comm, values, count, true);
+}
+
+ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count)
+{
+  return sum_real(comm, values, count, false);
 }
 
 ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin)

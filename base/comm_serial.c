@@ -84,6 +84,22 @@ ingot_status ingot_comm_max_i64(ingot_comm *comm, int64_t *values, int64_t count
   return INGOT_OK;
 }
 
+ingot_status ingot_comm_sum_f64(ingot_comm *comm, double *values, int64_t count)
+{
+  (void)comm;
+  (void)values;
+  (void)count;
+  return INGOT_OK;
+}
+
+ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count)
+{
+  (void)comm;
+  (void)values;
+  (void)count;
+  return INGOT_OK;
+}
+
 ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin)
 {
   (void)comm;

@@ -46,6 +46,32 @@ static void check_collectives(ingot_comm *comm)
   CHECK(ingot_comm_local_size(comm) <= size && ingot_comm_local_rank(comm) < ingot_comm_local_size(comm));
 }
 
+/* Sums of reals: exact where the values allow it, in rank order where they do not, the same on all ranks, in several parts. */
+static void check_real_sums(ingot_comm *comm)
+{
+  enum { N = (1 << 20) + 77 };
+  int     rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);
+  double *d = malloc(N * sizeof *d);
+  float  *f = malloc(N * sizeof *f);
+  CHECK(d && f);
+  for (int i = 0; i < N; i++) d[i] = i + rank * 0.5;
+  for (int i = 0; i < N; i++) f[i] = (float)(i % 1000) + (float)rank * 0.25f;
+  CHECK(ingot_comm_sum_f64(comm, d, N) == INGOT_OK && ingot_comm_sum_f32(comm, f, N) == INGOT_OK);
+  int ranks = size * (size - 1) / 2;
+  for (int i = 0; i < N; i++) CHECK(d[i] == (double)i * size + ranks * 0.5);
+  for (int i = 0; i < N; i++) CHECK(f[i] == (float)(i % 1000) * (float)size + (float)ranks * 0.25f);
+  /* 1e16 + 1 is 1e16: with another order of three or more ranks the sum would be another */
+  double order[3] = {0, rank == 0 ? 1e16 : 1.0, rank == size - 1 ? 1e16 : 1.0};
+  CHECK(ingot_comm_sum_f64(comm, order, 3) == INGOT_OK);
+  CHECK(order[0] == 0.0 && order[1] == 1e16 && order[2] == (size - 1) + 1e16);
+  /* but float32 sums are float64 inside */
+  float small[1] = {rank == 0 ? 1e8f : 1.0f};
+  CHECK(ingot_comm_sum_f32(comm, small, 1) == INGOT_OK && small[0] == (float)(1e8 + (size - 1)));
+  CHECK(ingot_comm_sum_f64(comm, order, 0) == INGOT_OK);
+  free(d);
+  free(f);
+}
+
 static void check_agreement(ingot_comm *comm)
 {
   int rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);
@@ -84,6 +110,7 @@ int main(int argc, char **argv)
   int expected = argc > 1 ? atoi(argv[1]) : 1;
   CHECK(ingot_comm_size(comm) == expected);
   check_collectives(comm);
+  check_real_sums(comm);
   check_agreement(comm);
   check_notices(comm);
   CHECK(ingot_comm_barrier(comm) == INGOT_OK);
