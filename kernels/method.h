@@ -178,7 +178,8 @@ typedef struct ingot_method {
   /**
    * The same chunk (first and n as in ingot_chunk) with all inputs and the output stored as bfloat16, without widened
    * copies; pointers need no alignment. True: out has the bytes that apply, rounded, gives. False: an input is NaN or
-   * infinite and out is undefined; the caller takes the general path, which counts by input and replaces. NULL: none.
+   * infinite, or the block is none that this loop is made for, and out is undefined; the caller takes the general path,
+   * which counts by input and replaces. NULL: none.
    */
   bool (*apply_bf16)(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n, const void *const *in,
                      void *out);

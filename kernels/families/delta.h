@@ -91,6 +91,9 @@ static inline const ingot_delta_model *ingot_delta_models_const(const ingot_delt
 size_t ingot_delta_state_bytes(int n_model);
 /** ingot_method.apply of the family. */
 void ingot_delta_apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);
+/** ingot_method.apply_bf16 of the family: false also for more than 8 models, and for a block in which a cut falls. */
+bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n,
+                            const void *const *in, void *out);
 
 /**
  * y_i of one model for elements at .. at + n of a chunk.

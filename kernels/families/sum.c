@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/bf16_pairs.h"
 #include "kernels/clones.h"
-#include "kernels/convert_scalar.h"
 
 size_t ingot_sum_state_bytes(int n_input)
 {
@@ -85,45 +85,33 @@ void ingot_sum_apply(const ingot_method_tensor *t, const void *state, const ingo
 }
 
 /*
- * From bfloat16 to bfloat16: up to four inputs in one loop, whose floats never leave the registers. Two elements are taken
- * as one 32-bit word, and each half is the upper half of a float32: nothing moves between lanes, and halves go back where
- * they came from, in either byte order.
+ * From bfloat16 to bfloat16 (kernels/bf16_pairs.h): up to four inputs in one loop.
  *
  * `last` is the divisor, or what to multiply by in its place when `divides` is 0; multiplying by 1 changes nothing, so
  * that not dividing needs no loop of its own. `count` and `divides` are constants in every use.
  */
 typedef unsigned char byte;
 
-typedef struct float_pair {
-  float low, high;
-} float_pair;
-
-/* Bits that pairs of inputs have left behind: an exponent of all ones carries into the place of the sign. */
-static const uint32_t nonfinite_mask = 0x80008000u;
-
-INGOT_INLINE float_pair load_pair(const byte *from, int64_t i, uint32_t *seen)
+INGOT_INLINE ingot_pair load_pair(const byte *from, int64_t i, uint32_t *seen)
 {
-  uint32_t word;
-  memcpy(&word, from + i * (int64_t)sizeof word, sizeof word);
-  *seen |= (word & 0x7f807f80u) + 0x00800080u;
-  return (float_pair){ingot_f32_of_bits(word << 16), ingot_f32_of_bits(word & 0xffff0000u)};
+  uint32_t word = ingot_pair_load(from, i);
+  *seen |= ingot_pair_nonfinite_bits(word);
+  return ingot_pair_widen(word);
 }
 
-INGOT_INLINE void store_pair(byte *to, int64_t i, float_pair acc, int divides, float last)
+INGOT_INLINE void store_pair(byte *to, int64_t i, ingot_pair acc, int divides, float last)
 {
-  uint32_t low = ingot_bf16_from_f32(divides ? acc.low / last : acc.low * last);
-  uint32_t high = ingot_bf16_from_f32(divides ? acc.high / last : acc.high * last);
-  uint32_t word = low | high << 16;
-  memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
+  ingot_pair_store(to, i, divides ? (ingot_pair){acc.low / last, acc.high / last}
+                                  : (ingot_pair){acc.low * last, acc.high * last});
 }
 
-INGOT_INLINE float_pair add_pair(float_pair acc, float coef, float_pair x)
+INGOT_INLINE ingot_pair add_pair(ingot_pair acc, float coef, ingot_pair x)
 {
-  return (float_pair){acc.low + coef * x.low, acc.high + coef * x.high};
+  return (ingot_pair){acc.low + coef * x.low, acc.high + coef * x.high};
 }
 
 /* What is added to this zero stays as it is, even -0. */
-static const float_pair no_sum = {-0.0f, -0.0f};
+static const ingot_pair no_sum = {-0.0f, -0.0f};
 
 INGOT_INLINE uint32_t few_pairs(const void *const *in, const float *coef, int count, int divides, float last, int64_t n,
                                 byte *restrict out)
@@ -132,7 +120,7 @@ INGOT_INLINE uint32_t few_pairs(const void *const *in, const float *coef, int co
   float       c0 = coef[0], c1 = count > 1 ? coef[1] : 0, c2 = count > 2 ? coef[2] : 0, c3 = count > 3 ? coef[3] : 0;
   uint32_t    seen = 0;
   for (int64_t i = 0; i < n; i++) {
-    float_pair acc = add_pair(no_sum, c0, load_pair(x0, i, &seen));
+    ingot_pair acc = add_pair(no_sum, c0, load_pair(x0, i, &seen));
     if (count > 1) acc = add_pair(acc, c1, load_pair(x1, i, &seen));
     if (count > 2) acc = add_pair(acc, c2, load_pair(x2, i, &seen));
     if (count > 3) acc = add_pair(acc, c3, load_pair(x3, i, &seen));
@@ -171,7 +159,7 @@ INGOT_INLINE uint32_t add_group(const void *const *in, const float *coef, int co
   float       c0 = coef[0], c1 = count > 1 ? coef[1] : 0, c2 = count > 2 ? coef[2] : 0, c3 = count > 3 ? coef[3] : 0;
   uint32_t    seen = 0;
   for (int64_t i = 0; i < n; i++) {
-    float_pair acc = add_pair((float_pair){low[i], high[i]}, c0, load_pair(x0, first + i, &seen));
+    ingot_pair acc = add_pair((ingot_pair){low[i], high[i]}, c0, load_pair(x0, first + i, &seen));
     if (count > 1) acc = add_pair(acc, c1, load_pair(x1, first + i, &seen));
     if (count > 2) acc = add_pair(acc, c2, load_pair(x2, first + i, &seen));
     if (count > 3) acc = add_pair(acc, c3, load_pair(x3, first + i, &seen));
@@ -194,9 +182,9 @@ static INGOT_CLONES uint32_t many_pairs(const void *const *in, const float *coef
     for (; k + GROUP <= n_input; k += GROUP) seen |= add_group(in + k, coef + k, GROUP, at, m, low, high);
     for (; k < n_input; k++) seen |= add_group(in + k, coef + k, 1, at, m, low, high);
     if (divides) {
-      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (float_pair){low[i], high[i]}, 1, last);
+      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 1, last);
     } else {
-      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (float_pair){low[i], high[i]}, 0, last);
+      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 0, last);
     }
   }
   return seen;
@@ -233,5 +221,5 @@ bool ingot_sum_apply_bf16(const ingot_method_tensor *t, const void *state, int64
   else if (divides) seen = few_pairs_over(in, coef, s->n_input, last, n / 2, out);
   else seen = few_pairs_times(in, coef, s->n_input, last, n / 2, out);
   if (n % 2) seen |= lone_element(in, coef, s->n_input, divides, last, n - 1, out);
-  return (seen & nonfinite_mask) == 0;
+  return (seen & ingot_pair_nonfinite_mask) == 0;
 }

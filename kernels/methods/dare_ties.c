@@ -23,5 +23,6 @@ const ingot_method ingot_method_dare_ties = {
   .begin = begin,
   .tensor = {ingot_delta_l1_next, ingot_delta_l1_method_scan},
   .apply = ingot_delta_apply,
+  .apply_bf16 = ingot_delta_apply_bf16,
   .device = INGOT_DEVICE_OPS(dare),
 };

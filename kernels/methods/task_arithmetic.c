@@ -56,5 +56,6 @@ const ingot_method ingot_method_task_arithmetic = {
   .state_bytes = state_bytes,
   .begin = begin,
   .apply = ingot_delta_apply,
+  .apply_bf16 = ingot_delta_apply_bf16,
   .device = INGOT_DEVICE_OPS(delta),
 };

@@ -194,5 +194,6 @@ const ingot_method ingot_method_ties = {
   .model = {model_next, model_scan},
   .tensor = {tensor_next, tensor_scan},
   .apply = ingot_delta_apply,
+  .apply_bf16 = ingot_delta_apply_bf16,
   .device = INGOT_DEVICE_OPS(ties),
 };

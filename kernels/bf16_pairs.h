@@ -1,0 +1,46 @@
+/**
+ * Two neighbouring bfloat16 elements as one 32-bit word, for loops whose floats never leave the registers: each half is the
+ * upper half of a float32, so nothing moves between vector lanes, and halves go back where they came from, in either byte
+ * order. Arrays need no alignment; `i` counts pairs.
+ */
+#ifndef INGOT_KERNELS_BF16_PAIRS_H
+#define INGOT_KERNELS_BF16_PAIRS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/clones.h"
+#include "kernels/convert_scalar.h"
+
+typedef struct ingot_pair {
+  float low, high;
+} ingot_pair;
+
+/** Bits of ingot_pair_nonfinite_bits that are set when an element was NaN or infinite. */
+static const uint32_t ingot_pair_nonfinite_mask = 0x80008000u;
+
+INGOT_INLINE uint32_t ingot_pair_load(const unsigned char *from, int64_t i)
+{
+  uint32_t word;
+  memcpy(&word, from + i * (int64_t)sizeof word, sizeof word);
+  return word;
+}
+
+/** To be gathered by `or`: an exponent of all ones carries into the place of the sign. */
+INGOT_INLINE uint32_t ingot_pair_nonfinite_bits(uint32_t word)
+{
+  return (word & 0x7f807f80u) + 0x00800080u;
+}
+
+INGOT_INLINE ingot_pair ingot_pair_widen(uint32_t word)
+{
+  return (ingot_pair){ingot_f32_of_bits(word << 16), ingot_f32_of_bits(word & 0xffff0000u)};
+}
+
+INGOT_INLINE void ingot_pair_store(unsigned char *to, int64_t i, ingot_pair v)
+{
+  uint32_t low = ingot_bf16_from_f32(v.low), high = ingot_bf16_from_f32(v.high), word = low | high << 16;
+  memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
+}
+
+#endif
