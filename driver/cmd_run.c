@@ -4,13 +4,14 @@
 
 #include "base/log.h"
 #include "driver/cmd_common.h"
+#include "driver/gpu_start.h"
 #include "driver/run.h"
 #include "kernels/device.h"
 
 static const ingot_option options[] = {
     {"--set", "KEY=VALUE", "set a value of the job file, such as steps[0].parameters.lambda=0.5"},
     {"--step", "N", "run step N alone, counted from 1"},
-    {"--device", "auto|cpu|cuda", "where to compute (auto: a GPU when there is one)"},
+    {"--device", "auto|cpu|cuda", "where to compute (auto: begin on the CPU, go over to a GPU where that is faster)"},
     {"--threads", "N", "threads a rank (default: OMP_NUM_THREADS, SLURM_CPUS_PER_TASK, or the usable cores)"},
     {"--dry-run", NULL, "check and print the plan, run nothing"},
     {"--fresh", NULL, "replace existing outputs and begin anew"},
@@ -60,7 +61,7 @@ static ingot_status run_run(const ingot_command_context *command, const ingot_co
   context.quiet = ingot_line_has(line, "--quiet");
   plan->n_thread = context.n_thread;
   plan->n_rank = ingot_comm_size(command->comm);
-  plan->on_device = context.device != INGOT_DEVICE_CPU && ingot_device_count() > 0;
+  plan->on_device = context.device == INGOT_DEVICE_CUDA || (context.device == INGOT_DEVICE_AUTO && ingot_gpu_may_be_there());
   ingot_log_set_quiet(context.quiet);
   if (ingot_line_has(line, "--dry-run")) {
     st = ingot_comm_rank(command->comm) == 0 ? ingot_print_plan(line, plan, INGOT_PLAN_PLAIN) : INGOT_OK;

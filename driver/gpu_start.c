@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/status.h"
 #include "kernels/device.h"
@@ -29,13 +30,19 @@ static void *start_device(void *unused)
 
 bool ingot_gpu_start_wanted(int argc, char **argv)
 {
+  bool cuda = false;
   if (argc < 2 || strcmp(argv[1], "run") != 0) return false;
   for (int i = 2; i < argc; i++) {
     if (strcmp(argv[i], "--dry-run") == 0 || strcmp(argv[i], "--help") == 0) return false;
-    if (strcmp(argv[i], "--device=cpu") == 0) return false;
-    if (strcmp(argv[i], "--device") == 0 && i + 1 < argc && strcmp(argv[i + 1], "cpu") == 0) return false;
+    if (strcmp(argv[i], "--device=cuda") == 0) cuda = true;
+    if (strcmp(argv[i], "--device") == 0 && i + 1 < argc) cuda = strcmp(argv[++i], "cuda") == 0;
   }
-  return true;
+  return cuda;
+}
+
+bool ingot_gpu_may_be_there(void)
+{
+  return ingot_device_built() && (access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0);
 }
 
 void ingot_gpu_start_init(ingot_gpu_start *start, int argc, char **argv)

@@ -1,5 +1,6 @@
 /**
- * Starting the GPU's runtime early: it takes a quarter of a second, which passes while the job is planned.
+ * Starting the GPU's runtime early, for runs that use the GPU and nothing else: it takes a quarter of a second, which
+ * passes while the job is planned. (Other runs begin on the CPU: workers/hand_over.h.)
  */
 #ifndef INGOT_DRIVER_GPU_START_H
 #define INGOT_DRIVER_GPU_START_H
@@ -12,11 +13,13 @@ typedef struct ingot_gpu_start {
   bool      running;
 } ingot_gpu_start;
 
-/** Begin on a thread when these are the words of a run that may use a GPU. Does nothing without CUDA. */
+/** Begin on a thread when these are the words of such a run. Does nothing without CUDA. */
 void ingot_gpu_start_init(ingot_gpu_start *start, int argc, char **argv);
 /** Wait for it: call before the process ends. */
 void ingot_gpu_start_release(ingot_gpu_start *start);
-/** Whether the words ask for a run that may use a GPU. */
+/** Whether the words ask for a run on the GPU. */
 bool ingot_gpu_start_wanted(int argc, char **argv);
+/** Whether this machine has a GPU's driver, without asking the driver, which takes time. */
+bool ingot_gpu_may_be_there(void);
 
 #endif

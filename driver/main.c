@@ -17,6 +17,7 @@
 #include "driver/commands.h"
 #include "driver/gpu_start.h"
 #include "driver/version.h"
+#include "kernels/device.h"
 
 /* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
 static atomic_int stop_requested;
@@ -102,10 +103,9 @@ int main(int argc, char **argv)
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);
   if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
-  bool gpu_started = gpu.running;
   ingot_gpu_start_release(&gpu);
   ingot_comm_finalize(&comm);
-  if (gpu_started) {
+  if (ingot_device_built()) {
     /* The GPU's runtime would take a tenth of a second to free what the end of the process frees anyway. */
     fflush(NULL);
     _exit(ingot_status_exit_code(st));

@@ -25,6 +25,7 @@ void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_repor
     out->bytes_written += t->bytes_written;
     out->tiles_done += t->tiles_done;
     out->tiles_resumed += t->tiles_resumed;
+    out->tiles_on_device += t->tiles_on_device;
     out->n_lane += t->n_lane;
     out->n_on_device += t->on_device;
     if (t->peak_anon_bytes > out->peak_anon_bytes) out->peak_anon_bytes = t->peak_anon_bytes;
@@ -47,7 +48,10 @@ static ingot_status row(ingot_text *text, const char *name, const ingot_spread *
 ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
-  char         anon[32];
+  char         anon[32], where[48] = "CPU";
+  if (r->n_on_device > 0) snprintf(where, sizeof where, "GPU");
+  if (r->n_on_device > 0 && r->tiles_on_device < r->tiles_done)
+    snprintf(where, sizeof where, "CPU and GPU (%lld tiles)", (long long)r->tiles_on_device);
   INGOT_TRY(ingot_text_printf(text, "  seconds      min      mean       max        GB      GB/s\n"));
   for (int p = 0; p < INGOT_PHASE_COUNT; p++) {
     uint64_t bytes = p == INGOT_PHASE_READ ? r->bytes_read : p == INGOT_PHASE_WRITE ? r->bytes_written : 0;
@@ -57,7 +61,7 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
   INGOT_TRY(row(text, "cpu", &r->cpu_s, 0));
   INGOT_TRY(ingot_text_printf(
       text, "  %d rank%s, %lld thread%s, %s; %lld tiles merged, %lld taken over; %s a rank at most", r->n_rank,
-      r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", r->n_on_device > 0 ? "GPU" : "CPU",
+      r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", where,
       (long long)r->tiles_done, (long long)r->tiles_resumed, ingot_bytes_text(r->peak_anon_bytes, anon)));
 done:
   return st;
@@ -86,6 +90,7 @@ json_t *ingot_report_json(const ingot_report *r)
   json_object_set_new(j, "ranks", json_integer(r->n_rank));
   json_object_set_new(j, "threads", json_integer(r->n_lane));
   json_object_set_new(j, "on_device", json_boolean(r->n_on_device > 0));
+  json_object_set_new(j, "tiles_on_device", json_integer(r->tiles_on_device));
   json_object_set_new(j, "peak_anon_bytes", json_integer((json_int_t)r->peak_anon_bytes));
   return j;
 }

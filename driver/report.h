@@ -20,7 +20,7 @@ typedef struct ingot_report {
   ingot_spread phase_s[INGOT_PHASE_COUNT];
   ingot_spread wall_s, cpu_s;
   uint64_t     bytes_read, bytes_written, peak_anon_bytes; /* sums; largest of a rank */
-  int64_t      tiles_done, tiles_resumed, n_lane, n_on_device;
+  int64_t      tiles_done, tiles_resumed, tiles_on_device, n_lane, n_on_device;
 } ingot_report;
 
 /** From the timings of all ranks [n_rank]. */

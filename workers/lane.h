@@ -26,6 +26,7 @@ typedef struct ingot_task {
   void                     *slot;     /* SCAN: host memory of the tile's slot, zeroed */
   int64_t                  *sums;     /* SCAN: [scan->n_sum], shared by all lanes: add under sums_lock */
   void                     *sums_lock; /* pthread_mutex_t * */
+  bool                      on_device; /* for a GPU lane */
   bool                      count_nonfinite; /* first time that this data is looked at */
   void                     *cache;    /* GPU: room of the tensor's inputs kept between passes, or NULL; see lane_cuda.h */
 } ingot_task;

@@ -8,6 +8,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "kernels/device.h"
+#include "workers/hand_over.h"
 #include "workers/lane.h"
 #include "workers/pool.h"
 #include "workers/resume.h"
@@ -19,6 +20,7 @@ typedef struct merge_run {
   const ingot_merge_options *options;
   ingot_merge_result        *result;
   int                        device;      /* -1: CPU */
+  bool                       may_go_over; /* the CPU first, then a GPU where that is faster */
   int64_t                   *begin;       /* [size + 1]: tiles of each rank */
   bool                      *done;        /* [n_tile] */
   uint64_t                  *checksum;    /* [n_tile] */
@@ -39,9 +41,10 @@ static int lane_count(int n_thread, bool on_device)
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
 {
   uint64_t device_bytes = 0;
-  uint64_t lane = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) : ingot_lane_cpu_bytes(plan);
+  uint64_t on_cpu = ingot_lane_cpu_bytes(plan) * (uint64_t)n_thread;
+  uint64_t on_gpu = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)lane_count(n_thread, true) : 0;
   uint64_t books = (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
-  return lane * (uint64_t)lane_count(n_thread, on_device) + books;
+  return on_cpu + on_gpu + books;
 }
 
 void ingot_merge_result_release(ingot_merge_result *result)
@@ -78,21 +81,45 @@ done:
   return st;
 }
 
-/* Where the lanes run. AUTO takes a GPU when there is one and the method has a GPU side. */
+/* Bytes that this rank reads, in one pass over its inputs, and writes. */
+static uint64_t bytes_of_rank(const merge_run *r)
+{
+  uint64_t bytes = 0;
+  for (int i = 0; i < r->plan->n_tensor; i++) {
+    const ingot_merge_tensor *t = &r->plan->tensors[i];
+    int64_t                   n_tile = ingot_tile_count(t->view.n_elem);
+    int64_t                   begin = t->first_tile > first_tile_of(r) ? t->first_tile : first_tile_of(r);
+    int64_t end = t->first_tile + n_tile < last_tile_of(r) ? t->first_tile + n_tile : last_tile_of(r);
+    if (begin >= end) continue;
+    uint64_t element = ingot_dtype_size(t->dtype);
+    for (int k = 0; k < t->view.n_input; k++)
+      element += ingot_dtype_size(ingot_source_tensor(r->plan->sources[t->source[k]], t->tensor[k])->dtype);
+    bytes += (uint64_t)t->view.n_elem * element / (uint64_t)n_tile * (uint64_t)(end - begin);
+  }
+  return bytes;
+}
+
+/*
+ * Where the lanes run. CUDA means the GPU and nothing else. AUTO begins on the CPU; looking for a GPU takes time, so that
+ * is left to a thread beside it, and to parts that are worth it.
+ */
 static ingot_status choose_device(merge_run *r)
 {
-  int n_device = r->options->device == INGOT_DEVICE_CPU ? 0 : ingot_device_count();
+  ingot_device_choice choice = r->options->device;
   r->device = -1;
-  if (r->options->device == INGOT_DEVICE_CUDA) {
-    if (!ingot_device_built()) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: this program was built without CUDA");
-    if (n_device == 0) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: no usable GPU was found");
-  }
-  if (n_device == 0) return INGOT_OK;
+  if (choice == INGOT_DEVICE_CPU || (choice == INGOT_DEVICE_AUTO && !ingot_device_built())) return INGOT_OK;
+  if (!ingot_device_built()) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: this program was built without CUDA");
   ingot_status st = ingot_lane_cuda_check(r->plan);
-  if (st != INGOT_OK && r->options->device == INGOT_DEVICE_CUDA) return ingot_wrap(st, "--device cuda");
-  if (st == INGOT_OK) r->device = ingot_comm_local_rank(r->comm) % n_device;
-  else ingot_log_info("%s: it runs on the CPU", ingot_error_message());
-  ingot_error_clear();
+  if (choice == INGOT_DEVICE_AUTO) {
+    r->may_go_over = st == INGOT_OK && ingot_hand_over_is_worth(r->options->hand_over, bytes_of_rank(r));
+    if (st != INGOT_OK) ingot_log_info("%s: it runs on the CPU", ingot_error_message());
+    ingot_error_clear();
+    return INGOT_OK;
+  }
+  int n_device = ingot_device_count();
+  if (n_device == 0) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: no usable GPU was found");
+  if (st != INGOT_OK) return ingot_wrap(st, "--device cuda");
+  r->device = ingot_comm_local_rank(r->comm) % n_device;
   return INGOT_OK;
 }
 
@@ -111,17 +138,17 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
                                .tile_end = last_tile_of(r),
                                .done = r->done,
                                .n_task = lane_count(r->options->n_thread, device >= 0) * (device >= 0 ? 2 : 1),
-                               .on_device = device >= 0,
                                .cache = device >= 0 ? r->cache : NULL,
                                .model_state = r->model_state};
 }
 
 /* Run a schedule on every rank; all leave with the same status. */
-static ingot_status run_together(merge_run *r, int device, ingot_schedule *schedule, const ingot_pool_output *output)
+static ingot_status run_together(merge_run *r, int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
+                                 const ingot_pool_output *output)
 {
   ingot_merge_options options = *r->options;
   options.n_thread = lane_count(options.n_thread, device >= 0);
-  ingot_status mine = ingot_pool_run(r->comm, r->plan, &options, device, schedule, output, &r->result->timing);
+  ingot_status mine = ingot_pool_run(r->comm, r->plan, &options, device, hand_over, schedule, output, &r->result->timing);
   ingot_status drained = ingot_comm_drain(r->comm);
   return ingot_comm_agree(r->comm, mine != INGOT_OK ? mine : drained);
 }
@@ -137,7 +164,7 @@ static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *
   ingot_status        st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
   if (st == INGOT_OK) st = ingot_schedule_create_model_scan(&spec, r->model_state, scan, slots, sums, &schedule);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, -1, schedule, &nothing));
+  INGOT_TRY(run_together(r, -1, NULL, schedule, &nothing));
 
   for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)scan->slot_bytes;
   if (scan->slot_bytes) INGOT_TRY(ingot_comm_share(r->comm, slots, begin));
@@ -192,9 +219,23 @@ static bool saw_nonfinite(const merge_run *r)
   return found;
 }
 
+static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int64_t tiles_before, ingot_hand_over **out)
+{
+  ingot_hand_over_spec spec = {.plan = r->plan,
+                               .schedule = schedule,
+                               .cache = &r->cache,
+                               .local_rank = ingot_comm_local_rank(r->comm),
+                               .n_local_rank = ingot_comm_local_size(r->comm),
+                               .lanes_max = GPU_LANES_MAX,
+                               .n_tile = last_tile_of(r) - first_tile_of(r) - tiles_before,
+                               .limits = r->options->hand_over};
+  return ingot_hand_over_start(&spec, out);
+}
+
 static ingot_status merge_tiles(merge_run *r)
 {
   ingot_schedule     *schedule = NULL;
+  ingot_hand_over    *hand_over = NULL;
   ingot_schedule_spec spec = schedule_spec(r, r->device);
   ingot_pool_output   output = {.sink = r->sink,
                                 .journal = r->journal,
@@ -211,8 +252,9 @@ static ingot_status merge_tiles(merge_run *r)
   ingot_status st = open_cache(r);
   spec.cache = r->cache;
   if (st == INGOT_OK) st = ingot_schedule_create(&spec, &schedule);
+  if (st == INGOT_OK && r->may_go_over) st = start_hand_over(r, schedule, output.tiles_before, &hand_over);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, r->device, schedule, &output));
+  INGOT_TRY(run_together(r, r->device, hand_over, schedule, &output));
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_done += r->done[i];
   /* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
   if (n_done < last_tile_of(r) - first_tile_of(r) && !saw_nonfinite(r))
@@ -220,6 +262,7 @@ static ingot_status merge_tiles(merge_run *r)
                     (long long)(last_tile_of(r) - first_tile_of(r) - n_done));
   st = ingot_comm_agree(r->comm, st);
 done:
+  ingot_hand_over_finish(&hand_over);
   ingot_schedule_destroy(&schedule);
   return st;
 }
@@ -328,8 +371,8 @@ ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, con
   *result = (ingot_merge_result){0};
 
   ingot_status st = allocate(&r);
-  if (st == INGOT_OK) st = choose_device(&r);
   if (st == INGOT_OK) st = ingot_merge_partition(plan, ingot_comm_size(comm), r.begin);
+  if (st == INGOT_OK) st = choose_device(&r);
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_resume_open(comm, plan, options->fresh, options->n_thread, first_tile_of(&r), last_tile_of(&r),
                               r.done, r.checksum, &r.sink, &r.journal));
@@ -340,7 +383,7 @@ ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, con
   INGOT_TRY(judge_nonfinite(&r));
   INGOT_TRY(commit(&r));
 done:
-  result->timing.on_device = r.device >= 0;
+  result->timing.on_device = r.device >= 0 || result->timing.tiles_on_device > 0;
   result->timing.wall_s = ingot_clock_s() - start_s;
   result->timing.cpu_s = ingot_clock_cpu_s() - start_cpu_s;
   release(&r);

@@ -42,10 +42,18 @@ typedef struct ingot_merge_plan {
 
 typedef enum ingot_device_choice { INGOT_DEVICE_AUTO, INGOT_DEVICE_CPU, INGOT_DEVICE_CUDA } ingot_device_choice;
 
+/** When a merge that began on the CPU goes over to a GPU (workers/hand_over.h). */
+typedef struct ingot_hand_over_limits {
+  uint64_t min_bytes;   /* read and written by this rank: below, no GPU is started */
+  double   min_rest_s;  /* with less work left, no more lanes are opened */
+  int      trial_lanes; /* that try the GPU first */
+  int64_t  trial_tiles; /* merged on either side before they are compared */
+} ingot_hand_over_limits;
+
 /** How to run, none of which changes the result. */
 typedef struct ingot_merge_options {
   int                 n_thread;           /* lanes of this rank, at least 1; on a GPU at most 8 of them are used */
-  ingot_device_choice device;
+  ingot_device_choice device;             /* AUTO: begins on the CPU, and goes over to a GPU where that is faster */
   bool                fresh;              /* ignore a partial output of an earlier run */
   uint64_t            memory_limit_bytes; /* of this rank's buffers; 0: none */
   const atomic_int   *stop;               /* set to non-zero by a signal handler: finish tiles in flight and leave */
@@ -53,6 +61,7 @@ typedef struct ingot_merge_options {
   void (*progress)(void *context, int64_t tiles_done, int64_t n_tile, uint64_t bytes_done, uint64_t n_bytes,
                    double elapsed_s);
   void *progress_context;
+  const ingot_hand_over_limits *hand_over; /* AUTO; NULL: the defaults */
 } ingot_merge_options;
 
 /** Seconds are summed over the rank's lanes; divide by lanes for wall time. */
@@ -62,6 +71,7 @@ typedef struct ingot_merge_timing {
   uint64_t bytes_read, bytes_written;
   int64_t  tiles_done, tiles_resumed; /* merged now; found done from an earlier run */
   int64_t  n_lane;
+  int64_t  tiles_on_device;           /* of tiles_done */
   int64_t  on_device;                 /* 1 when lanes ran on a GPU */
   uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water */
 } ingot_merge_timing;
@@ -80,7 +90,7 @@ typedef struct ingot_merge_result {
   uint64_t               *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
 } ingot_merge_result;
 
-/** Memory in bytes that one rank's lanes will take, for the plan. */
+/** Memory in bytes that one rank's lanes will take, for the plan; on_device: with those of a GPU beside them. */
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device);
 /** Rank boundaries over tiles, [n_rank + 1], cut where grains allow; the same on every rank. */
 ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin);

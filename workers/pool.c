@@ -11,7 +11,7 @@
 #include "base/fault.h"
 #include "base/hash.h"
 
-enum { MAX_DEPTH = 4, MESSAGE_BYTES = 4096, SUPERVISE_NS = 20 * 1000 * 1000 };
+enum { MAX_FLIGHT = 8, MESSAGE_BYTES = 4096, SUPERVISE_NS = 20 * 1000 * 1000 };
 
 static const double NOTICE_PERIOD_S = 0.5;
 
@@ -19,6 +19,7 @@ typedef struct pool {
   const ingot_merge_plan    *plan;
   const ingot_merge_options *options;
   int                        device;
+  ingot_hand_over           *hand_over;
   ingot_schedule            *schedule;
   const ingot_pool_output   *output;
   pthread_mutex_t            lock;
@@ -86,44 +87,89 @@ static ingot_status store_tile(pool *p, ingot_lane *lane, const ingot_task *task
   return INGOT_OK;
 }
 
-static ingot_status finish_task(pool *p, ingot_lane *lane, const ingot_task *task)
+/* The lanes of one thread, and the tasks that it has begun, oldest first. */
+enum { ON_CPU, ON_DEVICE, N_KIND };
+
+typedef struct worker {
+  pool       *pool;
+  ingot_lane *lane[N_KIND]; /* NULL: none of this kind */
+  ingot_task  flight[MAX_FLIGHT];
+  int         n_flight, n_in[N_KIND]; /* in flight, of each lane */
+} worker;
+
+static void note(worker *w, bool on_device, double start_s, int n_tile)
 {
+  if (w->pool->hand_over) ingot_hand_over_note(w->pool->hand_over, on_device, ingot_clock_s() - start_s, n_tile);
+}
+
+static ingot_status finish_oldest(worker *w)
+{
+  pool             *p = w->pool;
+  ingot_task        task = w->flight[0];
+  ingot_lane       *lane = w->lane[task.on_device];
   ingot_lane_output out;
-  ingot_status      st = lane->ops->finish(lane, &out);
+  double            start_s = ingot_clock_s();
+  bool              is_merge = task.kind == INGOT_TASK_APPLY;
+  w->n_flight--;
+  w->n_in[task.on_device]--;
+  for (int i = 0; i < w->n_flight; i++) w->flight[i] = w->flight[i + 1];
+  ingot_status st = lane->ops->finish(lane, &out);
   if (st != INGOT_OK) return st;
-  if (task->kind == INGOT_TASK_APPLY) {
-    bool bad = report_nonfinite(p, task, &out);
+  if (is_merge) {
+    bool bad = report_nonfinite(p, &task, &out);
     /* Under FAIL the rest is still looked at, so that the report is complete; nothing of a bad tile is kept. */
-    if (!bad || p->plan->nonfinite != INGOT_NONFINITE_FAIL) st = store_tile(p, lane, task, &out);
+    if (!bad || p->plan->nonfinite != INGOT_NONFINITE_FAIL) st = store_tile(p, lane, &task, &out);
     if (st != INGOT_OK) return st;
     atomic_fetch_add(&p->tiles_done, 1);
     atomic_fetch_add(&p->bytes_done, (long long)out.size);
+    if (task.on_device) lane->timing.tiles_on_device++;
   }
-  return ingot_schedule_complete(p->schedule, task);
+  note(w, task.on_device, start_s, is_merge);
+  return ingot_schedule_complete(p->schedule, &task);
 }
 
-static ingot_status lane_loop(pool *p, ingot_lane *lane)
+/* Begin a task, and finish what has to be finished before its lane can take another one. */
+static ingot_status begin_task(worker *w, const ingot_task *task)
 {
-  ingot_task   flight[MAX_DEPTH];
-  int          n_flight = 0;
   ingot_status st = INGOT_OK;
-  INGOT_ASSERT(lane->depth >= 1 && lane->depth <= MAX_DEPTH);
+  ingot_lane  *lane = w->lane[task->on_device];
+  double       start_s = ingot_clock_s();
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
+  INGOT_TRY(lane->ops->begin(lane, task));
+  note(w, task->on_device, start_s, 0);
+  w->flight[w->n_flight++] = *task;
+  w->n_in[task->on_device]++;
+  while (w->n_in[task->on_device] >= lane->depth) INGOT_TRY(finish_oldest(w));
+done:
+  return st;
+}
+
+/* Between tasks: is it time to go over to the GPU? */
+static void look_for_device(worker *w)
+{
+  int device;
+  if (!w->pool->hand_over || w->lane[ON_DEVICE] || !ingot_hand_over_wants_lane(w->pool->hand_over, &device)) return;
+  if (ingot_lane_cuda_open(w->pool->plan, device, &w->lane[ON_DEVICE]) != INGOT_OK)
+    ingot_hand_over_failed(w->pool->hand_over);
+}
+
+static ingot_status work(worker *w)
+{
+  ingot_status st = INGOT_OK;
+  pool        *p = w->pool;
   for (;;) {
     ingot_task            task;
     ingot_schedule_answer answer;
-    double                start = ingot_clock_s();
-    INGOT_TRY(ingot_schedule_next(p->schedule, n_flight == 0, &task, &answer));
-    lane->timing.wait_s += ingot_clock_s() - start;
-    if (answer == INGOT_SCHEDULE_FINISHED && n_flight == 0) break;
-    if (answer == INGOT_SCHEDULE_TASK) {
-      INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
-      INGOT_TRY(lane->ops->begin(lane, &task));
-      flight[n_flight++] = task;
-      if (n_flight < lane->depth) continue;
-    }
-    INGOT_TRY(finish_task(p, lane, &flight[0]));
-    n_flight--;
-    for (int i = 0; i < n_flight; i++) flight[i] = flight[i + 1];
+    look_for_device(w);
+    ingot_schedule_lanes lanes = {.cpu = w->lane[ON_CPU], .device = w->lane[ON_DEVICE]};
+    lanes.prefer_device = lanes.device && (!p->hand_over || ingot_hand_over_prefers_device(p->hand_over));
+    double      start_s = ingot_clock_s();
+    ingot_lane *first = w->lane[lanes.cpu ? ON_CPU : ON_DEVICE];
+    INGOT_TRY(ingot_schedule_next(p->schedule, lanes, w->n_flight == 0, &task, &answer));
+    first->timing.wait_s += ingot_clock_s() - start_s;
+    if (answer == INGOT_SCHEDULE_FINISHED && w->n_flight == 0) break;
+    if (answer == INGOT_SCHEDULE_TASK) INGOT_TRY(begin_task(w, &task));
+    else INGOT_TRY(finish_oldest(w));
   }
 done:
   return st;
@@ -139,22 +185,26 @@ static void add_timing(ingot_merge_timing *sum, const ingot_merge_timing *t)
   sum->bytes_read += t->bytes_read;
   sum->bytes_written += t->bytes_written;
   sum->tiles_done += t->tiles_done;
+  sum->tiles_on_device += t->tiles_on_device;
 }
 
-static void *lane_thread(void *argument)
+static void *worker_thread(void *argument)
 {
   pool        *p = argument;
-  ingot_lane  *lane = NULL;
-  ingot_status st = p->device >= 0 ? ingot_lane_cuda_open(p->plan, p->device, &lane) : ingot_lane_cpu_open(p->plan, &lane);
-  if (st == INGOT_OK) st = lane_loop(p, lane);
+  worker       w = {.pool = p};
+  ingot_status st = p->device >= 0 ? ingot_lane_cuda_open(p->plan, p->device, &w.lane[ON_DEVICE])
+                                   : ingot_lane_cpu_open(p->plan, &w.lane[ON_CPU]);
+  if (st == INGOT_OK) st = work(&w);
   if (st != INGOT_OK) pool_fail(p, st);
 
   pthread_mutex_lock(&p->lock);
-  if (lane) add_timing(&p->timing, &lane->timing);
+  for (int k = 0; k < N_KIND; k++)
+    if (w.lane[k]) add_timing(&p->timing, &w.lane[k]->timing);
   p->n_running--;
   pthread_cond_signal(&p->left);
   pthread_mutex_unlock(&p->lock);
-  if (lane) lane->ops->close(lane);
+  for (int k = 0; k < N_KIND; k++)
+    if (w.lane[k]) w.lane[k]->ops->close(w.lane[k]);
   return NULL;
 }
 
@@ -280,7 +330,7 @@ static ingot_status start_lanes(pool *p, pthread_t *threads, int n)
     pthread_mutex_lock(&p->lock);
     p->n_running++;
     pthread_mutex_unlock(&p->lock);
-    if (pthread_create(&threads[i], NULL, lane_thread, p) != 0) {
+    if (pthread_create(&threads[i], NULL, worker_thread, p) != 0) {
       pthread_mutex_lock(&p->lock);
       p->n_running--;
       pthread_mutex_unlock(&p->lock);
@@ -293,15 +343,16 @@ static ingot_status start_lanes(pool *p, pthread_t *threads, int n)
 }
 
 ingot_status ingot_pool_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
-                            int device, ingot_schedule *schedule, const ingot_pool_output *output,
-                            ingot_merge_timing *timing)
+                            int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
+                            const ingot_pool_output *output, ingot_merge_timing *timing)
 {
   ingot_status       st = INGOT_OK;
   int                n = options->n_thread, size = ingot_comm_size(comm);
   pthread_t         *threads = calloc((size_t)n, sizeof *threads);
   int64_t           *counts = calloc(2 * (size_t)size, sizeof *counts);
   pthread_condattr_t monotonic;
-  pool p = {.plan = plan, .options = options, .device = device, .schedule = schedule, .output = output};
+  pool p = {.plan = plan, .options = options, .device = device, .hand_over = hand_over, .schedule = schedule,
+            .output = output};
   supervisor s = {.comm = comm, .p = &p, .start_s = ingot_clock_s(), .rank_tiles = counts};
   pthread_mutex_init(&p.lock, NULL);
   pthread_condattr_init(&monotonic);

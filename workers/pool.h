@@ -3,6 +3,7 @@
 #define INGOT_WORKERS_POOL_H
 
 #include "io/journal.h"
+#include "workers/hand_over.h"
 #include "workers/merge.h"
 #include "workers/schedule.h"
 
@@ -25,12 +26,13 @@ typedef struct ingot_pool_output {
  * fails, and reports progress. Not collective: returns when this rank's lanes have returned. Afterwards all ranks call
  * ingot_comm_drain and ingot_comm_agree.
  *
- * @param device  GPU number for the lanes, or -1 for the CPU.
- * @param timing  Added to.
+ * @param device     GPU number for the lanes, or -1 for the CPU.
+ * @param hand_over  With device -1: lanes go over to a GPU as this says. NULL: they stay.
+ * @param timing     Added to.
  * @return INGOT_STOPPED when asked to stop with work left; else the first failure of a lane.
  */
 ingot_status ingot_pool_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
-                            int device, ingot_schedule *schedule, const ingot_pool_output *output,
-                            ingot_merge_timing *timing);
+                            int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
+                            const ingot_pool_output *output, ingot_merge_timing *timing);
 
 #endif

@@ -19,6 +19,7 @@ typedef struct entry {
   int64_t                   tile_begin, tile_end; /* this rank's part, within the tensor */
   void                     *state;
   void                     *cache;
+  bool                      on_device; /* began on a GPU lane; its passes stay there */
   entry_phase               phase;
   ingot_scan_plan           scan;
   char                     *slots;
@@ -145,15 +146,20 @@ static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const i
   return INGOT_OK;
 }
 
+static bool has_summary(const ingot_merge_tensor *t)
+{
+  return !t->copy && t->grain == INGOT_GRAIN_TENSOR;
+}
+
 /* The method's choice of the next pass, for where it runs; DONE at once when there is no summary. No lock needed. */
 static ingot_status entry_decide(const ingot_schedule *s, entry *e, const ingot_scan_result *result, ingot_scan_plan *plan)
 {
   const ingot_method *m = s->spec.plan->method;
   ingot_status        st = INGOT_OK;
-  bool                summary = !e->tensor->copy && e->tensor->grain == INGOT_GRAIN_TENSOR;
+  bool                summary = has_summary(e->tensor);
   *plan = (ingot_scan_plan){.pass = INGOT_SCAN_DONE};
-  if (summary && s->spec.on_device && m->device->next) st = m->device->next(&e->view, e->state, result, plan);
-  else if (summary && !s->spec.on_device && m->tensor.next) st = m->tensor.next(&e->view, e->state, result, plan);
+  if (summary && e->on_device && m->device->next) st = m->device->next(&e->view, e->state, result, plan);
+  else if (summary && !e->on_device && m->tensor.next) st = m->tensor.next(&e->view, e->state, result, plan);
   return ingot_wrap(st, "%s", e->view.name);
 }
 
@@ -165,7 +171,7 @@ static bool all_done(const ingot_schedule *s, const ingot_merge_tensor *t, int64
 }
 
 /* Make the next tensor active; *made is false when there is none left. Called under the lock. */
-static ingot_status activate_next(ingot_schedule *s, bool *made)
+static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
 {
   const ingot_merge_plan *plan = s->spec.plan;
   *made = false;
@@ -188,12 +194,13 @@ static ingot_status activate_next(ingot_schedule *s, bool *made)
     e->bound.view = e->view;
     e->tile_begin = begin;
     e->tile_end = end;
+    e->on_device = on_device;
     ingot_status st = INGOT_OK;
     if (!t->copy) {
       e->state = calloc(1, plan->method->state_bytes(&e->view) + 1);
       st = e->state ? plan->method->begin(&e->view, e->state)
                     : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the method's state", t->view.name);
-      if (st == INGOT_OK && s->spec.cache && t->grain == INGOT_GRAIN_TENSOR)
+      if (st == INGOT_OK && s->spec.cache && on_device && t->grain == INGOT_GRAIN_TENSOR)
         st = ingot_device_cache_reserve(s->spec.cache, plan, index, &e->cache);
     }
     ingot_scan_plan first;
@@ -214,9 +221,15 @@ static ingot_status activate_next(ingot_schedule *s, bool *made)
   return INGOT_OK;
 }
 
-static void entry_take(ingot_schedule *s, entry *e, ingot_task *task)
+static bool begins_on_device(ingot_schedule_lanes lanes)
+{
+  return lanes.device && (lanes.prefer_device || !lanes.cpu);
+}
+
+static void entry_take(ingot_schedule *s, entry *e, ingot_schedule_lanes lanes, ingot_task *task)
 {
   *task = (ingot_task){.tensor = &e->bound, .tensor_index = e->tensor_index, .state = e->state, .cache = e->cache};
+  task->on_device = has_summary(e->tensor) ? e->on_device : begins_on_device(lanes);
   if (e->phase == PHASE_APPLY) {
     while (s->spec.done[e->tensor->first_tile + e->cursor]) e->cursor++;
     task->kind = INGOT_TASK_APPLY;
@@ -234,11 +247,12 @@ static void entry_take(ingot_schedule *s, entry *e, ingot_task *task)
   e->n_taken++;
 }
 
-static bool take_active(ingot_schedule *s, ingot_task *task)
+static bool take_active(ingot_schedule *s, ingot_schedule_lanes lanes, ingot_task *task)
 {
   for (entry *e = s->active; e; e = e->next) {
-    if (e->phase != PHASE_DECIDE && e->n_taken < e->n_task) {
-      entry_take(s, e, task);
+    bool fits = !has_summary(e->tensor) || (e->on_device ? lanes.device : lanes.cpu);
+    if (fits && e->phase != PHASE_DECIDE && e->n_taken < e->n_task) {
+      entry_take(s, e, lanes, task);
       return true;
     }
   }
@@ -281,7 +295,8 @@ static bool take_model_scan(ingot_schedule *s, ingot_task *task)
   return false;
 }
 
-ingot_status ingot_schedule_next(ingot_schedule *s, bool wait, ingot_task *task, ingot_schedule_answer *answer)
+ingot_status ingot_schedule_next(ingot_schedule *s, ingot_schedule_lanes lanes, bool wait, ingot_task *task,
+                                 ingot_schedule_answer *answer)
 {
   ingot_status st = INGOT_OK;
   pthread_mutex_lock(&s->lock);
@@ -293,9 +308,9 @@ ingot_status ingot_schedule_next(ingot_schedule *s, bool wait, ingot_task *task,
       if (!take_model_scan(s, task)) *answer = INGOT_SCHEDULE_FINISHED;
       break;
     }
-    if (take_active(s, task)) break;
+    if (take_active(s, lanes, task)) break;
     bool made = false;
-    if (wants_another(s)) st = activate_next(s, &made);
+    if (wants_another(s)) st = activate_next(s, begins_on_device(lanes), &made);
     if (st != INGOT_OK) break;
     if (made) continue;
     *answer = s->n_active == 0 ? INGOT_SCHEDULE_FINISHED : INGOT_SCHEDULE_LATER;
@@ -352,5 +367,12 @@ void ingot_schedule_cancel(ingot_schedule *s)
   pthread_mutex_lock(&s->lock);
   s->cancelled = true;
   pthread_cond_broadcast(&s->changed);
+  pthread_mutex_unlock(&s->lock);
+}
+
+void ingot_schedule_set_cache(ingot_schedule *s, ingot_device_cache *cache)
+{
+  pthread_mutex_lock(&s->lock);
+  s->spec.cache = cache;
   pthread_mutex_unlock(&s->lock);
 }

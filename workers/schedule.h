@@ -23,7 +23,6 @@ typedef struct ingot_schedule_spec {
   int64_t                 tile_begin, tile_end; /* of all tiles: this rank's part */
   const bool             *done;        /* [plan->n_tile]: tiles that need no merging; borrowed */
   int                     n_task;      /* tasks that lanes hold at once: lanes times depth */
-  bool                    on_device;   /* ask methods for their GPU passes */
   ingot_device_cache     *cache;       /* NULL without a GPU */
   const void             *model_state; /* finished whole-model state of a MODEL-grain method, else NULL; borrowed */
 } ingot_schedule_spec;
@@ -46,8 +45,20 @@ typedef enum ingot_schedule_answer {
   INGOT_SCHEDULE_FINISHED, /* nothing any more, or cancelled */
 } ingot_schedule_answer;
 
-/** Take a task. With `wait`, sleeps until there is one or the end; a lane that holds tasks must not wait. */
-ingot_status ingot_schedule_next(ingot_schedule *schedule, bool wait, ingot_task *task, ingot_schedule_answer *answer);
+/** What the caller can do. Passes of a tensor, and what follows them, all go to the kind of lane that began it. */
+typedef struct ingot_schedule_lanes {
+  bool cpu, device;
+  bool prefer_device; /* begin tensors, and merge those without summary, on the GPU lane; with `device` */
+} ingot_schedule_lanes;
+
+/**
+ * Take a task; task->on_device says for which lane. With `wait`, sleeps until there is one or the end; a lane that holds
+ * tasks must not wait. As long as there is work for GPU lanes, a caller that had one must keep it.
+ */
+ingot_status ingot_schedule_next(ingot_schedule *schedule, ingot_schedule_lanes lanes, bool wait, ingot_task *task,
+                                 ingot_schedule_answer *answer);
+/** Let tensors that begin on the GPU from now on use a cache. */
+void ingot_schedule_set_cache(ingot_schedule *schedule, ingot_device_cache *cache);
 /** A task is done. May run the method's `next` on the calling thread; its failure is returned. */
 ingot_status ingot_schedule_complete(ingot_schedule *schedule, const ingot_task *task);
 /** Hand out nothing any more; sleeping lanes return FINISHED. Tasks taken may still be completed. */

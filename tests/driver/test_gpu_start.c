@@ -13,15 +13,16 @@ static bool wanted(const char *line)
   return ingot_gpu_start_wanted(argc, argv);
 }
 
-static void runs_that_may_use_a_gpu(void **state)
+static void runs_on_the_gpu(void **state)
 {
   (void)state;
-  assert_true(wanted("ingot run job.cfg"));
-  assert_true(wanted("ingot run --device auto job.cfg"));
+  assert_false(wanted("ingot run job.cfg")); /* begins on the CPU */
+  assert_false(wanted("ingot run --device auto job.cfg"));
+  assert_true(wanted("ingot run --device=cuda job.cfg"));
   assert_true(wanted("ingot run job.cfg --device cuda"));
   assert_false(wanted("ingot run --device cpu job.cfg"));
   assert_false(wanted("ingot run --device=cpu job.cfg"));
-  assert_false(wanted("ingot run --dry-run job.cfg"));
+  assert_false(wanted("ingot run --dry-run --device cuda job.cfg"));
   assert_false(wanted("ingot plan job.cfg"));
   assert_false(wanted("ingot"));
 }
@@ -40,7 +41,7 @@ static void nothing_is_started_for_other_commands(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(runs_that_may_use_a_gpu),
+      cmocka_unit_test(runs_on_the_gpu),
       cmocka_unit_test(nothing_is_started_for_other_commands),
   };
   return cmocka_run_group_tests_name("driver/gpu_start", tests, NULL, NULL);

@@ -4,9 +4,13 @@
  * device cache and the schedule of GPU passes are tested where there is no GPU; a sanitizer then sees every overrun.
  */
 #include "kernels/device.h"
+#include "tests/workers/fake_device.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+void (*fake_device_starting)(void);
+atomic_int fake_device_number = 1, fake_device_useless;
 
 bool ingot_device_built(void)
 {
@@ -15,11 +19,13 @@ bool ingot_device_built(void)
 
 int ingot_device_count(void)
 {
-  return 1;
+  if (fake_device_starting) fake_device_starting();
+  return atomic_load(&fake_device_number);
 }
 
 ingot_status ingot_device_use(int device)
 {
+  if (atomic_load(&fake_device_useless)) return ingot_fail(INGOT_ERR_DEVICE, "the fake GPU is of no use");
   return device == 0 ? INGOT_OK : ingot_fail(INGOT_ERR_DEVICE, "there is one fake GPU, number 0");
 }
 

@@ -65,6 +65,8 @@ static const ingot_method toy = {.name = "toy", .state_bytes = toy_state_bytes, 
 static const ingot_method failing = {
     .name = "failing", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = failing_next}};
 
+static const ingot_schedule_lanes cpu_lane = {.cpu = true};
+
 enum { N_TENSOR = 6, N_TILE = 13 };
 
 typedef struct fixture {
@@ -115,7 +117,7 @@ static void *toy_lane(void *argument)
   for (;;) {
     ingot_task            task;
     ingot_schedule_answer answer;
-    st = ingot_schedule_next(f->schedule, true, &task, &answer);
+    st = ingot_schedule_next(f->schedule, cpu_lane, true, &task, &answer);
     if (st != INGOT_OK || answer == INGOT_SCHEDULE_FINISHED) break;
     int64_t tile = task.tensor->first_tile + task.tile;
     if (task.kind == INGOT_TASK_SCAN) {
@@ -232,11 +234,11 @@ static void cancelled(void **state)
   ingot_task            task;
   ingot_schedule_answer answer;
   check_ok(ingot_schedule_create(&spec, &f.schedule));
-  check_ok(ingot_schedule_next(f.schedule, true, &task, &answer));
+  check_ok(ingot_schedule_next(f.schedule, cpu_lane, true, &task, &answer));
   assert_int_equal(answer, INGOT_SCHEDULE_TASK);
   ingot_schedule_cancel(f.schedule);
   ingot_task other;
-  check_ok(ingot_schedule_next(f.schedule, true, &other, &answer));
+  check_ok(ingot_schedule_next(f.schedule, cpu_lane, true, &other, &answer));
   assert_int_equal(answer, INGOT_SCHEDULE_FINISHED);
   check_ok(ingot_schedule_complete(f.schedule, &task)); /* what was taken may still be handed back */
   fixture_release(&f);
