@@ -30,7 +30,8 @@ void *ingot_model_weight(const ingot_model *model, int param);
 typedef struct ingot_batch {
   int64_t        n_batch, n_time;
   const int32_t *tokens;
-  const int32_t *labels;    /* of position t: the token that follows; INGOT_NN_IGNORE where nothing is to be predicted */
+  const int32_t *labels;    /* of position t: the token that follows; INGOT_NN_IGNORE where nothing is to be predicted. NULL:
+                               the head is given none */
   const int32_t *positions; /* NULL: 0 .. n_time - 1 in each window */
   const int32_t *first_key; /* documents, as in ingot_nn_attention; NULL: none */
   const int32_t *valid;     /* 0 for padding, which taps must leave out; NULL: all valid */

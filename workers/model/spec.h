@@ -65,6 +65,12 @@ ingot_status ingot_model_spec_parse(const char *json, size_t size, const char *w
 void         ingot_model_spec_release(ingot_model_spec *spec);
 
 /**
+ * INGOT_ERR_MISMATCH when windows are longer than the model's positions, as stated or as stretched by the factor of its
+ * rotary embedding; rope type dynamic takes every length. `where` names the model in the message.
+ */
+ingot_status ingot_model_check_window(const ingot_model_spec *spec, const char *where, int64_t n_time);
+
+/**
  * Frequencies of the rotary embedding for windows of n_time positions: inv_freq [head_dim / 2], and the factor for cosine
  * and sine. Computed in float64, as Transformers does.
  */

@@ -1,0 +1,133 @@
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "kernels/convert.h"
+#include "workers/model/model.h"
+
+/* A tensor goes through host memory in pieces of this many elements; a transposed one at once. */
+enum { PIECE_ELEM = 1 << 22 };
+
+typedef struct stage {
+  void   *stored; /* as in the file */
+  float  *wide;
+  float  *turned;
+  void   *narrow; /* nn->dtype */
+  int64_t capacity;
+} stage;
+
+static void stage_release(stage *s)
+{
+  free(s->stored);
+  free(s->wide);
+  free(s->turned);
+  free(s->narrow);
+}
+
+static ingot_status stage_make(const ingot_model_layout *layout, stage *s)
+{
+  s->capacity = PIECE_ELEM;
+  bool transposed = false;
+  for (int i = 0; i < layout->n_param; i++) {
+    const ingot_model_param *p = &layout->params[i];
+    transposed = transposed || p->transposed;
+    if (p->transposed && p->n_elem > s->capacity) s->capacity = p->n_elem;
+  }
+  s->stored = malloc((size_t)s->capacity * sizeof(double));
+  s->wide = malloc((size_t)s->capacity * sizeof(float));
+  s->turned = transposed ? malloc((size_t)s->capacity * sizeof(float)) : NULL;
+  s->narrow = malloc((size_t)s->capacity * sizeof(float));
+  if (s->stored && s->wide && s->narrow && (s->turned || !transposed)) return INGOT_OK;
+  return ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", s->capacity);
+}
+
+static void transpose(const float *in, int64_t n_row, int64_t n_column, float *out)
+{
+  enum { BLOCK = 32 };
+  for (int64_t r0 = 0; r0 < n_row; r0 += BLOCK)
+    for (int64_t c = 0; c < n_column; c++)
+      for (int64_t r = r0; r < n_row && r < r0 + BLOCK; r++) out[c * n_row + r] = in[r * n_column + c];
+}
+
+static ingot_status load_param(ingot_model *model, const ingot_source *src, int index, int tensor, stage *s)
+{
+  ingot_status             st = INGOT_OK;
+  ingot_nn                *nn = model->nn;
+  const ingot_model_param *p = &model->layout.params[index];
+  const ingot_tensor_info *info = ingot_source_tensor(src, tensor);
+  const size_t             stored_size = ingot_dtype_size(info->dtype), size = ingot_dtype_size(nn->dtype);
+  char                    *weight = ingot_model_weight(model, index);
+  for (int64_t first = 0; first < p->n_elem; first += s->capacity) {
+    const int64_t n = p->n_elem - first < s->capacity ? p->n_elem - first : s->capacity;
+    INGOT_TRY(ingot_source_read(src, tensor, (uint64_t)first * stored_size, (size_t)n * stored_size, s->stored));
+    const int64_t bad = ingot_widen_counting(info->dtype, s->stored, s->wide, n);
+    INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC, "%s: %s holds values that are not finite (%" PRId64 " among %" PRId64 ")",
+                ingot_source_path(src), info->name, bad, n);
+    const float *wide = s->wide;
+    if (p->transposed) {
+      transpose(s->wide, p->shape.dim[0], p->shape.dim[1], s->turned);
+      wide = s->turned;
+    }
+    const void *narrow = wide;
+    if (nn->dtype != INGOT_DTYPE_F32) {
+      ingot_narrow(nn->dtype, wide, s->narrow, n);
+      narrow = s->narrow;
+    }
+    INGOT_TRY(nn->ops->copy_in(nn, weight + (size_t)first * size, narrow, (size_t)n * size));
+  }
+done:
+  return st;
+}
+
+ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out)
+{
+  ingot_status st = INGOT_OK;
+  int         *tensor = NULL;
+  stage        s = {0};
+  ingot_model *model = calloc(1, sizeof *model);
+  *out = NULL;
+  INGOT_CHECK(model, INGOT_ERR_NOMEM, "no memory for a model");
+  model->nn = nn;
+  INGOT_TRY(ingot_model_spec_read(src, &model->spec));
+  INGOT_TRY(ingot_model_layout_make(&model->spec, &model->layout));
+  tensor = malloc((size_t)model->layout.n_param * sizeof *tensor);
+  INGOT_CHECK(tensor, INGOT_ERR_NOMEM, "no memory for a model");
+  INGOT_TRY(ingot_model_layout_bind(&model->layout, &model->spec, src, tensor));
+  INGOT_TRY(stage_make(&model->layout, &s));
+  const size_t bytes = (size_t)ingot_model_bytes(&model->spec, nn->dtype);
+  INGOT_TRY(nn->ops->alloc(nn, bytes, &model->weights));
+  INGOT_TRY(nn->ops->zero(nn, model->weights, bytes)); /* the padding too has values */
+  for (int i = 0; i < model->layout.n_param; i++) INGOT_TRY(load_param(model, src, i, tensor[i], &s));
+  INGOT_TRY(nn->ops->wait(nn));
+  *out = model;
+  model = NULL;
+done:
+  stage_release(&s);
+  free(tensor);
+  ingot_model_close(&model);
+  return st;
+}
+
+void ingot_model_close(ingot_model **model_address)
+{
+  ingot_model *model = *model_address;
+  if (!model) return;
+  if (model->nn) model->nn->ops->free(model->nn, model->weights);
+  ingot_model_layout_release(&model->layout);
+  ingot_model_spec_release(&model->spec);
+  free(model);
+  *model_address = NULL;
+}
+
+void *ingot_model_weight(const ingot_model *model, int param)
+{
+  return (char *)model->weights + (size_t)model->layout.params[param].offset * ingot_dtype_size(model->nn->dtype);
+}
+
+uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype)
+{
+  ingot_model_layout layout;
+  if (ingot_model_layout_make(spec, &layout) != INGOT_OK) return 0;
+  const uint64_t bytes = (uint64_t)layout.n_elem * ingot_dtype_size(dtype);
+  ingot_model_layout_release(&layout);
+  return bytes;
+}
