@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const struct {
@@ -16,6 +17,7 @@ static const struct {
     [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO},
     [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
     [INGOT_FAULT_STOP] = {"stop", INGOT_OK},
+    [INGOT_FAULT_SLOW] = {"slow", INGOT_OK},
 };
 
 /* Set before threads start; afterwards only the counter changes. */
@@ -38,7 +40,7 @@ ingot_status ingot_fault_init(const char *spec, int rank)
     if (strcmp(points[i].name, name) != 0) continue;
     fault.at = at;
     atomic_store(&fault.seen, 0);
-    if (rank == at_rank) fault.point = i;
+    if (at_rank < 0 || rank == at_rank) fault.point = i;
     return INGOT_OK;
   }
   return ingot_fail(INGOT_ERR_USAGE, "INGOT_FAULT: there is no point \"%s\"", name);
@@ -47,6 +49,11 @@ ingot_status ingot_fault_init(const char *spec, int rank)
 ingot_status ingot_fault_check(ingot_fault_point point)
 {
   if (fault.point != (int)point) return INGOT_OK;
+  if (point == INGOT_FAULT_SLOW) {
+    struct timespec pause = {.tv_sec = fault.at / 1000, .tv_nsec = (long)(fault.at % 1000) * 1000000};
+    nanosleep(&pause, NULL);
+    return INGOT_OK;
+  }
   if (atomic_fetch_add(&fault.seen, 1) + 1 != fault.at) return INGOT_OK;
   if (point == INGOT_FAULT_KILL) raise(SIGKILL);
   if (point == INGOT_FAULT_STOP) {

@@ -2,7 +2,7 @@
  * Planned failures, for the tests of promises 3 and 4 in docs/architecture.md: "the 7th write of rank 1 fails".
  *
  * The driver reads the environment variable INGOT_FAULT = POINT@RANK:N once, before threads start; without it a check
- * is one comparison. POINT is a name of ingot_fault_point; N counts from 1 within the process.
+ * is one comparison. POINT is a name of ingot_fault_point; N counts from 1 within the process. RANK -1 is every rank.
  */
 #ifndef INGOT_BASE_FAULT_H
 #define INGOT_BASE_FAULT_H
@@ -19,6 +19,7 @@ typedef enum ingot_fault_point {
   INGOT_FAULT_COMMIT, /* before the output is renamed into place: INGOT_ERR_IO */
   INGOT_FAULT_KILL,   /* at a write: the process kills itself with SIGKILL */
   INGOT_FAULT_STOP,   /* at a write: the process sends itself SIGTERM; no failure */
+  INGOT_FAULT_SLOW,   /* every write waits N milliseconds: time for signals from outside to arrive; no failure */
   INGOT_FAULT_COUNT
 } ingot_fault_point;
 

@@ -53,6 +53,19 @@ static void stop_is_a_signal(void **state)
   assert_int_equal(sigaction(SIGTERM, &before, NULL), 0);
 }
 
+/* The wait is the kernel's to keep: it is never shorter than asked for. */
+static void slow_waits_on_every_rank(void **state)
+{
+  struct timespec before, after;
+  (void)state;
+  check_ok(ingot_fault_init("slow@-1:30", 5));
+  clock_gettime(CLOCK_MONOTONIC, &before);
+  for (int i = 0; i < 2; i++) check_ok(ingot_fault_check(INGOT_FAULT_SLOW));
+  clock_gettime(CLOCK_MONOTONIC, &after);
+  long long ns = (after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec - before.tv_nsec;
+  assert_true(ns >= 60000000LL);
+}
+
 static void bad_specs(void **state)
 {
   (void)state;
@@ -69,6 +82,7 @@ int main(void)
       cmocka_unit_test(nth_call_fails),
       cmocka_unit_test(other_ranks_go_on),
       cmocka_unit_test(stop_is_a_signal),
+      cmocka_unit_test(slow_waits_on_every_rank),
       cmocka_unit_test(bad_specs),
   };
   return cmocka_run_group_tests_name("base/fault", tests, NULL, NULL);
