@@ -1,0 +1,17 @@
+/** The CUDA back end's door, for nn.c: cuda.cu with CUDA, cuda_none.c without. */
+#ifndef INGOT_KERNELS_NN_CUDA_OPEN_H
+#define INGOT_KERNELS_NN_CUDA_OPEN_H
+
+#include "kernels/nn/nn.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** INGOT_ERR_DEVICE: no such device, too old, or a build without CUDA; INGOT_ERR_NOMEM. */
+ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
