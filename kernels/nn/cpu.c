@@ -1,0 +1,124 @@
+#define _POSIX_C_SOURCE 200809L
+#include "kernels/nn/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <cblas.h>
+#include <omp.h>
+
+enum { ALIGNMENT = 256 };
+
+static ingot_status allocate(size_t bytes, void **out)
+{
+  *out = NULL;
+  size_t rounded = (bytes / ALIGNMENT + 1) * ALIGNMENT;
+  if (rounded < bytes || posix_memalign(out, ALIGNMENT, rounded) != 0)
+    return ingot_fail(INGOT_ERR_NOMEM, "no memory for %zu bytes of a model's tensors and activations", bytes);
+  return INGOT_OK;
+}
+
+static ingot_status cpu_alloc(ingot_nn *nn, size_t bytes, void **out)
+{
+  (void)nn;
+  return allocate(bytes, out);
+}
+
+static void cpu_free(ingot_nn *nn, void *memory)
+{
+  (void)nn;
+  free(memory);
+}
+
+static ingot_status cpu_copy(ingot_nn *nn, void *dst, const void *src, size_t bytes)
+{
+  (void)nn;
+  if (bytes) memcpy(dst, src, bytes);
+  return INGOT_OK;
+}
+
+static ingot_status cpu_zero(ingot_nn *nn, void *dst, size_t bytes)
+{
+  (void)nn;
+  if (bytes) memset(dst, 0, bytes);
+  return INGOT_OK;
+}
+
+static ingot_status cpu_wait(ingot_nn *nn)
+{
+  (void)nn;
+  return INGOT_OK;
+}
+
+static void cpu_close(ingot_nn *nn)
+{
+  ingot_nn_cpu *cpu = (ingot_nn_cpu *)nn;
+  free(cpu->scratch);
+  free(cpu);
+}
+
+static const ingot_nn_ops cpu_ops = {
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .copy_in = cpu_copy,
+    .copy_out = cpu_copy,
+    .copy = cpu_copy,
+    .zero = cpu_zero,
+    .wait = cpu_wait,
+    .matmul = ingot_cpu_matmul,
+    .gram = ingot_cpu_gram,
+    .norm = ingot_cpu_norm,
+    .norm_backward = ingot_cpu_norm_backward,
+    .rope = ingot_cpu_rope,
+    .attention = ingot_cpu_attention,
+    .attention_backward = ingot_cpu_attention_backward,
+    .swiglu = ingot_cpu_swiglu,
+    .swiglu_backward = ingot_cpu_swiglu_backward,
+    .gelu = ingot_cpu_gelu,
+    .gelu_backward = ingot_cpu_gelu_backward,
+    .embedding = ingot_cpu_embedding,
+    .embedding_backward = ingot_cpu_embedding_backward,
+    .column_sum = ingot_cpu_column_sum,
+    .add = ingot_cpu_add,
+    .add_squares = ingot_cpu_add_squares,
+    .cross_entropy = ingot_cpu_cross_entropy,
+    .sample_labels = ingot_cpu_sample_labels,
+    .top_k = ingot_cpu_top_k,
+};
+
+ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out)
+{
+  INGOT_ASSERT(options->dtype == INGOT_DTYPE_F32 && options->n_thread >= 1);
+  *out = NULL;
+  ingot_nn_cpu *cpu = calloc(1, sizeof *cpu);
+  if (!cpu) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the CPU back end");
+  cpu->head = (ingot_nn){
+      .ops = &cpu_ops, .kind = INGOT_NN_CPU, .dtype = INGOT_DTYPE_F32, .n_thread = options->n_thread, .device = 0};
+  *out = &cpu->head;
+  return INGOT_OK;
+}
+
+ingot_status ingot_cpu_scratch(ingot_nn *nn, size_t bytes, float **out)
+{
+  ingot_nn_cpu *cpu = (ingot_nn_cpu *)nn;
+  if (bytes > cpu->scratch_bytes) {
+    free(cpu->scratch);
+    cpu->scratch_bytes = 0;
+    ingot_status st = allocate(bytes, &cpu->scratch);
+    if (st != INGOT_OK) return st;
+    cpu->scratch_bytes = bytes;
+  }
+  *out = cpu->scratch;
+  return INGOT_OK;
+}
+
+void ingot_cpu_blas_serial(void)
+{
+  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+}
+
+int ingot_cpu_thread(void)
+{
+  return omp_get_thread_num();
+}

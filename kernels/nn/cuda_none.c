@@ -1,0 +1,8 @@
+/* The CUDA back end of a build without it. */
+#include "kernels/nn/cuda_open.h"
+
+ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out)
+{
+  *out = NULL;
+  return ingot_fail(INGOT_ERR_DEVICE, "GPU %d: this program was built without CUDA", options->device);
+}
