@@ -1,0 +1,91 @@
+/**
+ * The common loop: a rank's model and data, its windows in batches, notices between ranks, stops, saved states.
+ * For the .c files of workers/statistics.
+ */
+#ifndef INGOT_WORKERS_STATISTICS_LOOP_H
+#define INGOT_WORKERS_STATISTICS_LOOP_H
+
+#include "workers/model/model.h"
+#include "workers/statistics/gather.h"
+
+typedef struct ingot_gather {
+  ingot_comm                 *comm;
+  const ingot_gather_plan    *plan;
+  const ingot_gather_options *options;
+  ingot_merge_timing         *timing;
+  ingot_nn                   *nn;
+  ingot_source               *source;
+  ingot_model                *model;
+  ingot_pass                 *pass;
+  ingot_tokens              **tokens; /* [n_data] */
+  int32_t                    *ids;    /* [5][batch * length]: ids, labels, positions, first keys, valid */
+  double                      start_s;
+  int64_t                     windows_before; /* for progress: of earlier runs of the loop */
+  int64_t                     n_window;       /* for progress: all */
+  int64_t                    *rank_windows;   /* rank 0: [size], of this run of the loop */
+} ingot_gather;
+
+struct ingot_state_part;
+
+/** What is done with the windows. Everything else of a rank is in context. */
+typedef struct ingot_gather_work {
+  void *context;
+  /** A batch of windows first .. first + n_batch - 1, counted through the data sets. */
+  ingot_status (*batch)(void *context, ingot_batch *batch, int64_t first);
+  /** Save the sums with the number of windows done of this rank's; NULL: never. */
+  ingot_status (*save)(void *context, int64_t n_done);
+} ingot_gather_work;
+
+/** Not collective. Release in any case. */
+ingot_status ingot_gather_init(ingot_gather *g, ingot_comm *comm, const ingot_gather_plan *plan,
+                               const ingot_gather_options *options, ingot_merge_timing *timing);
+void         ingot_gather_release(ingot_gather *g);
+/** Load a model, and open a pass for it; the model before goes. Not collective. */
+ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward);
+/** This rank's part [*begin, *end) of windows first .. end - 1. */
+void ingot_gather_part(const ingot_comm *comm, int64_t first, int64_t end, int64_t *part_begin, int64_t *part_end);
+/**
+ * Collective: all ranks through windows first .. end - 1, each through its part, from its n_done'th on. INGOT_STOPPED with all
+ * ranks' sums saved.
+ */
+ingot_status ingot_gather_windows(ingot_gather *g, int64_t first, int64_t end, int64_t n_done,
+                                  const ingot_gather_work *work);
+/**
+ * Take up this rank's saved state, if there is one that fits; *path gets its name, *n_done the windows in it. Not collective.
+ */
+ingot_status ingot_gather_resume(ingot_gather *g, ingot_text *path, const struct ingot_state_part *parts, int n_part,
+                                 int64_t *n_done);
+/** "window 7 of de.u16 (tokens 3584 to 4095)", for messages. */
+ingot_status ingot_gather_place(const ingot_gather *g, int64_t window, ingot_text *text);
+/** Sum of negative log-likelihoods of the rows whose label counts; INGOT_ERR_NUMERIC names the window. */
+ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, int64_t first, const float *nll, double *sum,
+                               int64_t *n_token);
+
+/* ---- saved states (state.c) ---- */
+typedef struct ingot_state_part {
+  void  *memory; /* of the back end; host memory with nn NULL */
+  size_t bytes;
+} ingot_state_part;
+
+ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text *text);
+/** Write "path" in one piece, under a checksum. */
+ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
+                              const ingot_state_part *parts, int n_part);
+/** *n_done 0 when there is none; when it belongs to something else or is broken, *why says so (untouched otherwise). */
+ingot_status ingot_state_load(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
+                              const ingot_state_part *parts, int n_part, const char **why);
+
+/* ---- output tensors (output.c) ---- */
+typedef struct ingot_stat_writer ingot_stat_writer;
+
+/** Collective. Values of a tensor come in order; every rank passes the same ones and writes its share of the tiles. */
+ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *plan, ingot_stat_writer **out);
+/** n more values of tensor `tensor`: this rank's sums, which are added over ranks, multiplied by scale, and written. Collective. */
+ingot_status ingot_stat_writer_add_f32(ingot_stat_writer *w, int tensor, float *sums, int64_t n, double scale);
+ingot_status ingot_stat_writer_add_f64(ingot_stat_writer *w, int tensor, double *sums, int64_t n, double scale);
+/** Collective: commit, checksums [n_tensor]. *w becomes NULL in any case. */
+ingot_status ingot_stat_writer_commit(ingot_stat_writer **w, uint64_t *checksums);
+/** After a failure that another run would meet again: nothing is kept. NULL is fine. Collective. */
+void ingot_stat_writer_discard(ingot_stat_writer **w);
+
+#endif
