@@ -204,10 +204,9 @@ ingot_status ingot_model_card(const ingot_job *job, const ingot_merge_settings *
                                 "Source of the method: %s.\n\n",
                                 plan->n_input, plan->n_input == 1 ? "" : "s", settings->method->name,
                                 settings->method->summary, settings->method->source));
-  INGOT_TRY(ingot_text_printf(text, "| model | bytes of tensors | identity |\n|---|---|---|\n"));
+  INGOT_TRY(ingot_text_printf(text, "| model | bytes of tensors |\n|---|---|\n"));
   for (int i = 0; i < plan->n_input; i++)
-    INGOT_TRY(ingot_text_printf(text, "| `%s` | %" PRIu64 " | `%016" PRIx64 "` |\n", plan->inputs[i].id,
-                                plan->inputs[i].bytes, plan->inputs[i].identity));
+    INGOT_TRY(ingot_text_printf(text, "| `%s` | %" PRIu64 " |\n", plan->inputs[i].id, plan->inputs[i].bytes));
   INGOT_TRY(ingot_text_printf(text, "\nThe recipe, with all settings resolved:\n\n```yaml\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 0, text));
   INGOT_TRY(ingot_text_printf(text, "```\n\nMade by %s.\n", ingot_version_text()));
@@ -221,13 +220,11 @@ ingot_status ingot_inputs_json(const ingot_job_reference *refs, const ingot_plan
   ingot_status st = INGOT_OK;
   char        *plain = NULL;
   json_t      *list = json_array();
-  for (int i = 0; i < n_input; i++) {
-    char identity[24];
-    snprintf(identity, sizeof identity, "%016" PRIx64, inputs[i].identity);
-    json_array_append_new(list, json_pack("{s:o, s:o, s:I, s:s}", "id", ingot_json_text(refs[i].id), "path",
-                                          ingot_json_text(refs[i].written), "bytes", (json_int_t)inputs[i].bytes,
-                                          "identity", identity));
-  }
+  /* Identities hold the files' times, which differ when an earlier step has made them: they are in the manifest. */
+  for (int i = 0; i < n_input; i++)
+    json_array_append_new(list,
+                          json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(refs[i].id), "path",
+                                    ingot_json_text(refs[i].written), "bytes", (json_int_t)inputs[i].bytes));
   plain = json_dumps(list, JSON_COMPACT);
   INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the list of inputs");
   st = ingot_text_printf(text, "%s", plain);
