@@ -8,29 +8,30 @@
 #ifndef INGOT_KERNELS_NN_CUDA_NN_CUH
 #define INGOT_KERNELS_NN_CUDA_NN_CUH
 
-#include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include "kernels/device_error.cuh"
+#include "kernels/nn/cublaslt.h"
 #include "kernels/nn/nn.h"
 
 struct ingot_nn_plans;   /* of matrix products, by shape: cuda_matmul.cu */
 struct ingot_nn_staging; /* page-locked memory for copies: cuda.cu */
 
 struct ingot_nn_cuda {
-  ingot_nn         head; /* first: the two pointers are one */
-  bool             tf32;
-  int              sm_count;
-  int              compute;      /* 10 major + minor: 80, 90, ... */
-  size_t           shared_bytes; /* the most shared memory that a block may ask for */
-  cudaStream_t     stream;
-  void            *scratch;
-  size_t           scratch_bytes;
-  cublasLtHandle_t lt;
-  void            *workspace; /* of the matrix products */
-  size_t           workspace_bytes;
-  ingot_nn_plans  *plans;
+  ingot_nn          head; /* first: the two pointers are one */
+  bool              tf32;
+  int               sm_count;
+  int               compute;      /* 10 major + minor: 80, 90, ... */
+  size_t            shared_bytes; /* the most shared memory that a block may ask for */
+  cudaStream_t      stream;
+  void             *scratch;
+  size_t            scratch_bytes;
+  ingot_cublaslt    blas;
+  cublasLtHandle_t  lt;
+  void             *workspace; /* of the matrix products */
+  size_t            workspace_bytes;
+  ingot_nn_plans   *plans;
   ingot_nn_staging *staging;
 };
 
@@ -58,6 +59,10 @@ static inline ingot_status ingot_nn_cuda_launched(const char *kernel)
 {
   return ingot_cuda_status(cudaGetLastError(), kernel);
 }
+
+/* cuBLASLt: its handle and the plans. close is fine on a half-open back end. */
+ingot_status ingot_nn_cuda_matmul_open(ingot_nn_cuda *nn);
+void         ingot_nn_cuda_matmul_close(ingot_nn_cuda *nn);
 
 /* Operators, by source file. cuda.cu has the memory functions and the table. */
 ingot_status ingot_nn_cuda_matmul(ingot_nn *nn, int64_t m, int64_t n, int64_t k, float alpha, ingot_nn_matrix a,

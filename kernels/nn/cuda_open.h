@@ -11,6 +11,9 @@ extern "C" {
 /** INGOT_ERR_DEVICE: no such device, too old, or a build without CUDA; INGOT_ERR_NOMEM. */
 ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out);
 
+/** The stream that a CUDA back end works on (a cudaStream_t), for other libraries; lent. */
+void *ingot_nn_cuda_stream(ingot_nn *nn);
+
 #ifdef __cplusplus
 }
 #endif
