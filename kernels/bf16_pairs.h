@@ -6,6 +6,7 @@
 #ifndef INGOT_KERNELS_BF16_PAIRS_H
 #define INGOT_KERNELS_BF16_PAIRS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -42,5 +43,8 @@ INGOT_INLINE void ingot_pair_store(unsigned char *to, int64_t i, ingot_pair v)
   uint32_t low = ingot_bf16_from_f32(v.low), high = ingot_bf16_from_f32(v.high), word = low | high << 16;
   memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
 }
+
+/** Whether none of n elements is NaN or infinite. */
+bool ingot_pairs_finite(const void *x, int64_t n);
 
 #endif

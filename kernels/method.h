@@ -108,6 +108,13 @@ typedef struct ingot_scan_ops {
    */
   void (*scan)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, const ingot_chunk *c,
                void *slot, int64_t *sums);
+  /**
+   * The same from elements first .. first + n with all inputs stored as bfloat16, as ingot_method.apply_bf16 takes them.
+   * True: gathered, exactly as scan does. False: nothing was, because an input is NaN or infinite, or there is no such
+   * loop for this pass; the caller takes the general path. NULL: none.
+   */
+  bool (*scan_bf16)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
+                    int64_t n, const void *const *in, void *slot, int64_t *sums);
 } ingot_scan_ops;
 
 /** What to do with NaN and infinities in inputs. */

@@ -151,22 +151,19 @@ static ingot_status copy_tile(cpu_lane *l, const ingot_task *task, int64_t first
   return ingot_wrap(st, "%s", l->head.plan->source_names[t->source[0]]);
 }
 
-/* Whether blocks of the task may go to the method as they are stored. */
+/* Whether all inputs are stored as bfloat16, so that blocks may go to the method as they are. */
 static bool is_all_bf16(const cpu_lane *l, const ingot_merge_tensor *t)
 {
-  if (!l->head.plan->method->apply_bf16 || t->dtype != INGOT_DTYPE_BF16) return false;
   for (int i = 0; i < t->view.n_input; i++)
     if (input_info(l, t, i)->dtype != INGOT_DTYPE_BF16) return false;
   return true;
 }
 
-/* False when an input of the block has NaN or infinities: then it is still to be done. */
-static bool apply_block_bf16(cpu_lane *l, const ingot_task *task, int64_t at, int64_t first, int64_t n, char *out)
+static const void *const *raw_block(cpu_lane *l, const ingot_merge_tensor *t, int64_t at)
 {
-  const ingot_method_tensor *view = &task->tensor->view;
-  for (int i = 0; i < view->n_input; i++)
+  for (int i = 0; i < t->view.n_input; i++)
     l->raw_in[i] = l->raw + (size_t)i * l->raw_stride + (size_t)at * sizeof(uint16_t);
-  return l->head.plan->method->apply_bf16(view, task->state, first, n, l->raw_in, out);
+  return l->raw_in;
 }
 
 /* Merge block [at, at + n) of what was read; `first` is its flat index in the tensor. */
@@ -182,7 +179,8 @@ static ingot_status apply_tile(cpu_lane *l, const ingot_task *task, int64_t tile
 {
   const ingot_merge_tensor *t = task->tensor;
   size_t                    size = ingot_dtype_size(t->dtype);
-  bool                      bf16 = is_all_bf16(l, t);
+  const ingot_method       *method = l->head.plan->method;
+  bool                      bf16 = method->apply_bf16 && t->dtype == INGOT_DTYPE_BF16 && is_all_bf16(l, t);
   for (int64_t at = 0; at < tile_n; at += l->read_elems) {
     int64_t      n_read = tile_n - at < l->read_elems ? tile_n - at : l->read_elems;
     ingot_status st = read_inputs(l, t, tile_first + at, n_read);
@@ -192,7 +190,8 @@ static ingot_status apply_tile(cpu_lane *l, const ingot_task *task, int64_t tile
       int64_t n = n_read - b < INGOT_BLOCK ? n_read - b : INGOT_BLOCK;
       int64_t first = tile_first + at + b;
       char   *out = l->out + (size_t)(at + b) * size;
-      if (!bf16 || !apply_block_bf16(l, task, b, first, n, out)) apply_block(l, task, b, first, n, out);
+      if (bf16 && method->apply_bf16(&t->view, task->state, first, n, raw_block(l, t, b), out)) continue;
+      apply_block(l, task, b, first, n, out);
     }
     l->head.timing.merge_s += ingot_clock_s() - start;
   }
@@ -202,14 +201,19 @@ static ingot_status apply_tile(cpu_lane *l, const ingot_task *task, int64_t tile
 /* Scan one stretch that read_elems covers, block by block. */
 static ingot_status scan_stretch(cpu_lane *l, const ingot_task *task, int64_t first, int64_t n_read)
 {
+  const ingot_method_tensor *view = &task->tensor->view;
+  bool                       bf16 = task->ops->scan_bf16 && is_all_bf16(l, task->tensor);
   ingot_status st = read_inputs(l, task->tensor, first, n_read);
   if (st != INGOT_OK) return st;
   double start = ingot_clock_s();
   for (int64_t b = 0; b < n_read; b += INGOT_BLOCK) {
     int64_t     n = n_read - b < INGOT_BLOCK ? n_read - b : INGOT_BLOCK;
     ingot_chunk chunk = {.first = first + b, .n = n, .in = l->wide_in};
+    if (bf16 && task->ops->scan_bf16(view, task->state, task->scan, first + b, n, raw_block(l, task->tensor, b),
+                                     task->slot, l->sums))
+      continue;
     widen_block(l, task, b, chunk.first, n);
-    task->ops->scan(&task->tensor->view, task->state, task->scan, &chunk, task->slot, l->sums);
+    task->ops->scan(view, task->state, task->scan, &chunk, task->slot, l->sums);
   }
   l->head.timing.merge_s += ingot_clock_s() - start;
   return INGOT_OK;

@@ -10,7 +10,8 @@ struct l1_args {
   double                          *block; /* [n_block][n_model][2] */
 };
 
-enum { ITERATIONS = 8 }; /* whose loads are in flight together; as many as elements share a counter */
+enum { ITERATIONS = 8 }; /* whose loads are in flight together; as many as elements share a counter,
+                            and a multiple of INGOT_SUM_FIRST */
 
 /* Keep bits of eight elements that share a counter; the first is `flat`. */
 static __device__ __forceinline__ uint32_t bits_of_counter(const ingot_delta_model &m, int64_t flat)
@@ -73,12 +74,18 @@ __global__ void __launch_bounds__(INGOT_SUM_THREADS) l1_kernel(const __grid_cons
     ingot_take_strided<ITERATIONS>(a.inputs, 1 + model, i, end, true, x);
     if (m.mask == INGOT_MASK_RANDOM) random = random_bits(m, a.inputs.first + i, lane);
 #pragma unroll
-    for (int s = 0; s < ITERATIONS; s++) { /* zeros at the end change no bit */
-      float tau = x[s] - base[s];
-      bool  keep = m.mask == INGOT_MASK_RANDOM ? (random >> s & 1u) != 0
-                                               : passes_cut(m, a.inputs.first + i + s * INGOT_SUM_LANES, tau);
-      all += static_cast<double>(fabsf(tau));
-      kept += static_cast<double>(keep ? fabsf(tau) : 0.0f);
+    for (int s = 0; s < ITERATIONS; s += INGOT_SUM_FIRST) { /* zeros at the end change no bit */
+      float first = 0, part = 0;
+#pragma unroll
+      for (int q = s; q < s + INGOT_SUM_FIRST; q++) {
+        float tau = x[q] - base[q];
+        bool  keep = m.mask == INGOT_MASK_RANDOM ? (random >> q & 1u) != 0
+                                                 : passes_cut(m, a.inputs.first + i + q * INGOT_SUM_LANES, tau);
+        first = first + fabsf(tau);
+        part = part + (keep ? fabsf(tau) : 0.0f);
+      }
+      all += static_cast<double>(first);
+      kept += static_cast<double>(part);
     }
   }
   all = ingot_fold_lanes(all);

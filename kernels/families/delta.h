@@ -114,15 +114,19 @@ size_t ingot_delta_l1_slot_bytes(int n_model);
 /** True when some model has a mask other than ALL and the state asks for L1. */
 bool ingot_delta_l1_needed(const ingot_delta_state *s);
 void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void *slot);
+/** The same from bfloat16; false, and nothing added, when an input is NaN or infinite, or a model's mask is a cut. */
+bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot);
 void ingot_delta_l1_finish(ingot_delta_state *s, const ingot_scan_result *result);
 
 /** Pass number of the L1 summary in the plans of dare and ties. */
 enum { INGOT_PASS_L1 = 100 };
-/** tensor.next and tensor.scan of methods whose only summary is L1. A NULL result starts; slots as above. */
+/** tensor.next, scan and scan_bf16 of methods whose only summary is L1. A NULL result starts; slots as above. */
 ingot_status ingot_delta_l1_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
                                  ingot_scan_plan *plan);
 void ingot_delta_l1_method_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
                                 const ingot_chunk *c, void *slot, int64_t *sums);
+bool ingot_delta_l1_method_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                                     int64_t first, int64_t n, const void *const *in, void *slot, int64_t *sums);
 
 /** INGOT_ERR_JOB when weights that sum to (nearly) zero are to be divided by. weight_step: doubles between weights. */
 ingot_status ingot_delta_check_weights(const ingot_method_tensor *t, int weight_step, bool normalize, double smallest);

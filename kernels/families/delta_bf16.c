@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/bf16_pairs.h"
+#include "kernels/block_sum.h"
 #include "kernels/families/delta.h"
 #include "kernels/random_mask.h"
 
@@ -196,4 +197,31 @@ bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int
     if (count > whole) seen |= last_elements(&a, loop, s->n_model, whole, count - whole, (byte *)out + at * 2);
   }
   return (seen & ingot_pair_nonfinite_mask) == 0;
+}
+
+bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot)
+{
+  double  *sum = slot;
+  uint16_t keep[INGOT_BLOCK];
+  for (int i = 0; i <= s->n_model; i++) {
+    if (!ingot_pairs_finite(in[i], n)) return false;
+    if (i > 0 && ingot_delta_models_const(s)[i - 1].mask == INGOT_MASK_CUT) return false;
+  }
+  for (int i = 0; i < s->n_model; i++) {
+    const ingot_delta_model *m = &ingot_delta_models_const(s)[i];
+    double                   whole, kept;
+    if (m->mask != INGOT_MASK_RANDOM) continue;
+    ingot_random_mask(m->stream, m->keep_below, first, n, keep);
+    ingot_block_sum_masked_bf16(in[1 + i], in[0], keep, n, &whole, &kept);
+    sum[2 * i] += whole;
+    sum[2 * i + 1] += kept;
+  }
+  return true;
+}
+
+bool ingot_delta_l1_method_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                                     int64_t first, int64_t n, const void *const *in, void *slot, int64_t *sums)
+{
+  (void)t, (void)plan, (void)sums;
+  return ingot_delta_l1_scan_bf16(state, first, n, in, slot);
 }

@@ -31,17 +31,32 @@ ingot_method_tensor run_view(const run_setup *r, int i, const void *model_state)
   return t;
 }
 
+/* Whether the method may take the tensor's inputs as they are stored. */
+static bool is_all_bf16(const run_tensor *t, int n_input)
+{
+  for (int i = 0; i < n_input; i++)
+    if (t->in_dtype[i] != INGOT_DTYPE_BF16) return false;
+  return true;
+}
+
+static void raw_block(const run_tensor *t, int n_input, int64_t first, const void **in)
+{
+  for (int i = 0; i < n_input; i++) in[i] = (const uint16_t *)t->in[i] + first;
+}
+
 /* Room for one block of every input. */
 typedef struct block_room {
   float        *wide;
   const float **in;
+  const void  **raw; /* where the block lies as it is stored */
 } block_room;
 
 static void room_init(block_room *room, int n_input)
 {
   room->wide = aligned_alloc(ALIGN, (size_t)n_input * INGOT_BLOCK * sizeof(float));
   room->in = malloc((size_t)n_input * sizeof *room->in);
-  INGOT_ASSERT(room->wide && room->in);
+  room->raw = malloc((size_t)n_input * sizeof *room->raw);
+  INGOT_ASSERT(room->wide && room->in && room->raw);
   for (int i = 0; i < n_input; i++) room->in[i] = room->wide + (size_t)i * INGOT_BLOCK;
 }
 
@@ -49,6 +64,7 @@ static void room_release(block_room *room)
 {
   free(room->wide);
   free(room->in);
+  free(room->raw);
 }
 
 static ingot_chunk widen_chunk(const run_tensor *t, int n_input, int64_t first, int64_t n, block_room *room)
@@ -67,12 +83,15 @@ static void scan_tile(const run_setup *r, int tensor, const ingot_method_tensor 
   int64_t step = plan->sample_stride ? plan->sample_stride : INGOT_BLOCK;
   int64_t most = plan->sample_stride ? INGOT_SAMPLE_RUN : INGOT_BLOCK;
   int64_t *own = calloc((size_t)plan->n_sum + 1, sizeof *own);
+  bool     bf16 = ops->scan_bf16 && is_all_bf16(&r->tensors[tensor], view->n_input);
   INGOT_ASSERT(own);
   for (int64_t at = (begin + step - 1) / step * step; at < end; at += step) {
     int64_t     n = end - at < most ? end - at : most;
+    report->elements_scanned += n;
+    if (bf16) raw_block(&r->tensors[tensor], view->n_input, at, room->raw);
+    if (bf16 && ops->scan_bf16(view, state, plan, at, n, room->raw, slot, own)) continue;
     ingot_chunk c = widen_chunk(&r->tensors[tensor], view->n_input, at, n, room);
     ops->scan(view, state, plan, &c, slot, own);
-    report->elements_scanned += n;
   }
   for (int64_t i = 0; i < plan->n_sum; i++) sums[i] += own[i];
   free(own);
@@ -132,26 +151,6 @@ static ingot_status run_passes(const run_setup *r, int first, int n, const ingot
   return st;
 }
 
-/* Whether the method takes the tensor as it is stored. */
-static bool is_all_bf16(const ingot_method *m, const run_tensor *t, int n_input)
-{
-  if (!m->apply_bf16 || t->out_dtype != INGOT_DTYPE_BF16) return false;
-  for (int i = 0; i < n_input; i++)
-    if (t->in_dtype[i] != INGOT_DTYPE_BF16) return false;
-  return true;
-}
-
-static bool apply_block_bf16(const ingot_method *m, const ingot_method_tensor *t, const run_tensor *tensor,
-                             const void *state, int64_t first, int64_t n)
-{
-  const void **in = malloc((size_t)t->n_input * sizeof *in);
-  INGOT_ASSERT(in);
-  for (int i = 0; i < t->n_input; i++) in[i] = (const uint16_t *)tensor->in[i] + first;
-  bool finite = m->apply_bf16(t, state, first, n, in, (uint16_t *)tensor->out + first);
-  free(in);
-  return finite;
-}
-
 static ingot_status run_tensor_apply(const run_setup *r, int i, const void *model_state, run_report *report)
 {
   const ingot_method *m = r->method;
@@ -165,7 +164,7 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
   float       *out = aligned_alloc(ALIGN, INGOT_BLOCK * sizeof *out);
   block_room   room;
   ingot_status st = INGOT_OK;
-  bool         bf16 = is_all_bf16(m, tensor, t.n_input);
+  bool         bf16 = m->apply_bf16 && tensor->out_dtype == INGOT_DTYPE_BF16 && is_all_bf16(tensor, t.n_input);
   room_init(&room, t.n_input);
   INGOT_ASSERT(state && out);
   INGOT_TRY(m->begin(&t, state));
@@ -173,7 +172,8 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
     INGOT_TRY(run_passes(r, i, 1, &m->tensor, model_state, state, report));
   for (int64_t first = 0; first < t.n_elem; first += INGOT_BLOCK) {
     int64_t n = t.n_elem - first < INGOT_BLOCK ? t.n_elem - first : INGOT_BLOCK;
-    if (bf16 && apply_block_bf16(m, &t, tensor, state, first, n)) continue;
+    if (bf16) raw_block(tensor, t.n_input, first, room.raw);
+    if (bf16 && m->apply_bf16(&t, state, first, n, room.raw, (uint16_t *)tensor->out + first)) continue;
     ingot_chunk c = widen_chunk(tensor, t.n_input, first, n, &room);
     m->apply(&t, state, &c, out);
     ingot_narrow(tensor->out_dtype, out, (char *)tensor->out + (size_t)first * ingot_dtype_size(tensor->out_dtype), n);

@@ -4,14 +4,20 @@
 
 #include "base/tile.h"
 #include "kernels/block_sum.h"
+#include "kernels/convert_scalar.h"
 
-/* Lane sums as the header has them, one addition at a time. */
+/* Lane sums as the header has them, one addition at a time: products, or with b NULL magnitudes. */
 static double plain_sum(const float *a, const float *b, int64_t n)
 {
   volatile double lane[INGOT_SUM_LANES] = {0};
-  for (int64_t i = 0; i < n; i++) {
-    volatile double term = b ? (double)a[i] * (double)b[i] : fabs((double)a[i]);
+  for (int64_t i = 0; b && i < n; i++) {
+    volatile double term = (double)a[i] * (double)b[i];
     lane[i % INGOT_SUM_LANES] = lane[i % INGOT_SUM_LANES] + term;
+  }
+  for (int64_t i = 0; !b && i < n; i += i % 32 == 31 ? 97 : 1) {
+    volatile float four = fabsf(a[i]);
+    for (int64_t k = i + 32; k < n && k < i + 128; k += 32) four = four + fabsf(a[k]);
+    lane[i % 32] = lane[i % 32] + (double)four;
   }
   for (int width = 16; width > 0; width /= 2)
     for (int j = 0; j < width; j++) lane[j] = lane[j] + lane[j + width];
@@ -43,16 +49,20 @@ static void test_exact(void **state)
 static void test_masked(void **state)
 {
   (void)state;
-  float    a[INGOT_BLOCK], b[INGOT_BLOCK], tau[INGOT_BLOCK], part[INGOT_BLOCK];
+  static float    a[INGOT_BLOCK], b[INGOT_BLOCK], tau[INGOT_BLOCK], part[INGOT_BLOCK];
+  static uint16_t stored[2][INGOT_BLOCK];
   uint16_t keep[INGOT_BLOCK];
   for (uint32_t i = 0; i < INGOT_BLOCK; i++) {
-    a[i] = sinf((float)i), b[i] = cosf((float)i * 3), keep[i] = i * 2654435761u % 4 ? 0 : 0xffff;
+    stored[0][i] = ingot_bf16_from_f32(sinf((float)i)), stored[1][i] = ingot_bf16_from_f32(cosf((float)i * 3));
+    a[i] = ingot_f32_from_bf16(stored[0][i]), b[i] = ingot_f32_from_bf16(stored[1][i]), keep[i] = i * 2654435761u % 4 ? 0 : 0xffff;
     tau[i] = a[i] - b[i];
     part[i] = keep[i] ? tau[i] : 0;
   }
   for (int64_t n = 0; n <= INGOT_BLOCK; n += n < 100 ? 1 : 333) {
     double whole, kept;
     ingot_block_sum_masked(a, b, keep, n, &whole, &kept);
+    assert_true(whole == plain_sum(tau, NULL, n) && kept == plain_sum(part, NULL, n));
+    ingot_block_sum_masked_bf16(stored[0], stored[1], keep, n, &whole, &kept);
     assert_true(whole == plain_sum(tau, NULL, n) && kept == plain_sum(part, NULL, n));
   }
 }
