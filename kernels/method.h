@@ -43,10 +43,15 @@ typedef enum ingot_base_rule {
   INGOT_BASE_UNUSED,      /* only a listed model may be the base; it is an ordinary input and lends its config */
   INGOT_BASE_TASK_VECTOR, /* required; input 0; models are base + task vector; dropped when also listed as a model */
   INGOT_BASE_ENDPOINT,    /* required; input 0; one of the (two) models */
+  INGOT_BASE_START,       /* may be given; input 0 then; where an iteration starts, not one of the models */
 } ingot_base_rule;
 
 /** Statistics a method reads besides the weights (bit set). */
-enum { INGOT_NEED_FISHER = 1, INGOT_NEED_GRAM = 2 };
+enum {
+  INGOT_NEED_FISHER = 1,     /* diagonal Fisher information: a tensor of the parameter's shape */
+  INGOT_NEED_GRAM = 2,       /* Gram matrix of a linear layer's input */
+  INGOT_NEED_OUTPUT_GRAM = 4 /* Gram matrix of the gradients at its output */
+};
 
 /** One output tensor as a method sees it. All pointers are borrowed and outlive the calls. */
 typedef struct ingot_method_tensor {
@@ -55,9 +60,11 @@ typedef struct ingot_method_tensor {
   ingot_shape   shape;
   int64_t       n_elem;
   int64_t       model_offset; /* elements of the merged tensors before this one, in file order (model grain) */
-  int           n_input;     /* (has_base ? 1 : 0) + n_model */
+  int           n_input;     /* (has_base ? 1 : 0) + n_model + n_statistic */
   int           n_model;     /* models that take part, in the step's order */
+  int           n_statistic; /* 0, or statistics of every model: all models' first, then all models' second (K-FAC) */
   bool          has_base;    /* input 0 is the base */
+  bool          transposed;  /* a linear layer stored as [in, out]; false where no statistics say so */
   const double *global;      /* [n_global]: the method's GLOBAL parameters in table order */
   const double *per_model;   /* [n_model][n_per_model]: its PER_MODEL parameters in table order */
   uint64_t      seed;
@@ -152,6 +159,8 @@ typedef struct ingot_device_ops {
   int max_input; /* inputs that one launch can take; a step with more runs on the CPU */
 } ingot_device_ops;
 
+struct ingot_matrix_ops; /* kernels/matrix.h */
+
 typedef struct ingot_method {
   const char             *name;
   const char             *summary; /* one line */
@@ -160,8 +169,13 @@ typedef struct ingot_method {
   int                     n_param;
   ingot_base_rule         base;
   int                     min_models, max_models; /* models besides a TASK_VECTOR or ENDPOINT base; max 0: any */
-  unsigned                needs;                  /* INGOT_NEED_ bits */
+  unsigned                needs;                  /* INGOT_NEED_ bits that some tensor may want; 0: no statistics */
 
+  /**
+   * Which statistics this tensor wants (n_statistic not yet set), once in each input for every bit. A tensor for which no
+   * model has them is merged with n_statistic 0. NULL when needs is 0.
+   */
+  unsigned (*wants)(const ingot_method_tensor *t);
   /** Grain for these parameters: TIES with density 1 everywhere needs no summary. */
   ingot_grain (*grain)(const ingot_method_tensor *t);
   /** Arithmetic per output element in units of one multiply-add: weighs tiles against each other, no more. */
@@ -192,6 +206,7 @@ typedef struct ingot_method {
                      void *out);
 
   const ingot_device_ops *device; /* NULL: CPU only, or built without CUDA */
+  const struct ingot_matrix_ops *matrix; /* MATRIX grain; NULL: none */
 } ingot_method;
 
 /** All methods, in methods.def order. */

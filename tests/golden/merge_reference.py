@@ -11,9 +11,9 @@ Inputs lie on a coarse binary grid and weights are dyadic, so that differences a
 the two can differ by rounding, never by a decision. Each case carries its tolerances.
 
 File (little endian): "INGOTREF", u32 version 1, u32 number of cases; a case is name[64] method[32] parameters[160],
-u64 seed, f64 absolute and f64 relative tolerance, u32 has_base, u32 n_model, u32 n_tensor, u32 0, then its tensors; a
-tensor is name[32], output dtype[8], u32 n_dim, u32 0, i64 dim[8], then for the base (if any) and every model dtype[8] and
-the elements, then the expected elements as f64. Names are zero-padded, dtypes are those of safetensors.
+u64 seed, f64 absolute and f64 relative tolerance, u32 has_base, u32 n_model, u32 n_tensor, u32 n_statistic, then its tensors; a
+tensor is name[32], output dtype[8], u32 n_dim, u32 0, i64 dim[8], then for the base (if any), every model and every statistic dtype[8]
+and the elements, then the expected elements as f64. Names are zero-padded, dtypes are those of safetensors.
 """
 
 import math
@@ -205,6 +205,35 @@ def ties_model(tensors, p):
     return np.split(out, np.cumsum([len(t[0]) for t in tensors])[:-1])
 
 
+def fisher_scale(tensors, p):
+    """Weights as given, or divided by the norm of a model's Fisher information over all tensors."""
+    n = len(p["weight"])
+    norm = [math.sqrt(sum(float(t[n + i] @ t[n + i]) for t in tensors)) for i in range(n)]
+    if p["normalize"] == "l2":
+        return [w / v for w, v in zip(p["weight"], norm)]
+    if p["normalize"] == "mergelm":
+        inverse = [1 / (v + 1e-6) for v in norm]
+        return [w * v / sum(inverse) for w, v in zip(p["weight"], inverse)]
+    return p["weight"]
+
+
+def fisher_merge(tensors, p):
+    n, scale, out = len(p["weight"]), fisher_scale(tensors, p), []
+    for t in tensors:
+        models, information = np.array(t[:n]), np.array(t[n:])
+        if p["floor_rule"] == "add":
+            information = information + p["floor"]
+        elif p["floor_rule"] == "max_first":
+            information[0] = np.maximum(information[0], p["floor"])
+        else:
+            information = np.maximum(information, p["floor"])
+        c = np.array(scale)[:, None] * information
+        plain = (np.array(p["weight"])[:, None] * models).sum(axis=0) / sum(p["weight"])
+        with np.errstate(invalid="ignore"):
+            out.append(np.where(c.sum(axis=0) > 0, (c * models).sum(axis=0) / c.sum(axis=0), plain))
+    return out
+
+
 METHODS = {
     "linear": linear,
     "slerp": slerp,
@@ -223,6 +252,7 @@ DEFAULTS = {
     "dare_linear": {"normalize": False, "lambda": 1.0, "rescale": "l1", "weight": None, "density": 1.0},
     "dare_ties": {"normalize": False, "lambda": 1.0, "rescale": "l1", "weight": None, "density": 1.0},
     "passthrough": {"scale": 1.0},
+    "fisher": {"floor": 0.0, "floor_rule": "max_all", "normalize": "none", "weight": 1.0},
 }
 PER_MODEL = ("weight", "density", "scale")
 WITH_BASE = ("slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties")
@@ -322,6 +352,51 @@ def n_inputs(method):
     return {"passthrough": 1, "slerp": 2, "linear": 3}.get(method, 4)
 
 
+def make_fisher_case(rng, name, given, shapes, dtypes, out_dtype, statistic_dtype="F32"):
+    """Models near each other, and statistics over many orders of magnitude, some of them 0."""
+    n = len(dtypes)
+    p = full_parameters("fisher", given, n)
+    names = [f"layer.{i}.weight" for i in range(len(shapes))]
+    stored = []
+    for shape in shapes:
+        models = make_inputs(rng, shape, dtypes, 0.25)
+        information = [np.asarray(10.0 ** rng.uniform(-12, -3, shape) * (rng.random(shape) > 0.2)) for _ in range(n)]
+        if information[0].size > 2:
+            for v in information:
+                v.reshape(-1)[2] = 0
+        stored.append(models + [v.astype(DTYPES[statistic_dtype]) for v in information])
+    wide = [[np.atleast_1d(v.astype(np.float64)).reshape(-1) for v in t] for t in stored]
+    expected = fisher_merge(wide, p)
+    out = text(name, 64) + text("fisher", 32) + text(parameter_text(given), 160)
+    out += struct.pack("<QddIIII", 1, ROUNDING[out_dtype][1] + 1e-7, ROUNDING[out_dtype][0] * 1.001, False, n, len(shapes), n)
+    for tensor_name, shape, t, e in zip(names, shapes, stored, expected):
+        out += text(tensor_name, 32) + text(out_dtype, 8)
+        out += struct.pack("<II8q", len(shape), 0, *(list(shape) + [0] * (8 - len(shape))))
+        for dtype, v in zip(dtypes + [statistic_dtype] * n, t):
+            out += text(dtype, 8) + v.tobytes()
+        out += np.asarray(e, dtype="<f8").tobytes()
+    return out
+
+
+def fisher_cases():
+    rng = np.random.default_rng(36)
+    w, shapes = [0.75, 0.5, 1.25], [(6, 7), (0, 3), (11,), (), (5, 9)]
+    cases = []
+    for name, given in {
+        "plain": {}, "weights": {"weight": w}, "floor": {"weight": w, "floor": 1e-8}, "one": {"floor": 1e-6},
+        "first": {"weight": w, "floor": 1e-6, "floor_rule": "max_first"}, "add": {"floor": 1e-6, "floor_rule": "add"},
+        "l2": {"weight": w, "normalize": "l2", "floor": 1e-6}, "mergelm": {"weight": w, "normalize": "mergelm"},
+        "mergelm add": {"floor": 1e-6, "floor_rule": "add", "normalize": "mergelm"},
+    }.items():
+        n = 1 if name == "one" else 3
+        some = shapes + [(4101,)] if name == "l2" else shapes
+        cases.append(make_fisher_case(rng, f"fisher {name}", given, some, ["BF16"] * n, "F32"))
+    for dtype in ("F64", "F16", "BF16"):
+        cases.append(make_fisher_case(rng, f"fisher {dtype}", {"weight": w}, [(5, 7)], [dtype] * 3, dtype))
+    cases.append(make_fisher_case(rng, "fisher statistics in bf16", {}, [(33,)], ["F32", "BF16"], "BF16", "BF16"))
+    return cases
+
+
 def main():
     check_philox()
     rng = np.random.default_rng(20240607)
@@ -351,6 +426,7 @@ def main():
     cases.append(make_case(rng, "ties model fp8", "ties", {**whole, "weight": [1.0, 1.0, 1.0]}, shapes, ["F8_E4M3"] * 4, "F32"))
     cases.append(make_case(rng, "ties model plus floor", "ties", {**whole, "zero": "plus", "keep": "floor"}, shapes,
                            ["BF16"] * 4, "BF16"))
+    cases += fisher_cases()
     blob = b"INGOTREF" + struct.pack("<II", 1, len(cases)) + b"".join(cases)
     Path(__file__).with_name("merge_reference.bin").write_bytes(blob)
     print(f"{len(cases)} cases, {len(blob)} bytes")

@@ -75,6 +75,19 @@ static const worked table[] = {
   {"half", "passthrough", "scale=0.5", 0, false, 1, 8, {F8_BASE}, {.5, -1, .25, 0, 0, .5, -.5, 1}},
 };
 
+/* The same with statistics after the models. */
+static const struct {
+  worked example;
+  int    n_statistic;
+} statistics_table[] = {
+  {{"max floor", "fisher", "floor=1e-6", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 1, 0}}, 2},
+  {{"floor of the first", "fisher", "floor=1e-6 floor_rule=max_first", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 2, -1}}, 2},
+  {{"added floor", "fisher", "floor=1e-6 floor_rule=add weight=0.5", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.40000024, 1, -.04761905}}, 2},
+  {{"norms 4 and 1", "fisher", "floor=1e-6 normalize=l2 weight=0.5", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {2, .4, .6}}, 2},
+  {{"no floor, mean where all vanish", "fisher", "", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 1, -1}}, 2},
+  {{"no statistics: mean", "fisher", "weight@0=3 weight@1=1", 0, false, 2, 3, {{1, 2, -1}, {3, 0, 1}}, {1.5, 1.5, -.5}}, 0},
+};
+
 static void *allocate(size_t bytes)
 {
   void *memory = calloc(bytes + 1, 1);
@@ -88,10 +101,11 @@ static void tensor_init(merge_case_tensor *t, int n_input)
   t->in_dtype = allocate((size_t)n_input * sizeof *t->in_dtype);
 }
 
-static void worked_case(const worked *w, merge_case *c)
+static void worked_case(const worked *w, int n_statistic, merge_case *c)
 {
-  int n_input = w->n_model + w->has_base;
-  *c = (merge_case){.absolute = w->absolute, .has_base = w->has_base, .n_model = w->n_model, .n_tensor = 1, .seed = 7};
+  int n_input = w->n_model + w->has_base + n_statistic;
+  *c = (merge_case){.absolute = w->absolute, .has_base = w->has_base, .n_model = w->n_model, .n_statistic = n_statistic,
+                    .n_tensor = 1, .seed = 7};
   snprintf(c->name, sizeof c->name, "worked: %s", w->name);
   snprintf(c->method, sizeof c->method, "%s", w->method);
   snprintf(c->parameters, sizeof c->parameters, "%s", w->parameters);
@@ -161,15 +175,16 @@ static void take_case(FILE *f, merge_case *c)
   c->has_base = counts[0] != 0;
   c->n_model = (int)counts[1];
   c->n_tensor = (int)counts[2];
+  c->n_statistic = (int)counts[3];
   c->tensors = allocate((size_t)c->n_tensor * sizeof *c->tensors);
-  for (int i = 0; i < c->n_tensor; i++) take_tensor(f, c->n_model + c->has_base, &c->tensors[i]);
+  for (int i = 0; i < c->n_tensor; i++) take_tensor(f, c->n_model + c->has_base + c->n_statistic, &c->tensors[i]);
 }
 
 static void case_release(merge_case *c)
 {
   for (int i = 0; i < c->n_tensor; i++) {
     merge_case_tensor *t = &c->tensors[i];
-    for (int k = 0; k < c->n_model + c->has_base; k++) free(t->in[k]);
+    for (int k = 0; k < c->n_model + c->has_base + c->n_statistic; k++) free(t->in[k]);
     free(t->in);
     free(t->in_dtype);
     free(t->expected);
@@ -179,7 +194,8 @@ static void case_release(merge_case *c)
 
 void merge_cases_load(const char *method, merge_cases *cases)
 {
-  const int n_worked = sizeof table / sizeof *table;
+  const int n_plain = sizeof table / sizeof *table;
+  const int n_worked = n_plain + (int)(sizeof statistics_table / sizeof *statistics_table);
   FILE     *f = fopen(INGOT_TEST_DIR "/golden/merge_reference.bin", "rb");
   char      magic[8];
   uint32_t  head[2];
@@ -190,7 +206,8 @@ void merge_cases_load(const char *method, merge_cases *cases)
   *cases = (merge_cases){.item = allocate(((size_t)n_worked + head[1]) * sizeof(merge_case))};
   for (int i = 0; i < n_worked + (int)head[1]; i++) {
     merge_case *c = &cases->item[cases->count];
-    if (i < n_worked) worked_case(&table[i], c);
+    if (i < n_plain) worked_case(&table[i], 0, c);
+    else if (i < n_worked) worked_case(&statistics_table[i - n_plain].example, statistics_table[i - n_plain].n_statistic, c);
     else take_case(f, c);
     if (!method || strcmp(c->method, method) == 0) cases->count++;
     else case_release(c);

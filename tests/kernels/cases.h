@@ -31,6 +31,7 @@ typedef struct merge_case {
   double             absolute, relative; /* |got - expected| <= absolute + relative * |expected| */
   bool               has_base;
   int                n_model;
+  int                n_statistic; /* inputs after the models */
   int                n_tensor;
   merge_case_tensor *tensors; /* owned */
 } merge_case;

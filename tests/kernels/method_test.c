@@ -23,7 +23,7 @@ static ingot_status run_case(const merge_case *c, bool backwards, void **out)
   ingot_status st = run_parameters(m, c->n_model, c->parameters, global, per_model);
   if (st != INGOT_OK) return st;
   run_setup setup = {.method = m, .tensors = tensors, .n_tensor = c->n_tensor, .n_model = c->n_model,
-                     .has_base = c->has_base, .global = global, .per_model = per_model, .seed = c->seed,
+                     .has_base = c->has_base, .n_statistic = c->n_statistic, .global = global, .per_model = per_model, .seed = c->seed,
                      .backwards = backwards};
   return run_method(&setup, NULL);
 }
@@ -54,8 +54,9 @@ ingot_status method_try(const char *method, const char *parameters, int n_input,
 {
   const ingot_method *m = ingot_method_find(method);
   assert_non_null(m);
-  bool         has_base = m->base != INGOT_BASE_UNUSED;
-  int          n_model = n_input - has_base;
+  bool         has_base = m->base == INGOT_BASE_TASK_VECTOR || m->base == INGOT_BASE_ENDPOINT;
+  int          n_statistic = m->needs & INGOT_NEED_FISHER && m->base == INGOT_BASE_UNUSED ? n_input / 2 : 0;
+  int          n_model = n_input - has_base - n_statistic;
   double       global[16];
   double      *per_model = calloc((size_t)n_model * 8, sizeof *per_model);
   ingot_dtype *dtypes = calloc((size_t)n_input, sizeof *dtypes);
@@ -64,7 +65,7 @@ ingot_status method_try(const char *method, const char *parameters, int n_input,
   run_tensor tensor = {.name = "t", .shape = {.n_dim = 1, .dim = {n}}, .in = (const void *const *)in,
                        .in_dtype = dtypes, .out = out, .out_dtype = INGOT_DTYPE_F32};
   run_setup  setup = {.method = m, .tensors = &tensor, .n_tensor = 1, .n_model = n_model, .has_base = has_base,
-                      .global = global, .per_model = per_model, .seed = 42};
+                      .n_statistic = n_statistic, .global = global, .per_model = per_model, .seed = 42};
   ingot_status st = run_parameters(m, n_model, parameters, global, per_model);
   if (st == INGOT_OK) st = run_method(&setup, report);
   free(per_model);

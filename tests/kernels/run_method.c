@@ -14,8 +14,9 @@ ingot_method_tensor run_view(const run_setup *r, int i, const void *model_state)
     .name = r->tensors[i].name,
     .key = ingot_hash_string(r->tensors[i].name),
     .shape = r->tensors[i].shape,
-    .n_input = r->n_model + r->has_base,
+    .n_input = r->n_model + r->has_base + r->n_statistic,
     .n_model = r->n_model,
+    .n_statistic = r->n_statistic,
     .has_base = r->has_base,
     .global = r->global,
     .per_model = r->per_model,
@@ -103,7 +104,7 @@ static ingot_status run_pass(const run_setup *r, int first, int n, const ingot_s
                              run_report *report)
 {
   block_room room;
-  room_init(&room, r->n_model + r->has_base);
+  room_init(&room, r->n_model + r->has_base + r->n_statistic);
   int64_t n_all = 0;
   for (int i = first; i < first + n; i++) n_all += ingot_tile_count(run_view(r, i, NULL).n_elem);
   int64_t n_do = plan->tiles ? plan->n_tiles : n_all;

@@ -24,6 +24,7 @@ typedef struct run_setup {
   int                 n_tensor;
   int                 n_model;
   bool                has_base;
+  int                 n_statistic; /* inputs after the models */
   const double       *global;    /* as ingot_method_tensor has them */
   const double       *per_model;
   uint64_t            seed;
