@@ -24,10 +24,10 @@ ingot_nn *model_case_open_nn(void)
   return nn;
 }
 
-double model_case_slack(void)
+double model_case_limit(double limit)
 {
-  if (strcmp(kind(), "cuda-bf16") == 0) return 500;
-  return strcmp(kind(), "cuda-tf32") == 0 ? 50 : 1;
+  if (strcmp(kind(), "cuda-bf16") == 0) return 0.15;
+  return strcmp(kind(), "cuda-tf32") == 0 ? 0.02 : limit;
 }
 
 double model_case_distance(const float *a, const float *b, int64_t n)

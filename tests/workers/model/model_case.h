@@ -9,8 +9,8 @@
 
 /** The back end; NULL when it is a GPU and there is none (the test is to be skipped). */
 ingot_nn *model_case_open_nn(void);
-/** Factor for tolerances that are stated for float32. */
-double model_case_slack(void);
+/** A limit that is stated for float32, as the back end's dtype can keep it. */
+double model_case_limit(double limit);
 /** Largest difference over the largest magnitude. */
 double model_case_distance(const float *a, const float *b, int64_t n);
 
