@@ -121,8 +121,6 @@ __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::B
   ingot_tile_load<D, STEP, tiles::THREADS>(v_tile, v, a.ld_v, begin * STEP, n_time, a.head_dim);
   ingot_copy_async_wait();
   __syncthreads();
-  uint32_t q_rows[D / 16][4]; /* longer rows stay in shared memory */
-  if constexpr (D <= 64) ingot_tile_rows<D, tiles::ROWS>(q_rows, q_tile, static_cast<int>(threadIdx.x) / 32 * 16);
 
   float        o[D / 8][4] = {};
   softmax_rows state = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
@@ -141,8 +139,7 @@ __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::B
     if (key > group_row + INGOT_TILE_GROUP - 1 || key + STEP - 1 < group_low) continue; /* not for this group */
     float s[8][4];
     ingot_product_begin();
-    if constexpr (D <= 64) ingot_product_rows<D>(s, q_rows, k_tile + side);
-    else ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + side);
+    ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + side);
     ingot_product_commit();
     ingot_product_wait<0>();
     if (key + STEP - 1 > group_row || key < group_high) ingot_mask_scores(s, key + lane % 4 * 2, row, first);

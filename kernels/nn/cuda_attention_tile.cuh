@@ -126,15 +126,6 @@ template <int ROWS> static __device__ __forceinline__ uint32_t ingot_chunk(uint3
   return tile + static_cast<uint32_t>((chunk / 8) * ROWS * 128 + row * 128 + ((chunk % 8 ^ row % 8) << 4));
 }
 
-/** The warp's 16 rows of a tile as left operands, from row `first`. */
-template <int D, int ROWS>
-static __device__ __forceinline__ void ingot_tile_rows(uint32_t (&a)[D / 16][4], uint32_t tile, int first)
-{
-  int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int k = 0; k < D / 16; k++) ingot_ldmatrix(a[k], ingot_chunk<ROWS>(tile, first + lane % 16, 2 * k + lane / 16));
-}
-
 /** Two neighbouring accumulator tiles as a left operand. */
 static __device__ __forceinline__ void ingot_fragment(uint32_t (&a)[4], const float (&x)[4], const float (&y)[4])
 {
@@ -154,44 +145,20 @@ static __device__ __forceinline__ void ingot_product_commit(void) {}
 template <int N_LEFT> static __device__ __forceinline__ void ingot_product_wait(void) {}
 #endif
 
-/** s [64][64] = A B^T: A in registers, B a tile of 64 rows. Between begin and commit; read after wait. */
-template <int D>
-static __device__ __forceinline__ void ingot_product_rows(float (&s)[8][4], const uint32_t (&a)[D / 16][4], uint32_t b)
-{
-#if INGOT_ATTENTION_WGMMA
-#pragma unroll
-  for (int k = 0; k < D / 16; k++) {
-    uint32_t at = b + static_cast<uint32_t>((k / 4) * INGOT_TILE_STEP * 128 + (k % 4) * 32);
-    ingot_wgmma_rs_n64<0>(s, a[k], ingot_wgmma_operand(at, 16), k != 0);
-  }
-#else
-  int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int t = 0; t < 8; t++) s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.0f;
-#pragma unroll
-  for (int k = 0; k < D / 16; k++) {
-#pragma unroll
-    for (int t = 0; t < 4; t++) {
-      uint32_t r[4];
-      ingot_ldmatrix(r, ingot_chunk<INGOT_TILE_STEP>(b, 16 * t + lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
-      ingot_mma(s[2 * t], a[k], r[0], r[1]);
-      ingot_mma(s[2 * t + 1], a[k], r[2], r[3]);
-    }
-  }
-#endif
-}
-
-/** The same with A the group's rows (from row `first`) of a tile of ROWS rows. */
+/**
+ * s [64][64] = A B^T: A the group's rows (from row `first`) of a tile of ROWS rows, B a tile of 64 rows. Between begin and
+ * commit; read after wait. A comes from shared memory always: with rows kept in registers over a loop, ptxas 13.0 gives
+ * the registers away after their first use in a wgmma.
+ */
 template <int D, int ROWS>
 static __device__ __forceinline__ void ingot_product_tiles(float (&s)[8][4], uint32_t a, int first, uint32_t b)
 {
 #if INGOT_ATTENTION_WGMMA
+  const uint64_t left = ingot_wgmma_operand(a + static_cast<uint32_t>(first * 128), 16), right = ingot_wgmma_operand(b, 16);
 #pragma unroll
   for (int k = 0; k < D / 16; k++) {
-    uint32_t step = static_cast<uint32_t>((k % 4) * 32);
-    uint32_t at_a = a + static_cast<uint32_t>(first * 128 + (k / 4) * ROWS * 128) + step;
-    uint32_t at_b = b + static_cast<uint32_t>((k / 4) * INGOT_TILE_STEP * 128) + step;
-    ingot_wgmma_ss_n64<0>(s, ingot_wgmma_operand(at_a, 16), ingot_wgmma_operand(at_b, 16), k != 0);
+    ingot_wgmma_ss_n64<0>(s, left + static_cast<uint64_t>((k / 4 * ROWS * 128 + k % 4 * 32) / 16),
+                          right + static_cast<uint64_t>((k / 4 * INGOT_TILE_STEP * 128 + k % 4 * 32) / 16), k != 0);
   }
 #else
   int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
@@ -217,9 +184,10 @@ template <int D>
 static __device__ __forceinline__ void ingot_product_columns(float (&o)[D / 8][4], const uint32_t (&p)[4][4], uint32_t b)
 {
 #if INGOT_ATTENTION_WGMMA
+  const uint64_t first = ingot_wgmma_operand(b, INGOT_TILE_STEP * 128);
 #pragma unroll
   for (int k = 0; k < 4; k++) {
-    uint64_t right = ingot_wgmma_operand(b + static_cast<uint32_t>(k * 16 * 128), INGOT_TILE_STEP * 128);
+    const uint64_t right = first + static_cast<uint64_t>(k * 16 * 128 / 16);
     if constexpr (D == 32) ingot_wgmma_rs_n32<1>(o, p[k], right, 1);
     else if constexpr (D == 64) ingot_wgmma_rs_n64<1>(o, p[k], right, 1);
     else if constexpr (D == 96) ingot_wgmma_rs_n96<1>(o, p[k], right, 1);
