@@ -75,7 +75,6 @@ static void test_no_memory(void **state)
   void     *p = state;
   check_fails(nn->ops->alloc(nn, SIZE_MAX, &p), INGOT_ERR_NOMEM, "18446744073709551615 bytes");
   assert_null(p);
-  check_fails(nn->ops->alloc(nn, SIZE_MAX / 2, &p), INGOT_ERR_NOMEM, "bytes");
   ingot_nn_close(&nn);
 }
 
