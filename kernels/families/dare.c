@@ -51,7 +51,7 @@ size_t ingot_dare_state_bytes(const ingot_method_tensor *t)
   return ingot_delta_state_bytes(t->n_model);
 }
 
-void ingot_dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state *s)
+static void dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state *s)
 {
   ingot_delta_begin(t, INGOT_DARE_N_PER_MODEL, vote, t->global[INGOT_DARE_NORMALIZE] != 0, t->global[INGOT_DARE_LAMBDA],
                     s);
@@ -65,4 +65,16 @@ void ingot_dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state
     m->stream = ingot_philox_key(t->seed, t->key, (uint32_t)i);
     if (s->rescale == INGOT_RESCALE_INV_DENSITY) m->scale = (float)(1 / density);
   }
+}
+
+ingot_status ingot_dare_begin_sum(const ingot_method_tensor *t, void *state)
+{
+  dare_begin(t, false, state);
+  return INGOT_OK;
+}
+
+ingot_status ingot_dare_begin_vote(const ingot_method_tensor *t, void *state)
+{
+  dare_begin(t, true, state);
+  return INGOT_OK;
 }

@@ -18,7 +18,17 @@ ingot_grain  ingot_dare_grain(const ingot_method_tensor *t);
 double       ingot_dare_cost(const ingot_method_tensor *t);
 ingot_status ingot_dare_check(const ingot_method_tensor *t);
 size_t       ingot_dare_state_bytes(const ingot_method_tensor *t);
-void         ingot_dare_begin(const ingot_method_tensor *t, bool vote, ingot_delta_state *s);
+ingot_status ingot_dare_begin_sum(const ingot_method_tensor *t, void *state);
+ingot_status ingot_dare_begin_vote(const ingot_method_tensor *t, void *state);
+
+/** All of a descriptor but its name and summary; the file that uses it includes families/device_ops.h. */
+#define INGOT_DARE_METHOD(begin_function)                                                                  \
+  .source = "Yu et al. 2023, arXiv 2311.03099; mergekit", .params = ingot_dare_params,                     \
+  .n_param = INGOT_DARE_N_PARAM, .base = INGOT_BASE_TASK_VECTOR, .min_models = 1, .grain = ingot_dare_grain, \
+  .cost = ingot_dare_cost, .check = ingot_dare_check, .state_bytes = ingot_dare_state_bytes,               \
+  .begin = begin_function,                                                                                 \
+  .tensor = {ingot_delta_l1_next, ingot_delta_l1_method_scan, ingot_delta_l1_method_scan_bf16},            \
+  .apply = ingot_delta_apply, .apply_bf16 = ingot_delta_apply_bf16, .device = INGOT_DEVICE_OPS(dare)
 
 #ifdef __cplusplus
 }

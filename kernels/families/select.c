@@ -1,80 +1,17 @@
-#include "kernels/families/select.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/clones.h"
+#include "kernels/families/select_state.h"
 
 enum {
-  PHASE_NONE, /* not asked for, or done */
-  PHASE_SAMPLE,
-  PHASE_NARROW,
-  PHASE_HISTOGRAM,
-};
-
-enum {
-  N_BUCKET = 2048,
   SMALL_ELEMENTS = 1 << 14,  /* tensors up to this size are collected whole, without a sample */
   LEAST_SAMPLE = 1 << 12,    /* elements of a sample; one run in MIN_STEP to MAX_STEP is read, as the tensor grows: */
   GOOD_SAMPLE = 1 << 17,     /* USUAL_STEP until the sample would be larger than good */
   MIN_STEP = 17, USUAL_STEP = 61, MAX_STEP = 251, /* primes, so that runs do not keep to some columns */
-  PLACE_BITS = 20,               /* a collected pair is key << PLACE_BITS | place in the tile */
   MAX_PAIR_BYTES = 1 << 26,      /* room for pairs of one tensor, all tiles and models together */
   MAX_SAMPLE_BYTES = 1 << 25,
 };
-_Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
-_Static_assert(INGOT_BLOCK <= UINT16_MAX, "counts of a block fit");
-
-/*
- * Known of a model at any time: its threshold lies in low .. high, and exactly `above` keys are larger than high.
- */
-typedef struct select_model {
-  int64_t  keep;
-  int64_t  above;
-  int64_t  inside;    /* number of keys in low .. high */
-  uint32_t low, high;
-  uint32_t lo, hi;    /* NARROW: the bracket, within low .. high */
-  int32_t  phase;
-  int32_t  shift;     /* HISTOGRAM: bucket = (key - low) >> shift */
-  int32_t  order;     /* among the models of its phase: where its part of slot or sums is */
-  int32_t  reserved;
-} select_model;
-
-struct ingot_select_state {
-  int32_t n_model;
-  int32_t pass;
-  int64_t n_elem;
-  int64_t capacity; /* keys or pairs that one model has room for in a tile's slot */
-  int64_t stride;
-  /* then select_model[n_model] */
-};
-
-typedef struct narrow_slot {
-  int64_t  above, between;
-  uint16_t at_hi[INGOT_TILE / INGOT_BLOCK], at_lo[INGOT_TILE / INGOT_BLOCK]; /* by block */
-  /* then uint64_t pair[capacity] */
-} narrow_slot;
-
-static select_model *models_of(ingot_select_state *s)
-{
-  return (select_model *)(s + 1);
-}
-
-static const select_model *models_of_const(const ingot_select_state *s)
-{
-  return (const select_model *)(s + 1);
-}
-
-static size_t narrow_slot_bytes(const ingot_select_state *s)
-{
-  return sizeof(narrow_slot) + (size_t)s->capacity * sizeof(uint64_t);
-}
-
-static size_t sample_slot_bytes(const ingot_select_state *s)
-{
-  return sizeof(int64_t) + (size_t)s->capacity * sizeof(uint32_t);
-}
 
 size_t ingot_select_state_bytes(int n_model)
 {
@@ -119,104 +56,6 @@ uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, int64_t rank, int64_
   }
   *n_above = above;
   return prefix;
-}
-
-/* Scans. */
-
-static INGOT_CLONES void keys_of(const float *restrict x, const float *restrict base, int64_t n,
-                                 uint32_t *restrict key)
-{
-  for (int64_t i = 0; i < n; i++) key[i] = ingot_delta_key(x[i] - base[i]);
-}
-
-static void sample_scan(const ingot_select_state *s, const ingot_chunk *c, unsigned char *slot)
-{
-  for (int i = 0; i < s->n_model; i++) {
-    const select_model *m = &models_of_const(s)[i];
-    if (m->phase != PHASE_SAMPLE) continue;
-    int64_t  *count = (int64_t *)(void *)(slot + (size_t)m->order * sample_slot_bytes(s));
-    uint32_t *key = (uint32_t *)(void *)(count + 1);
-    int64_t   n = s->capacity - *count < c->n ? s->capacity - *count : c->n;
-    keys_of(c->in[1 + i], c->in[0], n, key + *count);
-    *count += n;
-  }
-}
-
-typedef struct narrow_counts {
-  uint32_t above, at_hi, at_lo;
-} narrow_counts;
-
-/* Keys fit in 31 bits: signed compares, which every vector unit has. */
-static INGOT_CLONES void narrow_block(const float *restrict x, const float *restrict base, int64_t n, int32_t lo,
-                                      int32_t hi, uint32_t *restrict key, uint8_t *restrict between,
-                                      narrow_counts *restrict counts)
-{
-  uint32_t above = 0, at_hi = 0, at_lo = 0;
-  for (int64_t i = 0; i < n; i++) {
-    int32_t k = (int32_t)ingot_delta_key(x[i] - base[i]);
-    key[i] = (uint32_t)k;
-    above += (uint32_t)(k > hi);
-    at_hi += (uint32_t)(k == hi);
-    at_lo += (uint32_t)(k == lo);
-  }
-  for (int64_t i = 0; i < n; i++) between[i] = (uint8_t)(((int32_t)key[i] > lo) & ((int32_t)key[i] < hi));
-  counts->above = above, counts->at_hi = at_hi, counts->at_lo = at_lo;
-}
-
-static void narrow_scan(const ingot_select_state *s, const select_model *m, const float *x, const ingot_chunk *c,
-                        narrow_slot *slot)
-{
-  uint32_t      key[INGOT_BLOCK];
-  uint8_t       between[INGOT_BLOCK + 8];
-  narrow_counts counts;
-  uint64_t     *pair = (uint64_t *)(slot + 1);
-  uint64_t      place = (uint64_t)(c->first % INGOT_TILE);
-  int64_t       used = slot->between;
-
-  narrow_block(x, c->in[0], c->n, (int32_t)m->lo, (int32_t)m->hi, key, between, &counts);
-  slot->above += counts.above;
-  slot->at_hi[place / INGOT_BLOCK] = (uint16_t)counts.at_hi;
-  slot->at_lo[place / INGOT_BLOCK] = (uint16_t)(m->lo == m->hi ? 0 : counts.at_lo);
-  memset(between + c->n, 0, 8);
-  for (int64_t i = 0; i < c->n; i += 8) { /* few lie between: look at eight flags at once */
-    uint64_t flags;
-    memcpy(&flags, between + i, sizeof flags);
-    if (flags == 0) continue;
-    for (int64_t j = i; j < i + 8; j++) {
-      if (!between[j]) continue;
-      if (used < s->capacity) pair[used] = (uint64_t)key[j] << PLACE_BITS | (place + (uint64_t)j);
-      used++;
-    }
-  }
-  slot->between = used;
-}
-
-static void histogram_scan(const select_model *m, const float *x, const ingot_chunk *c, int64_t *sums)
-{
-  uint32_t key[INGOT_BLOCK];
-  keys_of(x, c->in[0], c->n, key);
-  for (int64_t i = 0; i < c->n; i++)
-    if (key[i] >= m->low && key[i] <= m->high) sums[(key[i] - m->low) >> m->shift]++;
-}
-
-void ingot_select_scan(const ingot_select_state *s, const ingot_delta_model *models, const ingot_scan_plan *plan,
-                       const ingot_chunk *c, void *slot, int64_t *sums)
-{
-  (void)models;
-  unsigned char *bytes = slot;
-  if (plan->pass == INGOT_SELECT_SAMPLE) {
-    sample_scan(s, c, bytes);
-    return;
-  }
-  for (int i = 0; i < s->n_model; i++) {
-    const select_model *m = &models_of_const(s)[i];
-    const float        *x = c->in[1 + i];
-    if (m->phase == PHASE_NARROW) {
-      narrow_scan(s, m, x, c, (narrow_slot *)(void *)(bytes + (size_t)m->order * narrow_slot_bytes(s)));
-    } else if (m->phase == PHASE_HISTOGRAM) {
-      histogram_scan(m, x, c, sums + (int64_t)m->order * N_BUCKET);
-    }
-  }
 }
 
 /* What a pass has shown. */

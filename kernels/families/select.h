@@ -45,6 +45,9 @@ ingot_status ingot_select_next(ingot_select_state *s, ingot_delta_model *models,
                                ingot_scan_plan *plan);
 void ingot_select_scan(const ingot_select_state *s, const ingot_delta_model *models, const ingot_scan_plan *plan,
                        const ingot_chunk *c, void *slot, int64_t *sums);
+/** The same from bfloat16, as ingot_scan_ops.scan_bf16; false for passes other than a FULL one without histograms. */
+bool ingot_select_scan_bf16(const ingot_select_state *s, const ingot_scan_plan *plan, int64_t first, int64_t n,
+                            const void *const *in, void *slot);
 
 /**
  * The key of 1-based descending `rank` among n keys (each at most INGOT_DELTA_KEY_MAX), by radix: time linear in n

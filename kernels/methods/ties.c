@@ -148,6 +148,14 @@ static void tensor_scan(const ingot_method_tensor *t, const void *state, const i
   else ingot_select_scan(selection_of_const(t, state), ingot_delta_models_const(s), plan, c, slot, sums);
 }
 
+static bool tensor_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
+                             int64_t n, const void *const *in, void *slot, int64_t *sums)
+{
+  (void)sums;
+  if (plan->pass == INGOT_PASS_L1) return ingot_delta_l1_scan_bf16(state, first, n, in, slot);
+  return ingot_select_scan_bf16(selection_of_const(t, state), plan, first, n, in, slot);
+}
+
 static size_t model_state_bytes(const ingot_method_tensor *any)
 {
   return ingot_select_model_state_bytes(any->n_model);
@@ -192,7 +200,7 @@ const ingot_method ingot_method_ties = {
   .begin = begin,
   .model_state_bytes = model_state_bytes,
   .model = {model_next, model_scan, NULL},
-  .tensor = {tensor_next, tensor_scan, NULL},
+  .tensor = {tensor_next, tensor_scan, tensor_scan_bf16},
   .apply = ingot_delta_apply,
   .apply_bf16 = ingot_delta_apply_bf16,
   .device = INGOT_DEVICE_OPS(ties),
