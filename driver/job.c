@@ -85,6 +85,11 @@ bool ingot_job_resolve(const ingot_job *job, int number, const char *name, const
     const ingot_job_step *s = &job->steps[i];
     bool                  by_name = s->name && strcmp(s->name, name) == 0;
     bool                  by_path = s->written_output && strcmp(s->written_output, name) == 0;
+    if ((by_name || by_path) && s->type && s->type->no_tensors) {
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the output of step %d (%s), \"%s\", is no checkpoint",
+                         ingot_value_place(where), s->number, s->type->name, name);
+      return false;
+    }
     if ((by_name || by_path) && s->output) {
       out->path = s->output;
       out->written = s->written_output;

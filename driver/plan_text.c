@@ -41,12 +41,16 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
     INGOT_TRY(ingot_text_printf(text, "  input    %s: %s, %s%s\n", p->inputs[i].id, p->inputs[i].path,
                                 ingot_bytes_text(p->inputs[i].bytes, a),
                                 p->inputs[i].identity ? "" : ", made by an earlier step"));
-  INGOT_TRY(ingot_text_printf(text, "  output   %s: %s, %s\n", p->output, format_name(p->sink.format),
-                              ingot_bytes_text(ingot_sink_bytes(&p->sink), a)));
-  INGOT_TRY(ingot_text_printf(text, "  tensors  %d (", p->sink.n_tensor));
-  INGOT_TRY(append_dtypes(&p->sink, text));
-  INGOT_TRY(ingot_text_printf(text, "), %" PRId64 " tiles, %d pass%s over the inputs\n", p->n_tile, p->n_pass,
-                              p->n_pass == 1 ? "" : "es at most"));
+  INGOT_TRY(ingot_text_printf(text, "  output   %s: %s", p->output, p->form ? p->form : format_name(p->sink.format)));
+  if (p->sink.n_tensor > 0) {
+    INGOT_TRY(ingot_text_printf(text, ", %s\n  tensors  %d (", ingot_bytes_text(ingot_sink_bytes(&p->sink), a), p->sink.n_tensor));
+    INGOT_TRY(append_dtypes(&p->sink, text));
+    INGOT_TRY(ingot_text_printf(text, ")"));
+  }
+  if (p->work) INGOT_TRY(ingot_text_printf(text, "\n  work     %s\n", p->work));
+  else
+    INGOT_TRY(ingot_text_printf(text, ", %" PRId64 " tiles, %d pass%s over the inputs\n", p->n_tile, p->n_pass,
+                                p->n_pass == 1 ? "" : "es at most"));
   INGOT_TRY(ingot_text_printf(text, "  traffic  %s to read, %s to write\n", ingot_bytes_text(p->bytes_read, a),
                               ingot_bytes_text(p->bytes_written, b)));
   if (p->ready)
@@ -102,7 +106,7 @@ static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwi
                         p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output),
                         "complete", (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes",
                         p->n_pass, "bytes_read", (json_int_t)p->bytes_read, "bytes_written",
-                        (json_int_t)p->bytes_written, "output_bytes", (json_int_t)ingot_sink_bytes(&p->sink),
+                        (json_int_t)p->bytes_written, "output_bytes", (json_int_t)(p->sink.n_tensor > 0 ? ingot_sink_bytes(&p->sink) : 0),
                         "memory_bytes", (json_int_t)p->memory_bytes, "threads", p->n_thread, "fingerprint", fingerprint,
                         "settings", json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
   double  seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);

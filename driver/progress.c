@@ -48,6 +48,27 @@ void ingot_progress_update(void *context, int64_t tiles_done, int64_t n_tile, ui
   p->shown = true;
 }
 
+void ingot_progress_windows(void *context, int64_t windows_done, int64_t n_window, int64_t tokens_done, double elapsed_s)
+{
+  ingot_progress *p = context;
+  char            text[160];
+  double          part = n_window > 0 ? (double)windows_done / (double)n_window : 1.0;
+  if (elapsed_s - p->last_event_s >= EVENT_EVERY_S) {
+    p->last_event_s = elapsed_s;
+    ingot_events_write(p->events, "progress",
+                       json_pack("{s:i, s:I, s:I, s:I, s:f}", "step", p->step, "windows_done", (json_int_t)windows_done,
+                                 "windows", (json_int_t)n_window, "tokens_done", (json_int_t)tokens_done, "elapsed_s",
+                                 elapsed_s));
+  }
+  if (p->quiet || elapsed_s - p->last_line_s < (p->terminal ? TERMINAL_EVERY_S : LOG_EVERY_S)) return;
+  p->last_line_s = elapsed_s;
+  snprintf(text, sizeof text, "%3.0f %% (%lld of %lld windows), %.0f s left", 100.0 * part, (long long)windows_done,
+           (long long)n_window, part > 0.0 ? elapsed_s * (1.0 - part) / part : 0.0);
+  if (p->terminal) fprintf(stderr, "\r%s\033[K", text);
+  else ingot_log_info("%s", text);
+  p->shown = true;
+}
+
 void ingot_progress_finish(ingot_progress *p)
 {
   if (p->terminal && p->shown) fprintf(stderr, "\r\033[K");

@@ -31,6 +31,8 @@ typedef struct ingot_step_plan {
   int                    number;   /* from 1 */
   const char            *title;    /* "merge by ties", for people */
   const char            *output;   /* path */
+  const char            *form;     /* what the output is; NULL: what sink.format says */
+  const char            *work;     /* what is done, besides the tensors written; NULL: tiles */
   ingot_sink_spec        sink;     /* what will be written */
   bool                   ready;    /* all inputs are there: it can run */
   bool                   complete; /* the output is there already, made by the same settings from the same inputs */
@@ -72,6 +74,7 @@ struct ingot_step_type {
   const char      *summary;        /* one line */
   const ingot_key *keys;           /* must have "type", "name" and "output"; ends with a row whose name is NULL */
   size_t           settings_bytes; /* step->settings, filled from keys; then `read` does the rest */
+  bool             no_tensors;     /* the output is no checkpoint: no step can take it */
   /** Adds problems of the job file; INGOT_ERR_NOMEM only. */
   ingot_status (*read)(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
   /**

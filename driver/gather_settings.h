@@ -1,0 +1,46 @@
+/** Settings of the steps that run models on data: evaluate, fisher, gram. */
+#ifndef INGOT_DRIVER_GATHER_SETTINGS_H
+#define INGOT_DRIVER_GATHER_SETTINGS_H
+
+#include "driver/job.h"
+#include "io/tokens.h"
+
+/** A token file of a step. */
+typedef struct ingot_job_data {
+  const char        *name;
+  const char        *written; /* path as the file has it */
+  const char        *path;
+  const char        *dtype; /* NULL: from the path's ending */
+  const ingot_value *value;
+} ingot_job_data;
+
+/** dtype = "..." of these steps. */
+typedef enum ingot_dtype_choice { INGOT_DTYPE_AUTO, INGOT_DTYPE_FLOAT32, INGOT_DTYPE_TF32, INGOT_DTYPE_BFLOAT16 } ingot_dtype_choice;
+
+/** One structure for the three types; each uses what its keys fill. */
+typedef struct ingot_gather_settings {
+  const char          *type, *name, *output;
+  const char          *model_name;   /* fisher, gram */
+  const ingot_value   *models_value; /* evaluate */
+  const ingot_value   *data_value;   /* group, or list */
+  int64_t              window, stride, batch, limit, document, seed, top_k, example, save_every_s;
+  bool                 separate, partial, shuffle, head, outputs, durable;
+  int                  dtype; /* ingot_dtype_choice */
+  int                  labels, loss;
+  uint64_t             memory_limit_bytes;
+  bool                 has_document;
+  ingot_job_reference *models; /* [n_model] */
+  int                  n_model;
+  ingot_job_data      *data; /* [n_data] */
+  int                  n_data;
+} ingot_gather_settings;
+
+extern const ingot_key ingot_evaluate_keys[], ingot_fisher_keys[], ingot_gram_keys[];
+/** Keys of an entry of `data` that is a group. */
+extern const ingot_key ingot_data_keys[];
+extern const int       ingot_data_n_key;
+
+/** As ingot_step_type.read, of all three types. */
+ingot_status ingot_gather_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
+
+#endif
