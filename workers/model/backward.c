@@ -56,10 +56,12 @@ static ingot_status inner_block(const ingot_pass_state *run, int index, const in
   const void             *d_inner;
   INGOT_TRY(linear_backward(run, linear + INGOT_LINEAR_DOWN, layer->active, pass->d_stream, pass->d_active));
   if (spec->gated) {
-    INGOT_TRY(run->ops->swiglu_backward(run->nn, run->n_token, spec->inner, layer->inner, pass->d_active, layer->inner));
+    INGOT_TRY(
+        run->ops->swiglu_backward(run->nn, run->n_token, spec->inner, layer->inner, pass->d_active, layer->inner));
     d_inner = layer->inner;
   } else { /* the activation has served: its place takes the gradient */
-    INGOT_TRY(run->ops->gelu_backward(run->nn, run->n_token * spec->inner, layer->inner, pass->d_active, layer->active));
+    INGOT_TRY(
+        run->ops->gelu_backward(run->nn, run->n_token * spec->inner, layer->inner, pass->d_active, layer->active));
     d_inner = layer->active;
   }
   INGOT_TRY(linear_backward(run, linear + INGOT_LINEAR_INNER, layer->norm2, d_inner, pass->d_norm));
@@ -76,9 +78,9 @@ static ingot_status heads_backward(const ingot_pass_state *run, int index, const
   const int64_t            q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
   const ingot_nn_attention shape = ingot_pass_attention_shape(run, index);
   void                    *qk = ingot_pass_qk(layer), *d_qk = spec->qk_norm ? pass->d_qk : pass->d_qkv;
-  INGOT_TRY(run->ops->attention_backward(run->nn, &shape, qk, ingot_pass_at(run, qk, q),
-                                         ingot_pass_at(run, layer->qkv, q + kv), layer->heads, layer->lse, pass->d_heads,
-                                         d_qk, ingot_pass_at(run, d_qk, q), ingot_pass_at(run, pass->d_qkv, q + kv)));
+  INGOT_TRY(run->ops->attention_backward(
+      run->nn, &shape, qk, ingot_pass_at(run, qk, q), ingot_pass_at(run, layer->qkv, q + kv), layer->heads, layer->lse,
+      pass->d_heads, d_qk, ingot_pass_at(run, d_qk, q), ingot_pass_at(run, pass->d_qkv, q + kv)));
   if (!spec->learned_positions) {
     const ingot_nn_rope rope = ingot_pass_rope_shape(run);
     INGOT_TRY(run->ops->rope(run->nn, &rope, d_qk, true));
@@ -88,8 +90,8 @@ static ingot_status heads_backward(const ingot_pass_state *run, int index, const
   const ingot_nn_norm k_shape = ingot_pass_head_norm_shape(run, spec->n_kv_head);
   INGOT_TRY(norm_backward(run, &k_shape, INGOT_ROLE_K_NORM, index, ingot_pass_at(run, layer->qkv, q), layer->stats_k,
                           ingot_pass_at(run, d_qk, q), NULL, ingot_pass_at(run, pass->d_qkv, q)));
-  INGOT_TRY(norm_backward(run, &q_shape, INGOT_ROLE_Q_NORM, index, layer->qkv, layer->stats_q, d_qk, NULL,
-                          pass->d_qkv));
+  INGOT_TRY(
+      norm_backward(run, &q_shape, INGOT_ROLE_Q_NORM, index, layer->qkv, layer->stats_q, d_qk, NULL, pass->d_qkv));
 done:
   return st;
 }
@@ -111,8 +113,7 @@ static ingot_status embedding_backward(const ingot_pass_state *run)
   }
   if (spec->tied) /* holds the head's gradient already */
     INGOT_TRY(ingot_pass_open_gradient(run, table, 1, &gradient, &beta));
-  else
-    INGOT_TRY(ingot_pass_open_cleared(run, table, 1, &gradient));
+  else INGOT_TRY(ingot_pass_open_cleared(run, table, 1, &gradient));
   INGOT_TRY(run->ops->embedding_backward(run->nn, run->n_token, spec->hidden, spec->n_vocab, pass->tokens,
                                          pass->d_stream, gradient));
   INGOT_TRY(ingot_pass_close_gradient(run, table, 1));

@@ -28,8 +28,13 @@ void *ingot_pass_qk(const ingot_pass_layer *layer)
 ingot_nn_norm ingot_pass_norm_shape(const ingot_pass_state *run)
 {
   const ingot_model_spec *spec = &run->model->spec;
-  return (ingot_nn_norm){.centred = spec->layer_norm, .eps = spec->eps, .n_token = run->n_token, .n_group = 1,
-                         .width = spec->hidden, .ld_x = spec->hidden, .ld_y = spec->hidden};
+  return (ingot_nn_norm){.centred = spec->layer_norm,
+                         .eps = spec->eps,
+                         .n_token = run->n_token,
+                         .n_group = 1,
+                         .width = spec->hidden,
+                         .ld_x = spec->hidden,
+                         .ld_y = spec->hidden};
 }
 
 /* q or k heads: from their columns of qkv to their columns of qk. */
@@ -37,8 +42,12 @@ ingot_nn_norm ingot_pass_head_norm_shape(const ingot_pass_state *run, int n_grou
 {
   const ingot_model_spec *spec = &run->model->spec;
   const int64_t           q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
-  return (ingot_nn_norm){.eps = spec->eps, .n_token = run->n_token, .n_group = n_group, .width = spec->head_dim,
-                         .ld_x = q + 2 * kv, .ld_y = q + kv};
+  return (ingot_nn_norm){.eps = spec->eps,
+                         .n_token = run->n_token,
+                         .n_group = n_group,
+                         .width = spec->head_dim,
+                         .ld_x = q + 2 * kv,
+                         .ld_y = q + kv};
 }
 
 /* Heads of q and k follow each other: one call turns both. */
@@ -46,9 +55,13 @@ ingot_nn_rope ingot_pass_rope_shape(const ingot_pass_state *run)
 {
   const ingot_model_spec *spec = &run->model->spec;
   const int64_t           q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
-  return (ingot_nn_rope){.n_token = run->n_token, .n_head = spec->n_head + spec->n_kv_head,
-                         .head_dim = spec->head_dim, .rotary_dim = spec->head_dim,
-                         .ld = spec->qk_norm ? q + kv : q + 2 * kv, .cos = run->pass->cos, .sin = run->pass->sin,
+  return (ingot_nn_rope){.n_token = run->n_token,
+                         .n_head = spec->n_head + spec->n_kv_head,
+                         .head_dim = spec->head_dim,
+                         .rotary_dim = spec->head_dim,
+                         .ld = spec->qk_norm ? q + kv : q + 2 * kv,
+                         .cos = run->pass->cos,
+                         .sin = run->pass->sin,
                          .positions = run->pass->positions};
 }
 
@@ -57,11 +70,18 @@ ingot_nn_attention ingot_pass_attention_shape(const ingot_pass_state *run, int l
   const ingot_model_spec *spec = &run->model->spec;
   const int64_t           q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
   const int64_t           ld_qk = spec->qk_norm ? q + kv : q + 2 * kv;
-  return (ingot_nn_attention){.n_batch = run->n_batch, .n_time = run->n_time, .n_head = spec->n_head,
-                              .n_kv_head = spec->n_kv_head, .head_dim = spec->head_dim,
+  return (ingot_nn_attention){.n_batch = run->n_batch,
+                              .n_time = run->n_time,
+                              .n_head = spec->n_head,
+                              .n_kv_head = spec->n_kv_head,
+                              .head_dim = spec->head_dim,
                               .scale = (float)(1 / sqrt((double)spec->head_dim)),
-                              .window = spec->layer_windowed[layer] ? spec->window : 0, .first_key = run->first_key,
-                              .ld_q = ld_qk, .ld_k = ld_qk, .ld_v = q + 2 * kv, .ld_o = q};
+                              .window = spec->layer_windowed[layer] ? spec->window : 0,
+                              .first_key = run->first_key,
+                              .ld_q = ld_qk,
+                              .ld_k = ld_qk,
+                              .ld_v = q + 2 * kv,
+                              .ld_o = q};
 }
 
 ingot_status ingot_pass_tap_input(const ingot_pass_state *run, int linear, int64_t width, const void *x)
@@ -127,10 +147,8 @@ static ingot_status inner_block(const ingot_pass_state *run, int index, const in
   const ingot_model_spec *spec = &run->model->spec;
   const int               linear = index * INGOT_LINEARS_OF_LAYER;
   INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_INNER, layer->norm2, layer->inner));
-  if (spec->gated)
-    INGOT_TRY(run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active));
-  else
-    INGOT_TRY(run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active));
+  if (spec->gated) INGOT_TRY(run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active));
+  else INGOT_TRY(run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active));
   INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
 done:
   return st;
@@ -161,10 +179,9 @@ ingot_status ingot_pass_forward(const ingot_pass_state *run)
     delta = pass->delta;
   }
   if (!run->head && !(run->taps && run->taps->head)) goto done;
-  INGOT_TRY(run->ops->norm(run->nn, &norm, stream, delta, pass->final_input,
-                           ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_WEIGHT, -1),
-                           ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_BIAS, -1), pass->final_norm,
-                           pass->final_stats));
+  INGOT_TRY(run->ops->norm(
+      run->nn, &norm, stream, delta, pass->final_input, ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_WEIGHT, -1),
+      ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_BIAS, -1), pass->final_norm, pass->final_stats));
 done:
   return st;
 }

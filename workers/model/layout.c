@@ -117,12 +117,9 @@ static ingot_status add_param(ingot_model_layout *layout, const ingot_model_spec
   ingot_text text = {0};
   if (!name || !has_role(spec, role)) return INGOT_OK;
   ingot_status st;
-  if (role == INGOT_ROLE_HEAD)
-    st = ingot_text_printf(&text, "%s", name);
-  else if (layer < 0)
-    st = ingot_text_printf(&text, "%s.%s", spec->conv1d ? "transformer" : "model", name);
-  else
-    st = ingot_text_printf(&text, "%s.%d.%s", spec->conv1d ? "transformer.h" : "model.layers", layer, name);
+  if (role == INGOT_ROLE_HEAD) st = ingot_text_printf(&text, "%s", name);
+  else if (layer < 0) st = ingot_text_printf(&text, "%s.%s", spec->conv1d ? "transformer" : "model", name);
+  else st = ingot_text_printf(&text, "%s.%d.%s", spec->conv1d ? "transformer.h" : "model.layers", layer, name);
   if (st != INGOT_OK) return st;
   if (!continues_run(layout, role)) layout->n_elem = (layout->n_elem + ALIGN_ELEM - 1) / ALIGN_ELEM * ALIGN_ELEM;
   ingot_model_param *p = &layout->params[layout->n_param++];
@@ -169,8 +166,8 @@ static void add_linears(ingot_model_layout *layout, const ingot_model_spec *spec
     add_linear(layout, layer, ingot_model_layout_find(layout, INGOT_ROLE_DOWN, layer), 1,
                ingot_model_layout_find(layout, INGOT_ROLE_DOWN_BIAS, layer));
   }
-  add_linear(layout, -1,
-             ingot_model_layout_find(layout, spec->tied ? INGOT_ROLE_EMBEDDING : INGOT_ROLE_HEAD, -1), 1, -1);
+  add_linear(layout, -1, ingot_model_layout_find(layout, spec->tied ? INGOT_ROLE_EMBEDDING : INGOT_ROLE_HEAD, -1), 1,
+             -1);
 }
 
 ingot_status ingot_model_layout_make(const ingot_model_spec *spec, ingot_model_layout *out)
@@ -181,8 +178,7 @@ ingot_status ingot_model_layout_make(const ingot_model_spec *spec, ingot_model_l
   out->linears = calloc((size_t)spec->n_layer * 4 + 1, sizeof *out->linears);
   INGOT_CHECK(out->params && out->linears, INGOT_ERR_NOMEM, "no memory for the parameters of %d layers", spec->n_layer);
   INGOT_TRY(add_rows(out, spec, -1, first_rows, N_FIRST_ROW));
-  for (int layer = 0; layer < spec->n_layer; layer++)
-    INGOT_TRY(add_rows(out, spec, layer, layer_rows, N_LAYER_ROW));
+  for (int layer = 0; layer < spec->n_layer; layer++) INGOT_TRY(add_rows(out, spec, layer, layer_rows, N_LAYER_ROW));
   INGOT_TRY(add_rows(out, spec, -1, last_rows, N_LAST_ROW));
   INGOT_TRY(add_param(out, spec, INGOT_ROLE_HEAD, -1, "lm_head.weight"));
   out->n_elem = (out->n_elem + ALIGN_ELEM - 1) / ALIGN_ELEM * ALIGN_ELEM;

@@ -179,8 +179,8 @@ ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *optio
   INGOT_CHECK(pass->layers && pass->params && pass->host_ids, INGOT_ERR_NOMEM, "no memory for a pass");
   index_params(pass);
   choose_head_rows(&model->spec, pass->nn->dtype, pass);
-  INGOT_TRY(pass->nn->ops->alloc(pass->nn, (size_t)ingot_pass_bytes(&model->spec, pass->nn->dtype, options),
-                                 &pass->memory));
+  INGOT_TRY(
+      pass->nn->ops->alloc(pass->nn, (size_t)ingot_pass_bytes(&model->spec, pass->nn->dtype, options), &pass->memory));
   c.base = pass->memory;
   carve(&c, &model->spec, pass->nn->dtype, pass);
   INGOT_TRY(refresh_tables(pass, options->n_time));
@@ -239,8 +239,15 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
 {
   ingot_status     st = INGOT_OK;
   ingot_pass_state run = {
-      .pass = pass, .ops = pass->nn->ops, .nn = pass->nn, .model = pass->model, .head = head, .taps = taps,
-      .gradients = gradients, .n_batch = batch->n_batch, .n_time = batch->n_time,
+      .pass = pass,
+      .ops = pass->nn->ops,
+      .nn = pass->nn,
+      .model = pass->model,
+      .head = head,
+      .taps = taps,
+      .gradients = gradients,
+      .n_batch = batch->n_batch,
+      .n_time = batch->n_time,
       .n_token = batch->n_batch * batch->n_time,
   };
   run.backward = gradients || (taps && taps->output_gradient);

@@ -46,12 +46,10 @@ static void yarn_frequencies(const ingot_rope_spec *rope, int head_dim, double *
     const double ramp = fmin(fmax((j - low) / (high - low), 0), 1);
     inv_freq[j] = inv_freq[j] / rope->factor * ramp + inv_freq[j] * (1 - ramp);
   }
-  if (rope->attention_factor > 0)
-    *factor = rope->attention_factor;
+  if (rope->attention_factor > 0) *factor = rope->attention_factor;
   else if (rope->mscale != 0 && rope->mscale_all_dim != 0)
     *factor = yarn_scale(rope->factor, rope->mscale) / yarn_scale(rope->factor, rope->mscale_all_dim);
-  else
-    *factor = yarn_scale(rope->factor, 1);
+  else *factor = yarn_scale(rope->factor, 1);
 }
 
 void ingot_model_rope_frequencies(const ingot_model_spec *spec, int64_t n_time, double *inv_freq, double *factor)

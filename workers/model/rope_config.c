@@ -14,9 +14,21 @@ static const struct {
 
 /* Keys whose meaning is known. Others change the embedding in ways that we do not know. */
 static const char *const known_keys[] = {
-    "rope_type",    "type",         "rope_theta", "factor",         "low_freq_factor",       "high_freq_factor",
-    "beta_fast",    "beta_slow",    "mscale",     "mscale_all_dim", "attention_factor",      "truncate",
-    "finetuned",    "original_max_position_embeddings",             "partial_rotary_factor",
+    "rope_type",
+    "type",
+    "rope_theta",
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "attention_factor",
+    "truncate",
+    "finetuned",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
 };
 
 static bool is_known(const char *key)
@@ -109,8 +121,7 @@ static ingot_status read_scaling(const ingot_config *config, const ingot_config 
   }
   if (out->type == INGOT_ROPE_YARN && !ingot_config_get(rope, "factor"))
     out->factor = (double)spec->n_position / (double)out->original_positions;
-  else if (out->type != INGOT_ROPE_DEFAULT)
-    INGOT_TRY(need_positive(rope, "factor", &out->factor));
+  else if (out->type != INGOT_ROPE_DEFAULT) INGOT_TRY(need_positive(rope, "factor", &out->factor));
   if (out->type == INGOT_ROPE_LLAMA3) INGOT_TRY(read_llama3(rope, out));
   if (out->type == INGOT_ROPE_YARN) INGOT_TRY(read_yarn(rope, out));
 done:

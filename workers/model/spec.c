@@ -12,12 +12,12 @@ enum { MAX_EXTENT = 1 << 22, MAX_LAYER = 1 << 14, MAX_HEAD = 1 << 14 };
 /* What families differ in. Values that a config leaves out are those of the family's class in Transformers. */
 typedef struct family {
   const char *name;
-  int64_t     n_kv_head;  /* 0: as many as heads */
-  int64_t     head_dim;   /* 0: hidden / heads */
+  int64_t     n_kv_head; /* 0: as many as heads */
+  int64_t     head_dim;  /* 0: hidden / heads */
   int64_t     n_position;
   double      eps;
-  bool        qkv_bias;   /* always */
-  bool        bias_keys;  /* attention_bias is read */
+  bool        qkv_bias;  /* always */
+  bool        bias_keys; /* attention_bias is read */
   bool        mlp_bias_key;
   bool        qk_norm;
   bool        window_always; /* sliding_window holds without a switch, for every layer */
@@ -28,8 +28,14 @@ static const family families[] = {
     {.name = "llama", .n_position = 2048, .eps = 1e-6, .bias_keys = true, .mlp_bias_key = true},
     {.name = "mistral", .n_kv_head = 8, .n_position = 131072, .eps = 1e-6, .window_always = true},
     {.name = "qwen2", .n_kv_head = 32, .n_position = 32768, .eps = 1e-6, .qkv_bias = true, .window_switch = true},
-    {.name = "qwen3", .n_kv_head = 32, .head_dim = 128, .n_position = 32768, .eps = 1e-6, .bias_keys = true,
-     .qk_norm = true, .window_switch = true},
+    {.name = "qwen3",
+     .n_kv_head = 32,
+     .head_dim = 128,
+     .n_position = 32768,
+     .eps = 1e-6,
+     .bias_keys = true,
+     .qk_norm = true,
+     .window_switch = true},
 };
 
 /* Options whose presence would change the result: a value other than the harmless one is refused by name. */
@@ -37,12 +43,15 @@ static const struct {
   const char *key;
   bool        harmless;
 } switches[] = {
-    {"scale_attn_by_inverse_layer_idx", false}, {"scale_attn_weights", true}, {"add_cross_attention", false},
-    {"is_encoder_decoder", false},              {"use_mrope", false},
+    {"scale_attn_by_inverse_layer_idx", false},
+    {"scale_attn_weights", true},
+    {"add_cross_attention", false},
+    {"is_encoder_decoder", false},
+    {"use_mrope", false},
 };
 
-static const char *const forbidden[] = {"quantization_config", "attn_logit_softcapping", "final_logit_softcapping",
-                                        "query_pre_attn_scalar", "no_rope_layers", "compression_config"};
+static const char *const forbidden[] = {"quantization_config",   "attn_logit_softcapping", "final_logit_softcapping",
+                                        "query_pre_attn_scalar", "no_rope_layers",         "compression_config"};
 
 static ingot_status refuse_options(const ingot_config *config)
 {
@@ -294,8 +303,7 @@ ingot_status ingot_model_spec_read(const ingot_source *src, ingot_model_spec *ou
   ingot_text   json = {0}, where = {0};
   *out = (ingot_model_spec){0};
   const int file = ingot_source_find_side_file(src, "config.json");
-  INGOT_CHECK(file >= 0, INGOT_ERR_FORMAT, "%s: no config.json, which says what model this is",
-              ingot_source_path(src));
+  INGOT_CHECK(file >= 0, INGOT_ERR_FORMAT, "%s: no config.json, which says what model this is", ingot_source_path(src));
   INGOT_TRY(ingot_text_printf(&where, "%s: config.json", ingot_source_path(src)));
   INGOT_TRY(ingot_source_side_file_read(src, file, &json));
   INGOT_TRY(ingot_model_spec_parse(ingot_text_string(&json), json.size, ingot_text_string(&where), out));
