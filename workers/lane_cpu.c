@@ -45,6 +45,7 @@ static void plan_extent(const ingot_merge_plan *plan, int *n_input, size_t *in_b
   *out_bytes = 1;
   for (int i = 0; i < plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &plan->tensors[i];
+    if (t->grain == INGOT_GRAIN_MATRIX) continue; /* never comes to a lane */
     if (t->view.n_input > *n_input) *n_input = t->view.n_input;
     for (int k = 0; k < t->view.n_input; k++) {
       size_t bytes = ingot_dtype_size(ingot_source_tensor(plan->sources[t->source[k]], t->tensor[k])->dtype);

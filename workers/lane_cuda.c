@@ -92,6 +92,7 @@ static sizes sizes_of(const ingot_merge_plan *plan)
   for (int k = 0; k < plan->n_tensor; k++) {
     const ingot_merge_tensor *t = &plan->tensors[k];
     int64_t                   tile = min_i64(t->view.n_elem, INGOT_TILE);
+    if (t->grain == INGOT_GRAIN_MATRIX) continue; /* never comes to a lane */
     s.out = max_u64(s.out, align_up((uint64_t)tile * ingot_dtype_size(t->dtype)));
     if (t->copy) continue;
     int64_t  chunk = chunk_elements(plan, t);

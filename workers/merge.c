@@ -10,6 +10,7 @@
 #include "kernels/device.h"
 #include "workers/hand_over.h"
 #include "workers/lane.h"
+#include "workers/matrix.h"
 #include "workers/pool.h"
 #include "workers/resume.h"
 
@@ -24,6 +25,7 @@ typedef struct merge_run {
   int64_t                   *begin;       /* [size + 1]: tiles of each rank */
   bool                      *done;        /* [n_tile] */
   uint64_t                  *checksum;    /* [n_tile] */
+  int64_t                    tiles_resumed; /* of this rank's, found done */
   void                      *model_state; /* MODEL grain */
   ingot_sink                *sink;
   ingot_journal             *journal;
@@ -44,7 +46,9 @@ uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bo
   uint64_t on_cpu = ingot_lane_cpu_bytes(plan) * (uint64_t)n_thread;
   uint64_t on_gpu = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)lane_count(n_thread, true) : 0;
   uint64_t books = (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
-  return on_cpu + on_gpu + books;
+  uint64_t lanes = on_cpu + on_gpu, matrix = ingot_matrix_memory_bytes(plan, NULL); /* one after the other */
+  if (matrix > 0) books += (uint64_t)plan->n_tile * sizeof(int64_t);
+  return (lanes > matrix ? lanes : matrix) + books;
 }
 
 void ingot_merge_result_release(ingot_merge_result *result)
@@ -90,7 +94,7 @@ static uint64_t bytes_of_rank(const merge_run *r)
     int64_t                   n_tile = ingot_tile_count(t->view.n_elem);
     int64_t                   begin = t->first_tile > first_tile_of(r) ? t->first_tile : first_tile_of(r);
     int64_t end = t->first_tile + n_tile < last_tile_of(r) ? t->first_tile + n_tile : last_tile_of(r);
-    if (begin >= end) continue;
+    if (begin >= end || t->grain == INGOT_GRAIN_MATRIX) continue;
     uint64_t element = ingot_dtype_size(t->dtype);
     for (int k = 0; k < t->view.n_input; k++)
       element += ingot_dtype_size(ingot_source_tensor(r->plan->sources[t->source[k]], t->tensor[k])->dtype);
@@ -118,6 +122,11 @@ static ingot_status choose_device(merge_run *r)
   }
   int n_device = ingot_device_count();
   if (n_device == 0) return ingot_fail(INGOT_ERR_DEVICE, "--device cuda: no usable GPU was found");
+  if (st != INGOT_OK && r->plan->method->matrix) { /* its matrices run there */
+    ingot_log_info("%s: tensors other than matrices run on the CPU", ingot_error_message());
+    ingot_error_clear();
+    return INGOT_OK;
+  }
   if (st != INGOT_OK) return ingot_wrap(st, "--device cuda");
   r->device = ingot_comm_local_rank(r->comm) % n_device;
   return INGOT_OK;
@@ -247,7 +256,7 @@ static ingot_status merge_tiles(merge_run *r)
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) output.tiles_before += r->done[i];
   for (int i = 0; i < r->plan->n_tensor; i++)
     output.n_bytes += (uint64_t)r->plan->tensors[i].view.n_elem * ingot_dtype_size(r->plan->tensors[i].dtype);
-  r->result->timing.tiles_resumed = output.tiles_before;
+  r->result->timing.tiles_resumed = r->tiles_resumed;
 
   ingot_status st = open_cache(r);
   spec.cache = r->cache;
@@ -330,6 +339,18 @@ static void discard_output(merge_run *r)
     ingot_log_warning("%s", ingot_error_message());
 }
 
+/* MATRIX grain, before the tiles. Values that cannot be used leave nothing behind: running again would find the same. */
+static ingot_status solve_matrices(merge_run *r)
+{
+  ingot_matrix_run run = {.comm = r->comm, .plan = r->plan, .options = r->options, .begin = r->begin, .sink = r->sink,
+                          .journal = r->journal, .done = r->done, .checksum = r->checksum,
+                          .nonfinite = r->result->nonfinite, .timing = &r->result->timing, .summary = &r->result->matrices};
+  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) r->tiles_resumed += r->done[i];
+  ingot_status st = ingot_matrix_run_all(&run);
+  if (st == INGOT_ERR_NUMERIC) discard_output(r);
+  return st;
+}
+
 static ingot_status commit(merge_run *r)
 {
   const ingot_merge_plan *plan = r->plan;
@@ -376,6 +397,7 @@ ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, con
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_resume_open(comm, plan, options->fresh, options->n_thread, first_tile_of(&r), last_tile_of(&r),
                               r.done, r.checksum, &r.sink, &r.journal));
+  INGOT_TRY(solve_matrices(&r));
   INGOT_TRY(summarise_model(&r));
   INGOT_TRY(merge_tiles(&r));
   INGOT_TRY(share_nonfinite(&r));

@@ -84,8 +84,20 @@ typedef struct ingot_nonfinite_report {
   bool     is_nan;
 } ingot_nonfinite_report;
 
+/** Matrices solved in this run, over all ranks. */
+typedef struct ingot_matrix_summary {
+  int64_t n_matrix;
+  int64_t n_ridge;      /* that needed something on the diagonal, or were asked to have it */
+  double  ridge;        /* the largest of these, in units of the mean diagonal */
+  int64_t n_dead;       /* input features that no model has seen active, over all matrices */
+  int64_t n_iteration;  /* the most */
+  double  residual;     /* the largest, relative */
+  int64_t n_unfinished; /* iterations that did not reach the tolerance */
+} ingot_matrix_summary;
+
 typedef struct ingot_merge_result {
   ingot_merge_timing      timing;    /* of this rank */
+  ingot_matrix_summary    matrices;
   ingot_nonfinite_report *nonfinite; /* [n_source], of all ranks; owned, free with ingot_merge_result_release */
   uint64_t               *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
 } ingot_merge_result;

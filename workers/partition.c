@@ -13,6 +13,7 @@ static const double BYTES_PER_OPERATION = 0.5;
 static double element_cost(const ingot_merge_plan *plan, const ingot_merge_tensor *t)
 {
   double bytes = 0.0;
+  if (t->grain == INGOT_GRAIN_MATRIX) return (double)ingot_dtype_size(t->dtype); /* solved elsewhere: looked after, no more */
   for (int i = 0; i < t->view.n_input; i++)
     bytes += (double)ingot_dtype_size(ingot_source_tensor(plan->sources[t->source[i]], t->tensor[i])->dtype);
   if (t->copy) return bytes + (double)ingot_dtype_size(t->dtype);
@@ -22,7 +23,7 @@ static double element_cost(const ingot_merge_plan *plan, const ingot_merge_tenso
 
 static bool is_whole(const ingot_merge_tensor *t)
 {
-  return t->grain == INGOT_GRAIN_TENSOR || t->grain == INGOT_GRAIN_MATRIX;
+  return t->grain == INGOT_GRAIN_TENSOR;
 }
 
 ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin)
