@@ -3,7 +3,7 @@
  * 8 heads, vocabulary 32000), 8 windows of 2048 tokens, beside the card's own copy bandwidth and matrix rate in the same
  * run. Matrix products: 2 m n k operations. Others: bytes that must be read and written at least once.
  *
- * bench_nn [REPEATS]
+ * bench_nn_cuda [REPEATS]
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
