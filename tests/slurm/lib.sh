@@ -22,7 +22,7 @@ fail() {
 cd "$work"
 ln -s "$SOURCE/tests" tests
 cp -r "$SOURCE/jobs" jobs
-unset SLURM_CPUS_PER_TASK OMP_NUM_THREADS
+unset SLURM_CPUS_PER_TASK OMP_NUM_THREADS "${!OMPI_MCA_@}" # the cluster has its own
 export INGOT INGOT_CPUS=1 INGOT_SITE_ENV=/dev/null
 # shellcheck disable=SC2034 # used by the tests
 slurm=$SOURCE/slurm
