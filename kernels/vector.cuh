@@ -117,6 +117,30 @@ static __device__ __forceinline__ void ingot_load_any(const void *p, ingot_dtype
   }
 }
 
+/** Two elements rounded to bfloat16 by the processor: as ingot_bf16_from_f32 does, but for the bits of a NaN. */
+static __device__ __forceinline__ uint32_t ingot_round_pair_bf16(float low, float high)
+{
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
+/** Eight elements as bfloat16. A sum that is no NaN has no NaN among its terms; then the processor's rounding will do. */
+static __device__ __forceinline__ uint4 ingot_round_bf16(const float v[INGOT_VECTOR])
+{
+  float    sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+  uint32_t word[4];
+#pragma unroll
+  for (int k = 0; k < 4; k++) word[k] = ingot_round_pair_bf16(v[2 * k], v[2 * k + 1]);
+  if (sum != sum) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      word[k] = ingot_bf16_from_f32(v[2 * k]) | static_cast<uint32_t>(ingot_bf16_from_f32(v[2 * k + 1])) << 16;
+    }
+  }
+  return make_uint4(word[0], word[1], word[2], word[3]);
+}
+
 /** Round eight elements and store them; i is the index of the first. */
 static __device__ __forceinline__ void ingot_store_any(void *p, ingot_dtype dtype, int64_t i, int count,
                                                        const float v[INGOT_VECTOR])
@@ -128,12 +152,7 @@ static __device__ __forceinline__ void ingot_store_any(void *p, ingot_dtype dtyp
     return;
   }
   if (dtype == INGOT_DTYPE_BF16) {
-    uint32_t word[4];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-      word[k] = ingot_bf16_from_f32(v[2 * k]) | static_cast<uint32_t>(ingot_bf16_from_f32(v[2 * k + 1])) << 16;
-    }
-    __stcs(reinterpret_cast<uint4 *>(static_cast<uint16_t *>(p) + i), make_uint4(word[0], word[1], word[2], word[3]));
+    __stcs(reinterpret_cast<uint4 *>(static_cast<uint16_t *>(p) + i), ingot_round_bf16(v));
   } else if (dtype == INGOT_DTYPE_F32) {
     uint32_t word[INGOT_VECTOR];
 #pragma unroll
