@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Whole-process speed of merges on generated checkpoints, beside the machine's own limit measured in the same run.
 #
-#   tests/bench/run.sh [--millions 1000] [--rounds 3] [--dir DIR] [--build build/release] [--device cpu|cuda] [--threads N]
+#   tests/bench/run.sh [--millions 1000] [--rounds 3] [--dir DIR] [--build build/release] [--device cpu|cuda|auto] [--threads N]
 #                      [--methods "linear ties ..."]
 #
 # Inputs: a base and four experts of Llama's shapes in bfloat16 (tests/bench/make_models.c), made in DIR once and kept in the
 # page cache. Limit: reading the same inputs and writing one output, the same threads, no arithmetic
 # (tests/bench/limit.c, the faster of pread and mmap; beside a GPU also the fastest of 4, 8 and 16 threads). Every output is verified before its time is shown. Figures are
-# the medians of the rounds; limit and merges take turns, so that a change of the machine's speed meets both.
+# the medians of the rounds; limit and merges take turns, so that a change of the machine's speed meets both. "start s" is
+# the same command on models of a million parameters: what starting, planning and ending take; it is part of "wall s".
+# "least s" is the fastest round, for machines whose speed changes from one minute to the next.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 millions=1000 rounds=3 dir=/tmp/ingot-bench build=build/release device=cpu threads=$(nproc)
@@ -29,6 +31,7 @@ if [ ! -e "$stamp" ]; then
   "$build/tests/bench/make_models" "$dir" 4 "$millions"
   touch "$stamp"
 fi
+[ -e "$dir/small/base" ] || "$build/tests/bench/make_models" "$dir/small" 4 1
 cd "$dir"
 cat base/model.safetensors expert-*/model.safetensors >/dev/null # into the page cache
 parameters=$(($(stat -c %s base/model.safetensors) / 2))
@@ -39,6 +42,7 @@ name = "bench"; seed = 1;
 models = { base = "base"; a = "expert-1"; b = "expert-2"; c = "expert-3"; d = "expert-4"; };
 steps = ( { type = "merge"; output = "out/$1.h5"; durable = false; $2 } );
 EOF
+  cp "$1.cfg" small/
 }
 three='models = ( { model = "a"; weight = 0.5; }, { model = "b"; weight = 0.3; }, { model = "c"; weight = 0.2; } );'
 job linear 'method = "linear"; models = ( { model = "a"; weight = 0.4; }, { model = "b"; weight = 0.3; }, { model = "c"; weight = 0.2; }, { model = "d"; weight = 0.1; } );'
@@ -60,7 +64,7 @@ timed() { # COMMAND -> wall and CPU seconds
 }
 best_limit() { # THREADS METHOD -> the seconds of the faster way of reading
   local n counts=$1 way
-  if [ "$device" = cuda ]; then counts="4 8 16"; fi
+  if [ "$device" != cpu ]; then counts="4 8 16"; fi
   for n in $counts; do
     for way in "" --mmap; do
       # shellcheck disable=SC2046,SC2086
@@ -73,30 +77,35 @@ best_limit() { # THREADS METHOD -> the seconds of the faster way of reading
 measure() { # METHOD RANKS THREADS LABEL
   local name=$1 ranks=$2 n=$3 i run=() bytes
   if [ "$ranks" -gt 1 ]; then run=(mpirun -n "$ranks"); fi
-  : >walls; : >cpus; : >limits
+  : >walls; : >cpus; : >limits; : >starts
   for ((i = 0; i <= rounds; i++)); do
-    rm -rf out
+    rm -rf out small/out
     best_limit "$((ranks * n))" "$name" >one-limit
     timed "${run[@]}" "$ingot" run --quiet --fresh --device "$device" --threads "$n" "$name.cfg" >one
     if [ "$i" = 0 ]; then "$ingot" verify "out/$name.h5" >/dev/null || { echo "$name: the output is wrong" >&2; exit 1; }; continue; fi
+    (cd small && timed "${run[@]}" "$ingot" run --quiet --device "$device" --threads "$n" "$name.cfg") >one-start
+    cut -d ' ' -f 1 one-start >>starts
     cat one-limit >>limits
     cut -d ' ' -f 1 one >>walls
     cut -d ' ' -f 2 one >>cpus
   done
   bytes=$(($(stat -c %s base/model.safetensors) * ($(files "$name" | wc -l) + 1)))
   awk -v name="$name" -v label="$4" -v wall="$(median <walls)" -v cpu="$(median <cpus)" -v limit="$(median <limits)" \
+      -v start="$(median <starts)" -v least="$(sort -g walls | head -n 1)" -v least_limit="$(sort -g limits | head -n 1)" \
       -v bytes="$bytes" -v p="$parameters" \
-      'BEGIN { printf "| %-15s | %-18s | %6.2f | %6.2f | %6.2f | %5.2f | %6.2f |\n", name, label, wall, bytes / wall / 1e9, limit, limit / wall, cpu * 1e9 / p }'
+      'BEGIN { printf "| %-15s | %-18s | %6.2f | %6.2f | %6.2f | %6.2f | %5.2f | %6.2f | %6.2f | %6.2f |\n", name, label, wall, start, bytes / wall / 1e9, limit, limit / wall, least, least_limit, cpu * 1e9 / p }'
 }
 
-echo "| method          | ranks x threads    | wall s |   GB/s | limit s | limit/wall | CPU s per 1e9 parameters |"
-echo "|-----------------|--------------------|--------|--------|--------|-------|--------|"
+echo "| method          | ranks x threads    | wall s | start s |   GB/s | limit s | limit/wall | least s | least limit s | CPU s per 1e9 parameters |"
+echo "|-----------------|--------------------|--------|--------|--------|--------|-------|--------|--------|--------|"
 for name in $methods; do measure "$name" 1 "$threads" "1 x $threads, $device"; done
 if [ "$device" = cpu ]; then
   for name in $methods; do measure "$name" 1 1 "1 x 1, cpu"; done
   if command -v mpirun >/dev/null; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    for name in linear ties; do measure "$name" 2 1 "2 x 1, cpu"; done
+    for name in linear ties; do
+      [[ " $methods " != *" $name "* ]] || measure "$name" 2 1 "2 x 1, cpu"
+    done
   fi
 fi
 rm -rf out

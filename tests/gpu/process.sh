@@ -14,23 +14,27 @@ threads=${4:-$(nproc)}
 rounds=${5:-3}
 ingot=$build/bin/ingot
 
-"$root/tests/bench/run.sh" --build "$build" --dir "$work" --millions "$millions" --threads "$threads" \
-  --rounds "$rounds" --device cuda --methods "${METHODS:-linear slerp dare_ties ties}"
+# On the GPU alone; then as the program does by itself: it begins on the CPU and goes over where that is faster.
+for device in cuda auto; do
+  "$root/tests/bench/run.sh" --build "$build" --dir "$work" --millions "$millions" --threads "$threads" \
+    --rounds "$rounds" --device "$device" --methods "${METHODS:-linear slerp dare_ties ties}"
+done
 
 # The benchmark leaves its job files in WORK.
 cd "$work"
 for job in *.cfg; do
   name=${job%.cfg}
-  for device in cpu cuda; do
+  for device in cpu cuda auto; do
     "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$job"
     mv "out/$name.h5" "$device.h5"
   done
-  if cmp -s cpu.h5 cuda.h5; then
-    echo "$name: the same bytes on CPU and GPU"
+  if cmp -s cpu.h5 cuda.h5 && cmp -s cpu.h5 auto.h5; then
+    echo "$name: the same bytes on CPU, GPU and both"
   else
     echo "$name: other bytes on CPU and GPU:" >&2
     "$ingot" diff cpu.h5 cuda.h5 >&2 || true
+    "$ingot" diff cpu.h5 auto.h5 >&2 || true
     exit 1
   fi
-  rm -rf cpu.h5 cuda.h5 out
+  rm -rf cpu.h5 cuda.h5 auto.h5 out
 done

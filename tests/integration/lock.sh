@@ -40,15 +40,17 @@ expect 2 "another run is writing this output" "$INGOT" import models/base out/m.
 "$INGOT" run --dry-run ties.cfg >/dev/null || fail "a plan needs no lock"
 
 # A waiting run can be stopped, and another one goes on when the holder is done, and finds nothing left to do.
+says=(stopped.txt)
 for n in $(rank_counts); do
+  says+=("waiter-$n.txt")
   ranks "$n" "$INGOT" run --wait ties.cfg >"waiter-$n.txt" 2>&1 &
   waiters+=($!)
 done
 "$INGOT" run --wait ties.cfg 2>stopped.txt &
 stopped=$!
-for file in stopped.txt waiter-*.txt; do
+for file in "${says[@]}"; do
   for ((i = 0; i < 1500; i++)); do
-    if grep -q "waiting: out/m.h5.lock" "$file"; then break; fi
+    if grep -sq "waiting: out/m.h5.lock" "$file"; then break; fi
     sleep 0.02
   done
   grep -q "waiting: out/m.h5.lock" "$file" || fail "$file does not say that it waits"
@@ -74,7 +76,7 @@ clean "killed holder"
 hold
 "$INGOT" run --wait ties.cfg 2>waiter.txt &
 waiter=$!
-while ! grep -q "waiting:" waiter.txt && kill -0 "$waiter" 2>/dev/null; do sleep 0.02; done
+while ! grep -sq "waiting:" waiter.txt && kill -0 "$waiter" 2>/dev/null; do sleep 0.02; done
 kill -KILL "$held"
 wait "$held" 2>/dev/null || true
 held=""
