@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Build with CUDA and run everything that needs a GPU; a table of the results comes last.
 #
-#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels process; all of them when none is named
+#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels models process; all of them when none is named
 #
 #   test      the same bytes on CPU and GPU, every method, dtype and size
 #   sanitize  the same under compute-sanitizer: memcheck and racecheck
 #   kernels   bandwidth of every method's kernels beside the card's own copy; start-up times
+#   models    forward and backward of tiny models against Transformers, in float32, TF32 and bfloat16; speed of a Llama
+#             of 1.1 G parameters
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
 #
 # BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated
@@ -17,7 +19,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${BUILD:-$root/build/gpu}
 threads=${THREADS:-$(nproc)}
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels process)
+[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels models process)
 logs=$build/gpu-logs
 table=()
 failed=0
@@ -75,6 +77,19 @@ part_kernels() {
   cat "$logs/kernels.log"
 }
 
+part_models() {
+  local kind name
+  cmake --build "$build" --target test_model test_model_load test_model_pass bench_model >>"$logs/build.log" 2>&1 ||
+    { tail -n 30 "$logs/build.log"; exit 1; }
+  for kind in cuda cuda-tf32 cuda-bf16; do
+    for name in test_model test_model_load test_model_pass; do
+      step "$name, $kind" "$name-$kind.log" env INGOT_TEST_NN=$kind "$build/tests/workers/model/$name"
+    done
+  done
+  step "speed of passes" bench_model.log "$build/tests/bench/bench_model" --device cuda --gram
+  cat "$logs/bench_model.log"
+}
+
 part_process() {
   local work=${WORK:-$build/gpu-work}
   cmake --build "$build" --target ingot make_models limit >>"$logs/build.log" 2>&1 ||
@@ -92,6 +107,7 @@ for part in "${parts[@]}"; do
   test) part_test ;;
   sanitize) part_sanitize ;;
   kernels) part_kernels ;;
+  models) part_models ;;
   process) part_process ;;
   *) echo "unknown part: $part" >&2; exit 2 ;;
   esac

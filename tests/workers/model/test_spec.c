@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "tests/check.h"
-#include "workers/model/spec.h"
+#include "workers/model/model.h"
 
 static void parse(const char *json, ingot_model_spec *spec)
 {
@@ -285,6 +285,20 @@ static void test_window_limit(void **state)
   ingot_model_spec_release(&s);
 }
 
+static void test_device_sizes(void **state)
+{
+  (void)state;
+  ingot_model_spec s;
+  parse(LLAMA(""), &s);
+  check_ok(ingot_model_check_device(&s, "model"));
+  s.head_dim = 12;
+  check_fails(ingot_model_check_device(&s, "model/x"), INGOT_ERR_MISMATCH,
+              "model/x: on a GPU, hidden size 32, feed-forward size 48 and head size 12 must be multiples of 8");
+  s.head_dim = 264;
+  check_fails(ingot_model_check_device(&s, "model"), INGOT_ERR_MISMATCH, "the head size at most 256");
+  ingot_model_spec_release(&s);
+}
+
 /* By hand: hidden 32, q 32, k and v 16 each, inner 48, 2 layers, 67 words. */
 static void test_flops(void **state)
 {
@@ -337,7 +351,8 @@ int main(void)
       cmocka_unit_test(test_spellings),        cmocka_unit_test(test_refused),
       cmocka_unit_test(test_llama3_frequencies), cmocka_unit_test(test_yarn_frequencies),
       cmocka_unit_test(test_dynamic_frequencies), cmocka_unit_test(test_window_limit),
-      cmocka_unit_test(test_flops),            cmocka_unit_test(test_linears),
+      cmocka_unit_test(test_device_sizes),     cmocka_unit_test(test_flops),
+      cmocka_unit_test(test_linears),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
