@@ -103,6 +103,50 @@ typedef struct ingot_nn_logits {
 
 enum { INGOT_NN_IGNORE = -1 }; /* label of a row that has no loss: loss 0, gradient 0, top1 is still given */
 
+/** How the distributions of several models become one. */
+typedef enum ingot_nn_mix {
+  INGOT_NN_MIX_LINEAR,     /* sum of weight * p; a row's weight is given as its logarithm, -inf: the member is left out */
+  INGOT_NN_MIX_LOG_LINEAR, /* sum of weight * log p; weights of any sign */
+  INGOT_NN_MIX_MAX,        /* largest weight * p; the weight given as its logarithm */
+} ingot_nn_mix;
+
+typedef enum ingot_nn_divergence {
+  INGOT_NN_FORWARD_KL, /* KL(teacher || student) */
+  INGOT_NN_REVERSE_KL, /* KL(student || teacher) */
+  INGOT_NN_JSD,        /* beta KL(teacher || m) + (1 - beta) KL(student || m), m = beta teacher + (1 - beta) student */
+} ingot_nn_divergence;
+
+/** A distillation loss: alpha T^2 D(teacher at T, student at T) + (1 - alpha) cross-entropy with the label, per row. */
+typedef struct ingot_nn_distill {
+  ingot_nn_divergence divergence;
+  float               beta;        /* of JSD, in (0, 1) */
+  float               temperature; /* T > 0 */
+  float               alpha;       /* in [0, 1] */
+  float               scale;       /* of the gradient */
+} ingot_nn_distill;
+
+/** What the stored top-k of a teacher says of the other classes. */
+typedef enum ingot_nn_tail {
+  INGOT_NN_TAIL_NONE,    /* nothing: the stored ones are made to sum to 1 */
+  INGOT_NN_TAIL_BUCKET,  /* the rest is one class, of teacher and student alike */
+  INGOT_NN_TAIL_UNIFORM, /* the rest is spread evenly over the other classes */
+} ingot_nn_tail;
+
+/** A teacher's k largest log-probabilities of each row, at temperature 1. Back-end memory. */
+typedef struct ingot_nn_top_k {
+  int            k;
+  const int32_t *ids;  /* [n_row][k] */
+  const float   *logp; /* [n_row][k] */
+  ingot_nn_tail  tail;
+} ingot_nn_top_k;
+
+/** AdamW (Loshchilov and Hutter, arXiv 1711.05101) at one step. */
+typedef struct ingot_nn_adamw {
+  float   rate, beta1, beta2, epsilon, decay;
+  float   gradient_scale; /* of the gradient before anything else: clipping */
+  int64_t step;           /* from 1 */
+} ingot_nn_adamw;
+
 struct ingot_nn_ops {
   void (*close)(ingot_nn *nn);
 
@@ -185,6 +229,44 @@ struct ingot_nn_ops {
                                 int32_t *labels);
   /** The k largest log-probabilities of each row, descending, equal ones by ascending id: ids, logp [n_row][k]. */
   ingot_status (*top_k)(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
+
+  /* Combining models, distillation, training. */
+
+  /**
+   * Take a member into mixed [n_row][z->ld], rows of unnormalised log-probabilities; `first` sets instead of adding.
+   * weight [n_row] as the kind says; floor (log-linear with a negative weight): log-probabilities below it count as it.
+   * cross_entropy and distill normalise what they are given, so mixed rows serve as logits.
+   */
+  ingot_status (*mix)(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
+                      bool first, float *mixed);
+  /**
+   * Per row: soft = T^2 D (float32), nll = cross-entropy with the label, each NULL: not wanted; d_logits (NULL: not wanted) =
+   * scale times the gradient of the whole loss by z. Rows labelled INGOT_NN_IGNORE: 0. teacher [n_row][z->ld]: logits.
+   * Forward KL over what a teacher rules out (-inf) is 0 there; reverse KL is +inf.
+   */
+  ingot_status (*distill)(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z, const float *teacher,
+                          const int32_t *labels, float *soft, float *nll, void *d_logits);
+  /** The same with forward KL from stored top-k. */
+  ingot_status (*distill_top_k)(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z,
+                                const ingot_nn_top_k *teacher, const int32_t *labels, float *soft, float *nll,
+                                void *d_logits);
+  /**
+   * Moments and the log-probability of the label of M members of mixed rows, for learning log-linear weights: with q the
+   * softmax of mixed, mean [n_row][M] = E_q[logp_m], product [n_row][M][M] = E_q[logp_m logp_j], label [n_row][M] =
+   * logp_m(label). members: host array of M back-end arrays [n_row][mixed->ld] of log-probabilities. M at most 16.
+   */
+  ingot_status (*moments)(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member, const float *const *members,
+                          const int32_t *labels, float *mean, float *product, float *label);
+  /** logp [n_row][z->ld] = log-softmax of the rows; may be z->data. */
+  ingot_status (*log_softmax)(ingot_nn *nn, const ingot_nn_logits *z, float *logp);
+  /** *sum (host) = sum of squares, float64 in blocks added in a fixed order. Waits. */
+  ingot_status (*sum_squares)(ingot_nn *nn, int64_t n, const float *x, double *sum);
+  /** One step on n parameters: master, m, v updated; weight (nn->dtype, NULL: none) = master rounded. */
+  ingot_status (*adamw)(ingot_nn *nn, const ingot_nn_adamw *how, int64_t n, const float *gradient, float *master, float *m,
+                        float *v, void *weight);
+  /** dst (nn->dtype) = src rounded to nearest even; and src widened. */
+  ingot_status (*round_to)(ingot_nn *nn, int64_t n, const float *src, void *dst);
+  ingot_status (*widen)(ingot_nn *nn, int64_t n, const void *src, float *dst);
 };
 
 #ifdef __cplusplus

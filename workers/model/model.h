@@ -73,6 +73,7 @@ typedef struct ingot_gradients {
 typedef struct ingot_pass_options {
   int64_t n_batch, n_time;   /* the most that a batch may have */
   bool    backward;          /* keep what a backward pass needs */
+  bool    hidden;            /* keep the input of the head after a run without one: for ingot_pass_logits */
   int64_t head_rows;         /* tokens of a head chunk; 0: chosen */
 } ingot_pass_options;
 
@@ -93,5 +94,11 @@ void         ingot_pass_close(ingot_pass **pass);
  */
 ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const ingot_head *head, const ingot_taps *taps,
                             const ingot_gradients *gradients);
+/**
+ * After a run of a pass opened with `hidden`: the logits of rows first_row .. first_row + n_row - 1 of its batch, in the pass's
+ * own memory until its next call. n_row at most ingot_pass_head_rows.
+ */
+ingot_status ingot_pass_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z);
+int64_t      ingot_pass_head_rows(const ingot_pass *pass);
 
 #endif
