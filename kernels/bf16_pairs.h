@@ -13,6 +13,10 @@
 #include "kernels/clones.h"
 #include "kernels/convert_scalar.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct ingot_pair {
   float low, high;
 } ingot_pair;
@@ -35,7 +39,8 @@ INGOT_INLINE uint32_t ingot_pair_nonfinite_bits(uint32_t word)
 
 INGOT_INLINE ingot_pair ingot_pair_widen(uint32_t word)
 {
-  return (ingot_pair){ingot_f32_of_bits(word << 16), ingot_f32_of_bits(word & 0xffff0000u)};
+  ingot_pair pair = {ingot_f32_of_bits(word << 16), ingot_f32_of_bits(word & 0xffff0000u)};
+  return pair;
 }
 
 INGOT_INLINE void ingot_pair_store(unsigned char *to, int64_t i, ingot_pair v)
@@ -46,5 +51,9 @@ INGOT_INLINE void ingot_pair_store(unsigned char *to, int64_t i, ingot_pair v)
 
 /** Whether none of n elements is NaN or infinite. */
 bool ingot_pairs_finite(const void *x, int64_t n);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

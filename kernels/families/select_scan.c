@@ -4,6 +4,9 @@
 #include "kernels/bf16_pairs.h"
 #include "kernels/families/select_state.h"
 
+_Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
+_Static_assert(INGOT_BLOCK <= UINT16_MAX, "counts of a block fit");
+
 static INGOT_CLONES void keys_of(const float *restrict x, const float *restrict base, int64_t n,
                                  uint32_t *restrict key)
 {

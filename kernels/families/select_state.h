@@ -15,8 +15,7 @@ enum {
   N_BUCKET = 2048,
   PLACE_BITS = 20, /* a collected pair is key << PLACE_BITS | place in the tile */
 };
-_Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
-_Static_assert(INGOT_BLOCK <= UINT16_MAX, "counts of a block fit");
+
 
 /*
  * Known of a model at any time: its threshold lies in low .. high, and exactly `above` keys are larger than high.
