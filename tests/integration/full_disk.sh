@@ -27,3 +27,14 @@ case $code in
 esac
 rm -f small/other
 "$INGOT" run --quiet ties.cfg || fail "does not complete once there is space"
+
+# Where the file system can (ext4), the space is taken before anything is written: an import, which plans nothing, ends at
+# once and leaves nothing.
+truncate -s 12M image
+mkdir ext
+if mkfs.ext4 -q -F image 2>/dev/null && mount -o loop image ext 2>/dev/null; then
+  trap 'umount "$work/small"; umount "$work/ext" 2>/dev/null; cleanup' EXIT
+  expect 1 "ext/m.h5.partial: allocating" "$INGOT" import models/base ext/m.h5
+  grep -qiF "no space" stderr.txt || fail "the message does not speak of space"
+  [ -z "$(find ext -name 'm.h5*')" ] || fail "something was left behind"
+fi
