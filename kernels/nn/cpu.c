@@ -1,4 +1,4 @@
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include "kernels/nn/cpu.h"
 
 #include <stdlib.h>
@@ -6,15 +6,25 @@
 
 #include <cblas.h>
 #include <omp.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 256 };
+enum {
+  ALIGNMENT = 256,
+  HUGE_PAGE = 2 << 20,
+  SMALL_WORK = 1 << 15, /* elements: about what a thread does while others are woken */
+  PIECE = 1 << 20       /* bytes, of copying and clearing */
+};
 
 static ingot_status allocate(size_t bytes, void **out)
 {
   *out = NULL;
+  size_t alignment = bytes >= 4 * (size_t)HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
   size_t rounded = (bytes / ALIGNMENT + 1) * ALIGNMENT;
-  if (rounded < bytes || posix_memalign(out, ALIGNMENT, rounded) != 0)
+  if (rounded < bytes || posix_memalign(out, alignment, rounded) != 0)
     return ingot_fail(INGOT_ERR_NOMEM, "no memory for %zu bytes of a model's tensors and activations", bytes);
+#ifdef MADV_HUGEPAGE
+  if (alignment == HUGE_PAGE) (void)madvise(*out, rounded, MADV_HUGEPAGE); /* a hint: matrices walk over many pages */
+#endif
   return INGOT_OK;
 }
 
@@ -32,15 +42,16 @@ static void cpu_free(ingot_nn *nn, void *memory)
 
 static ingot_status cpu_copy(ingot_nn *nn, void *dst, const void *src, size_t bytes)
 {
-  (void)nn;
-  if (bytes) memcpy(dst, src, bytes);
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, (int64_t)bytes / 16)) schedule(static)
+  for (size_t i = 0; i < bytes; i += PIECE)
+    memcpy((char *)dst + i, (const char *)src + i, bytes - i < PIECE ? bytes - i : PIECE);
   return INGOT_OK;
 }
 
 static ingot_status cpu_zero(ingot_nn *nn, void *dst, size_t bytes)
 {
-  (void)nn;
-  if (bytes) memset(dst, 0, bytes);
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, (int64_t)bytes / 16)) schedule(static)
+  for (size_t i = 0; i < bytes; i += PIECE) memset((char *)dst + i, 0, bytes - i < PIECE ? bytes - i : PIECE);
   return INGOT_OK;
 }
 
@@ -116,6 +127,11 @@ ingot_status ingot_cpu_scratch(ingot_nn *nn, size_t bytes, float **out)
 void ingot_cpu_blas_serial(void)
 {
   if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
+}
+
+int ingot_cpu_threads(const ingot_nn *nn, int64_t n_elem)
+{
+  return n_elem < SMALL_WORK ? 1 : nn->n_thread;
 }
 
 int ingot_cpu_thread(void)

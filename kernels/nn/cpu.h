@@ -24,6 +24,9 @@ ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out);
 ingot_status ingot_cpu_scratch(ingot_nn *nn, size_t bytes, float **out);
 /** Every operator that calls BLAS calls this first, outside of parallel regions. */
 void ingot_cpu_blas_serial(void);
+/** How many threads are worth waking for so many elements (of element-wise work; a product's are worth 32
+ * multiplications). */
+int ingot_cpu_threads(const ingot_nn *nn, int64_t n_elem);
 /** This thread's number in a parallel region, 0 .. n_thread - 1: whose scratch memory it uses. */
 int ingot_cpu_thread(void);
 

@@ -50,7 +50,7 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
                                      float *nll, int32_t *top1, void *d_logits)
 {
   int64_t n = z->n_vocab;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)
   for (int64_t row = 0; row < z->n_row; row++) {
     const float *at = z->data + row * z->ld;
     float       *d = d_logits ? (float *)d_logits + row * z->ld : NULL;
@@ -98,7 +98,7 @@ static int64_t draw(int64_t n, const float *z, float top, double target)
 ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
                                      int32_t *labels)
 {
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)
   for (int64_t row = 0; row < z->n_row; row++) {
     if (labels[row] == INGOT_NN_IGNORE) continue;
     const float *at = z->data + row * z->ld;
@@ -145,7 +145,7 @@ static void top_row(int64_t n, const float *z, int k, int32_t *ids, float *value
 ingot_status ingot_cpu_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp)
 {
   INGOT_ASSERT(k >= 1 && k <= z->n_vocab);
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)
   for (int64_t row = 0; row < z->n_row; row++) {
     const float *at = z->data + row * z->ld;
     float       *values = logp + row * k;

@@ -72,10 +72,10 @@ ingot_status ingot_cpu_matmul(ingot_nn *nn, int64_t m, int64_t n, int64_t k, flo
   INGOT_ASSERT(c_dtype == INGOT_DTYPE_F32);
   if (m == 0 || n == 0) return INGOT_OK;
   ingot_cpu_blas_serial();
-  grid    g = grid_of(m, n, nn->n_thread);
+  grid    g = grid_of(m, n, ingot_cpu_threads(nn, m * n / 32 * k));
   int64_t n_part = g.n_row_part * g.n_column_part;
 
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static, 1) if (n_part > 1)
+#pragma omp parallel for num_threads((int)n_part) schedule(static, 1)
   for (int64_t part = 0; part < n_part; part++) {
     int64_t row = part % g.n_row_part * g.rows, column = part / g.n_row_part * g.columns;
     int64_t rows = m - row < g.rows ? m - row : g.rows, columns = n - column < g.columns ? n - column : g.columns;
@@ -109,7 +109,7 @@ static void gram_of_rows(ingot_nn *nn, int64_t n_row, int64_t width, const float
                          double *sum)
 {
   int64_t side = ingot_cpu_ceil_div(width, GRAM_TILE), n_tile = side * (side + 1) / 2;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width / 64 * width)) schedule(dynamic, 1)
   for (int64_t tile = 0; tile < n_tile; tile++) {
     int64_t row, column;
     tile_place(tile, &row, &column);

@@ -80,7 +80,7 @@ ingot_status ingot_cpu_norm(ingot_nn *nn, const ingot_nn_norm *shape, const void
   float       *sum = sum_, *y = y_;
   int64_t      n_row = shape->n_token * shape->n_group, width = shape->width;
   int          n_stat = shape->centred ? 2 : 1;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width)) schedule(static)
   for (int64_t row = 0; row < n_row; row++) {
     int64_t token = row / shape->n_group, group = row % shape->n_group;
     int64_t at_x = token * shape->ld_x + group * width, at_y = token * shape->ld_y + group * width;
@@ -176,7 +176,7 @@ ingot_status ingot_cpu_norm_backward(ingot_nn *nn, const ingot_nn_norm *shape, c
     ingot_status st = ingot_cpu_scratch(nn, (size_t)(n_chunk * 2 * padded) * sizeof(float), &chunks);
     if (st != INGOT_OK) return st;
   }
-#pragma omp parallel for num_threads(nn->n_thread) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row * shape->width)) schedule(dynamic, 1)
   for (int64_t chunk = 0; chunk < n_chunk; chunk++) {
     float  *own = chunks ? chunks + chunk * 2 * padded : NULL;
     int64_t last = (chunk + 1) * rows < n_row ? (chunk + 1) * rows : n_row;

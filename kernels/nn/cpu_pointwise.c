@@ -26,7 +26,7 @@ ingot_status ingot_cpu_rope(ingot_nn *nn, const ingot_nn_rope *shape, void *x_, 
 {
   float  *x = x_;
   int64_t half = shape->rotary_dim / 2;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, shape->n_token * shape->n_head * half)) schedule(static)
   for (int64_t token = 0; token < shape->n_token; token++) {
     int64_t row = shape->positions[token] * half;
     for (int head = 0; head < shape->n_head; head++) {
@@ -51,7 +51,7 @@ ingot_status ingot_cpu_swiglu(ingot_nn *nn, int64_t n_row, int64_t width, const 
 {
   const float *gate_up = gate_up_;
   float       *out = out_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width)) schedule(static)
   for (int64_t row = 0; row < n_row; row++)
     swiglu_row(width, gate_up + row * 2 * width, gate_up + row * 2 * width + width, out + row * width);
   return INGOT_OK;
@@ -74,7 +74,7 @@ ingot_status ingot_cpu_swiglu_backward(ingot_nn *nn, int64_t n_row, int64_t widt
 {
   const float *gate_up = gate_up_, *d_out = d_out_;
   float       *d_gate_up = d_gate_up_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width)) schedule(static)
   for (int64_t row = 0; row < n_row; row++) {
     int64_t gate = row * 2 * width, up = gate + width;
     swiglu_backward_row(width, gate_up + gate, gate_up + up, d_out + row * width, d_gate_up + gate, d_gate_up + up);
@@ -113,7 +113,7 @@ ingot_status ingot_cpu_gelu(ingot_nn *nn, int64_t n, const void *x_, void *y_)
 {
   const float *x = x_;
   float       *y = y_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n)) schedule(static)
   for (int64_t i = 0; i < n; i += PIECE) gelu_piece(piece_at(n, i), x + i, y + i);
   return INGOT_OK;
 }
@@ -122,7 +122,7 @@ ingot_status ingot_cpu_gelu_backward(ingot_nn *nn, int64_t n, const void *x_, co
 {
   const float *x = x_, *dy = dy_;
   float       *dx = dx_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n)) schedule(static)
   for (int64_t i = 0; i < n; i += PIECE) gelu_backward_piece(piece_at(n, i), x + i, dy + i, dx + i);
   return INGOT_OK;
 }
@@ -139,7 +139,7 @@ ingot_status ingot_cpu_embedding(ingot_nn *nn, int64_t n_token, int64_t width, c
 {
   const float *table = table_, *position_table = position_table_;
   float       *out = out_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_token *width)) schedule(static)
   for (int64_t t = 0; t < n_token; t++) {
     memcpy(out + t * width, table + tokens[t] * width, (size_t)width * sizeof(float));
     if (position_table) add_piece(width, position_table + positions[t] * width, out + t * width);
@@ -154,7 +154,7 @@ ingot_status ingot_cpu_embedding_backward(ingot_nn *nn, int64_t n_token, int64_t
   (void)n_index;
   const float *d_out = d_out_;
   int64_t      slice = ingot_cpu_padded(ingot_cpu_ceil_div(width, nn->n_thread));
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static, 1)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_token *width)) schedule(static, 1)
   for (int64_t first = 0; first < width; first += slice) {
     int64_t n = width - first < slice ? width - first : slice;
     for (int64_t t = 0; t < n_token; t++) add_piece(n, d_out + t * width + first, d_table + index[t] * width + first);
@@ -180,7 +180,7 @@ static void column_sum_slice(int64_t n_row, int64_t n, const float *x, int64_t l
 ingot_status ingot_cpu_column_sum(ingot_nn *nn, int64_t n_row, int64_t width, const void *x_, int64_t ld, float *sum)
 {
   const float *x = x_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width)) schedule(static)
   for (int64_t first = 0; first < width; first += COLUMNS)
     column_sum_slice(n_row, width - first < COLUMNS ? width - first : COLUMNS, x + first, ld, sum + first);
   return INGOT_OK;
@@ -190,7 +190,7 @@ ingot_status ingot_cpu_add(ingot_nn *nn, int64_t n, const void *x_, void *y_)
 {
   const float *x = x_;
   float       *y = y_;
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n)) schedule(static)
   for (int64_t i = 0; i < n; i += PIECE) add_piece(piece_at(n, i), x + i, y + i);
   return INGOT_OK;
 }
@@ -202,7 +202,7 @@ static INGOT_CLONES void add_squares_piece(int64_t n, float scale, const float *
 
 ingot_status ingot_cpu_add_squares(ingot_nn *nn, int64_t n, float scale, const float *g, float *f)
 {
-#pragma omp parallel for num_threads(nn->n_thread) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, n)) schedule(static)
   for (int64_t i = 0; i < n; i += PIECE) add_squares_piece(piece_at(n, i), scale, g + i, f + i);
   return INGOT_OK;
 }
