@@ -11,7 +11,7 @@ for package in hdf5-openmpi hdf5-mpich hdf5-mpi hdf5-serial hdf5; do
 done
 complain() { echo "$*"; failed=1; }
 
-for header in base/*.h kernels/*.h kernels/*/*.h io/*.h workers/*.h driver/*.h; do
+for header in base/*.h kernels/*.h kernels/*/*.h io/*.h workers/*.h workers/*/*.h driver/*.h; do
   [ -e "$header" ] || continue
   echo "#include \"$header\"" | cc -std=c11 -Wall -Wextra -Werror -fsyntax-only -I. "${flags[@]}" -x c - || complain "$header: not C11 by itself"
   case $header in

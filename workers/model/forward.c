@@ -140,6 +140,12 @@ done:
   return st;
 }
 
+/* Something follows the layers. */
+static bool needs_final(const ingot_pass_state *run)
+{
+  return run->head || (run->taps && run->taps->head);
+}
+
 /* From norm2 to delta. */
 static ingot_status inner_block(const ingot_pass_state *run, int index, const ingot_pass_layer *layer)
 {
@@ -149,7 +155,10 @@ static ingot_status inner_block(const ingot_pass_state *run, int index, const in
   INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_INNER, layer->norm2, layer->inner));
   if (spec->gated) INGOT_TRY(run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active));
   else INGOT_TRY(run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active));
-  INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
+  if (index == spec->n_layer - 1 && !needs_final(run)) /* nobody reads the last product */
+    INGOT_TRY(ingot_pass_tap_input(run, linear + INGOT_LINEAR_DOWN, spec->inner, layer->active));
+  else
+    INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
 done:
   return st;
 }
@@ -178,7 +187,7 @@ ingot_status ingot_pass_forward(const ingot_pass_state *run)
     stream = layer->middle;
     delta = pass->delta;
   }
-  if (!run->head && !(run->taps && run->taps->head)) goto done;
+  if (!needs_final(run)) goto done;
   INGOT_TRY(run->ops->norm(
       run->nn, &norm, stream, delta, pass->final_input, ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_WEIGHT, -1),
       ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_BIAS, -1), pass->final_norm, pass->final_stats));

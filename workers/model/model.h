@@ -91,6 +91,7 @@ void         ingot_pass_close(ingot_pass **pass);
 /**
  * Forward, and with gradients (or an output_gradient tap) backward. head NULL: stop after the last layer (statistics of
  * inputs need no logits). taps NULL: none. gradients NULL: no backward pass unless taps->output_gradient is there.
+ * A backward pass needs a head, and a pass opened for it. The head's output gradients come to their tap chunk by chunk.
  */
 ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const ingot_head *head, const ingot_taps *taps,
                             const ingot_gradients *gradients);
