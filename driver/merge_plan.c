@@ -6,10 +6,10 @@
 #include "base/log.h"
 #include "driver/layers.h"
 #include "driver/vocabulary.h"
+#include "workers/matrix.h"
 
-/* Index of an input, opened when it is new; -1 after a problem. */
-static ingot_status take_input(ingot_merge_builder *b, const ingot_job_reference *ref, const ingot_value *where,
-                               int *index)
+ingot_status ingot_merge_take_input(ingot_merge_builder *b, const ingot_job_reference *ref, const ingot_value *where,
+                                    int *index)
 {
   ingot_status st = INGOT_OK;
   ingot_input *input = NULL;
@@ -28,7 +28,7 @@ done:
 
 static int most_inputs(const ingot_merge_settings *s)
 {
-  int n = 2 + s->n_model;
+  int n = 2 + 2 * s->n_model; /* with their statistics */
   for (int i = 0; i < s->n_slice; i++) n += s->slices[i].n_source;
   return n;
 }
@@ -49,18 +49,18 @@ static ingot_status make_section(ingot_merge_builder *b, const ingot_merge_sourc
   INGOT_TRY_ALLOC(section->sources);
   if (b->has_base) {
     ingot_section_source *base = &section->sources[section->n_source++];
-    *base = (ingot_section_source){.model = -1, .first = models[0].first};
+    *base = (ingot_section_source){.model = -1, .first = models[0].first, .statistics = -1};
     for (int i = 0; i < n_model; i++)
       if (is_base(s, &models[i])) base->first = models[i].first;
-    INGOT_TRY(take_input(b, &s->base, ingot_value_member(b->step->value, "base"), &base->source));
+    INGOT_TRY(ingot_merge_take_input(b, &s->base, ingot_value_member(b->step->value, "base"), &base->source));
     *good = *good && base->source >= 0;
   }
   for (int i = 0; i < n_model; i++) {
-    if (b->has_base && is_base(s, &models[i])) continue;
-    if (is_base(s, &models[i])) section->reference = section->n_source; /* an ordinary input that leads */
+    if (b->has_base && s->method->base != INGOT_BASE_START && is_base(s, &models[i])) continue;
+    if (!b->has_base && is_base(s, &models[i])) section->reference = section->n_source; /* an ordinary input that leads */
     ingot_section_source *source = &section->sources[section->n_source++];
-    *source = (ingot_section_source){.model = i, .first = models[i].first, .params = &models[i].params};
-    INGOT_TRY(take_input(b, &models[i].ref, models[i].value, &source->source));
+    *source = (ingot_section_source){.model = i, .first = models[i].first, .params = &models[i].params, .statistics = -1};
+    INGOT_TRY(ingot_merge_take_input(b, &models[i].ref, models[i].value, &source->source));
     *good = *good && source->source >= 0;
   }
   for (int i = 0; i < section->n_source; i++)
@@ -96,7 +96,7 @@ static ingot_status find_config(ingot_merge_builder *b, bool *good)
   const ingot_section *first = &b->sections[0];
   b->config_input = first->sources[first->reference].source;
   if (!b->settings->has_config) goto done;
-  INGOT_TRY(take_input(b, &b->settings->config, ingot_value_member(b->step->value, "config_from"), &b->config_input));
+  INGOT_TRY(ingot_merge_take_input(b, &b->settings->config, ingot_value_member(b->step->value, "config_from"), &b->config_input));
   *good = *good && b->config_input >= 0;
 done:
   return st;
@@ -282,7 +282,7 @@ static ingot_status check_vocabularies(ingot_merge_builder *b)
 {
   ingot_status st = INGOT_OK;
   if (b->settings->vocabulary == INGOT_VOCABULARY_IGNORE) goto done;
-  for (int i = 1; i < b->n_input; i++) {
+  for (int i = 1; i < b->n_checkpoint; i++) {
     ingot_status found = ingot_vocabulary_compare(b->inputs[0], b->inputs[i]);
     if (found == INGOT_ERR_NOMEM) INGOT_TRY(found);
     ingot_wrap(found, "%s", b->place);
@@ -340,13 +340,17 @@ static void add_traffic(ingot_merge_builder *b)
   p->n_pass = 1;
   for (int i = 0; i < b->n_tensor; i++) {
     const ingot_merge_tensor *t = &b->tensors[i];
-    int                       n_pass = t->copy || t->grain == INGOT_GRAIN_ELEMENT ? 1 : 2;
+    bool                      once = t->grain == INGOT_GRAIN_ELEMENT || t->grain == INGOT_GRAIN_MATRIX;
+    int                       n_pass = t->copy || once ? 1 : 2;
     if (t->grain == INGOT_GRAIN_MODEL && b->settings->method->tensor.next) n_pass = 3;
     if (n_pass > p->n_pass) p->n_pass = n_pass;
     p->bytes_written += (uint64_t)t->view.n_elem * ingot_dtype_size(t->dtype);
-    for (int k = 0; k < t->view.n_input; k++)
-      p->bytes_read += (uint64_t)n_pass * (uint64_t)t->view.n_elem *
-                       ingot_dtype_size(b->inputs[t->source[k]]->tensors[t->tensor[k]].dtype);
+    for (int k = 0; k < t->view.n_input; k++) {
+      const ingot_sink_tensor *in = &b->inputs[t->source[k]]->tensors[t->tensor[k]];
+      int64_t                  n_elem = 0; /* a Gram matrix has a shape of its own */
+      if (ingot_shape_count(&in->shape, &n_elem))
+        p->bytes_read += (uint64_t)n_pass * (uint64_t)n_elem * ingot_dtype_size(in->dtype);
+    }
   }
 }
 
@@ -361,7 +365,14 @@ static void fit_memory(ingot_merge_builder *b)
     p->memory_bytes = ingot_merge_memory_bytes(&b->body->plan, p->n_thread, b->planner->options.on_device);
     if (limit == 0 || p->memory_bytes <= limit) return;
   }
-  ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: one thread needs %s of buffers, and memory_limit is %s",
+  int      largest = 0;
+  uint64_t matrix = ingot_matrix_memory_bytes(&b->body->plan, &largest);
+  if (matrix > limit)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
+                       "%s: the matrices of %s need %s of a rank's memory, and memory_limit is %s", b->place,
+                       b->tensors[largest].view.name, ingot_bytes_text(matrix, need), ingot_bytes_text(limit, have));
+  else
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: one thread needs %s of buffers, and memory_limit is %s",
                      b->place, ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
 }
 
@@ -371,7 +382,7 @@ static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const 
   ingot_status                st = INGOT_OK;
   const ingot_merge_settings *s = step->settings;
   *b = (ingot_merge_builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena};
-  b->has_base = s->method->base != INGOT_BASE_UNUSED;
+  b->has_base = s->method->base == INGOT_BASE_START ? s->has_base : s->method->base != INGOT_BASE_UNUSED;
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   b->inputs = ingot_arena_alloc(b->arena, (size_t)most_inputs(s), sizeof(ingot_input *));
   b->refs = ingot_arena_alloc(b->arena, (size_t)most_inputs(s), sizeof *b->refs);
@@ -388,18 +399,20 @@ done:
 ingot_status ingot_merge_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
 {
   ingot_status        st = INGOT_OK;
-  ingot_merge_builder b;
+  ingot_merge_builder b = {0};
   int                 n_problem = planner->problems.count;
   bool                good = true;
   INGOT_TRY(start(&b, planner, step, plan));
   INGOT_TRY(make_sections(&b, &good));
   INGOT_TRY(find_config(&b, &good));
+  INGOT_TRY(ingot_merge_open_statistics(&b, &good));
   INGOT_TRY(fill_inputs(&b));
   if (!good) goto done;
   ingot_merge_check_heads(&b);
   INGOT_TRY(check_vocabularies(&b));
   INGOT_TRY(b.settings->n_slice > 0 ? add_slices(&b) : add_models(&b));
   warn_scaled(&b);
+  ingot_merge_report_statistics(&b);
   if (planner->problems.count != n_problem) goto done;
   if (b.n_tensor == 0)
     ingot_problems_add(&planner->problems, INGOT_ERR_MISMATCH, "%s: no tensor is left to write", b.place);
@@ -412,5 +425,6 @@ ingot_status ingot_merge_plan_make(ingot_planner *planner, const ingot_job_step 
   INGOT_TRY(ingot_merge_make_sink(&b));
   fit_memory(&b);
 done:
+  ingot_merge_release_statistics(&b);
   return st;
 }

@@ -5,6 +5,7 @@
 #include "driver/merge_settings.h"
 #include "driver/planner.h"
 #include "driver/step.h"
+#include "io/statistics.h"
 
 /** The body of a merge step's plan. */
 typedef struct ingot_merge_body {
@@ -20,6 +21,8 @@ typedef struct ingot_section_source {
   int64_t                first;  /* layer that the section's first layer is taken from */
   const ingot_param_set *params; /* NULL: a base, which has none */
   int                    model;  /* index among the step's models, for messages; -1: base */
+  int                    statistics; /* index into plan.sources of its statistics, or -1 */
+  const ingot_statistics_info *info; /* of these; NULL: a file of others */
 } ingot_section_source;
 
 typedef struct ingot_section {
@@ -42,6 +45,7 @@ typedef struct ingot_merge_builder {
   ingot_input               **inputs; /* [n_input]: each input once */
   ingot_job_reference        *refs;   /* [n_input] */
   int                         n_input;
+  int                         n_checkpoint; /* inputs before those of statistics */
   int                         config_input; /* the input that lends config.json and the tokenizer */
   ingot_section              *sections;     /* [n_section] */
   int                         n_section;
@@ -50,6 +54,9 @@ typedef struct ingot_merge_builder {
   ingot_merge_tensor         *tensors;   /* [n_tensor] so far */
   int                         n_tensor, capacity;
   int64_t                     n_tile, n_merged; /* tiles; elements of merged tensors so far */
+  int                         n_with, n_without; /* tensors with and without the statistics that they want */
+  const char                 *first_without;
+  bool                        kind_reported;    /* statistics of the kind that the method does not read */
   bool                        check_failed;     /* one message of method->check is enough */
   bool                       *param_missing;    /* [n_param]: reported */
   const char                 *place;            /* "job.cfg:12: step 1 (ties)" */
@@ -78,6 +85,18 @@ ingot_status ingot_merge_add_params(ingot_merge_builder *b, const ingot_section 
 void ingot_merge_check_heads(ingot_merge_builder *b);
 /** "lm_head.weight" and its like. */
 bool ingot_is_head(const char *tensor_name);
+/** Open the models' statistics and check what can be checked of them as a whole. *good: false when one is no use. */
+ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good);
+/** Append the statistics that a tensor wants to its inputs: source and tensor get new arrays. */
+ingot_status ingot_merge_add_statistics(ingot_merge_builder *b, const ingot_section_source *const *taking_part,
+                                        const char *const *in_names, ingot_merge_tensor *tensor);
+/** Tensors that went without statistics; a problem when all did. */
+void ingot_merge_report_statistics(ingot_merge_builder *b);
+/** What ingot_merge_open_statistics has allocated. */
+void ingot_merge_release_statistics(ingot_merge_builder *b);
+/** An input of the step: its index, opened when it is new; -1 after a problem. */
+ingot_status ingot_merge_take_input(ingot_merge_builder *b, const ingot_job_reference *ref, const ingot_value *where,
+                                    int *index);
 /** Side files, attributes, model card and sink of the output. */
 ingot_status ingot_merge_make_sink(ingot_merge_builder *b);
 

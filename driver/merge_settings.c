@@ -8,6 +8,7 @@ static const char *const nonfinite_names[] = {"fail", "keep", "zero", NULL};
 static const char *const missing_names[] = {"fail", "skip", "base", NULL};
 static const char *const tied_names[] = {"auto", "keep", NULL};
 static const char *const vocabulary_names[] = {"check", "ignore", NULL};
+static const char *const statistics_model_names[] = {"check", "ignore", NULL};
 
 const ingot_key ingot_merge_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(type), "\"merge\""},
@@ -31,6 +32,8 @@ const ingot_key ingot_merge_keys[] = {
      "an output head tied to the embeddings: store it once, or keep it as any other tensor"},
     {"vocabulary", INGOT_KEY_CHOICE, false, "check", vocabulary_names, FIELD(vocabulary),
      "whether all models must have the same tokens"},
+    {"statistics_model", INGOT_KEY_CHOICE, false, "check", statistics_model_names, FIELD(statistics_model),
+     "whether ingot's statistics must come from the very files of the model that they stand with"},
     {"config_from", INGOT_KEY_STRING, false, NULL, NULL, FIELD(config_name),
      "the model that lends config.json and the tokenizer; default: the base, or the first model"},
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output),
@@ -44,14 +47,16 @@ const ingot_key ingot_merge_keys[] = {
 };
 
 typedef struct source_group {
-  const char        *model;
+  const char        *model, *statistics;
   const ingot_value *layers;
 } source_group;
 
 const ingot_key ingot_merge_model_keys[] = {
     {"model", INGOT_KEY_STRING, true, NULL, NULL, offsetof(source_group, model), "id of the model"},
+    {"statistics", INGOT_KEY_STRING, false, NULL, NULL, offsetof(source_group, statistics),
+     "its Fisher information or Gram matrices: an earlier step, or a path"},
 };
-const int ingot_merge_model_n_key = 1;
+const int ingot_merge_model_n_key = 2;
 
 const ingot_key ingot_merge_source_keys[] = {
     {"model", INGOT_KEY_STRING, true, NULL, NULL, offsetof(source_group, model), "id of the model"},
@@ -87,6 +92,26 @@ static int names_beside(const ingot_key *keys, int n_key, const ingot_value *gro
   return n;
 }
 
+/* An earlier step's name or output, or else a path. */
+static ingot_status resolve_statistics(ingot_job *job, const ingot_job_step *step, const char *written,
+                                       ingot_job_reference *out)
+{
+  ingot_status st = INGOT_OK;
+  *out = (ingot_job_reference){.id = written, .written = written};
+  for (int i = step->number - 2; i >= 0; i--) {
+    const ingot_job_step *s = &job->steps[i];
+    bool                  by_name = s->name && strcmp(s->name, written) == 0;
+    bool                  by_path = s->written_output && strcmp(s->written_output, written) == 0;
+    if ((!by_name && !by_path) || !s->output) continue;
+    *out = (ingot_job_reference){.id = written, .written = s->written_output, .path = s->output, .step = s->number};
+    return INGOT_OK;
+  }
+  out->path = ingot_job_path(job, written);
+  INGOT_TRY_ALLOC(out->path);
+done:
+  return st;
+}
+
 /* One entry of `models` or of a slice's `sources`. */
 static ingot_status read_source(ingot_job *job, const ingot_job_step *step, const ingot_value *v, bool with_layers,
                                 ingot_problems *problems, ingot_merge_source *out)
@@ -95,7 +120,7 @@ static ingot_status read_source(ingot_job *job, const ingot_job_step *step, cons
   const ingot_merge_settings *settings = step->settings;
   const ingot_key            *keys = with_layers ? ingot_merge_source_keys : ingot_merge_model_keys;
   int                         n_key = with_layers ? ingot_merge_source_n_key : ingot_merge_model_n_key;
-  source_group                group = {NULL, NULL};
+  source_group                group = {NULL, NULL, NULL};
   const char                 *names[OTHER_MAX];
   out->value = v;
   if (v->kind == INGOT_VALUE_STRING && !with_layers) {
@@ -111,12 +136,16 @@ static ingot_status read_source(ingot_job *job, const ingot_job_step *step, cons
     goto done;
   }
   if (group.model) ingot_job_resolve(job, step->number, group.model, v, problems, &out->ref);
+  if (group.statistics) {
+    out->has_statistics = true;
+    INGOT_TRY(resolve_statistics(job, step, group.statistics, &out->statistics));
+  }
   if (group.layers) {
     out->first = group.layers->item[0]->integer;
     out->end = group.layers->item[1]->integer;
   }
   if (!settings->method) goto done;
-  const char *key_names[4];
+  const char *key_names[4]; /* at least n_key */
   for (int i = 0; i < n_key; i++) key_names[i] = keys[i].name;
   INGOT_TRY(ingot_param_set_read(settings->method, INGOT_ALLOW_PER_MODEL, v->kind == INGOT_VALUE_GROUP ? v : NULL,
                                  key_names, n_key, &job->arena, problems, &out->params));
@@ -211,7 +240,7 @@ static void check_models(const ingot_merge_settings *s, const ingot_merge_source
   for (int i = 0; i < n_model; i++) {
     bool is_base = s->has_base && same_model(&models[i].ref, &s->base);
     base_listed = base_listed || is_base;
-    n += is_base && m->base != INGOT_BASE_UNUSED ? 0 : 1;
+    n += is_base && m->base != INGOT_BASE_UNUSED && m->base != INGOT_BASE_START ? 0 : 1;
   }
   if (m->base == INGOT_BASE_UNUSED && s->has_base && s->base.path && !base_listed)
     ingot_problems_add(problems, INGOT_ERR_JOB,
@@ -226,15 +255,30 @@ static void check_models(const ingot_merge_settings *s, const ingot_merge_source
                        m->name, m->max_models, m->max_models == 1 ? "" : "s", besides, n);
 }
 
+/* Every model has statistics, or none, as the method wants. */
+static void check_statistics(const ingot_merge_settings *s, const ingot_value *step, ingot_problems *problems)
+{
+  const ingot_method *m = s->method;
+  if (m->needs && s->slices_value)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s reads statistics, which slices do not have; use models",
+                       ingot_value_place(step), m->name);
+  for (int i = 0; i < s->n_model; i++) {
+    if (m->needs && !s->models[i].has_statistics)
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs statistics of \"%s\": { model = \"%s\"; statistics = ...; }",
+                         ingot_value_place(s->models[i].value), m->name, s->models[i].ref.id, s->models[i].ref.id);
+    if (!m->needs && s->models[i].has_statistics)
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s reads no statistics", ingot_value_place(s->models[i].value),
+                         m->name);
+  }
+}
+
 static void check_rules(const ingot_merge_settings *s, const ingot_value *step, ingot_problems *problems)
 {
   const ingot_method *m = s->method;
-  if (m && m->base != INGOT_BASE_UNUSED && !s->base_name)
+  if (m && m->base != INGOT_BASE_UNUSED && m->base != INGOT_BASE_START && !s->base_name)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs a base: base = id", ingot_value_place(step),
                        m->name);
-  if (m && m->needs)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs statistics, which no step type makes yet",
-                       ingot_value_place(step), m->name);
+  if (m) check_statistics(s, step, problems);
   if (m && s->missing == INGOT_MISSING_BASE && m->base != INGOT_BASE_TASK_VECTOR)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: missing = \"base\" needs a method with task vectors; %s has none",
                        ingot_value_place(ingot_value_member(step, "missing")), m->name);

@@ -9,12 +9,15 @@
 typedef enum ingot_missing { INGOT_MISSING_FAIL, INGOT_MISSING_SKIP, INGOT_MISSING_BASE } ingot_missing;
 typedef enum ingot_tied { INGOT_TIED_AUTO, INGOT_TIED_KEEP } ingot_tied;
 typedef enum ingot_vocabulary { INGOT_VOCABULARY_CHECK, INGOT_VOCABULARY_IGNORE } ingot_vocabulary;
+typedef enum ingot_statistics_model { INGOT_STATISTICS_MODEL_CHECK, INGOT_STATISTICS_MODEL_IGNORE } ingot_statistics_model;
 
 /** One model of the step, or one source of a slice. */
 typedef struct ingot_merge_source {
   ingot_job_reference ref;
   const ingot_value  *value;
   ingot_param_set     params;     /* per-model parameters given here */
+  bool                has_statistics;
+  ingot_job_reference statistics; /* a file, or an earlier step's output; `models` only */
   int64_t             first, end; /* layers [first, end) of a slice's source; unused without slices */
 } ingot_merge_source;
 
@@ -34,6 +37,7 @@ typedef struct ingot_merge_settings {
   int                missing;    /* ingot_missing */
   int                tied;       /* ingot_tied */
   int                vocabulary; /* ingot_vocabulary */
+  int                statistics_model; /* ingot_statistics_model */
   int64_t            seed;
   uint64_t           shard_bytes;
   uint64_t           memory_limit_bytes; /* 0: none */

@@ -227,6 +227,7 @@ ingot_status ingot_merge_add_tensor(ingot_merge_builder *b, const ingot_section 
     out.view.has_base = b->has_base;
     out.view.n_model = parts.n - (b->has_base ? 1 : 0);
     INGOT_TRY(ingot_merge_add_params(b, section, parts.sources, parts.names, t, &out));
+    INGOT_TRY(ingot_merge_add_statistics(b, parts.sources, parts.names, &out));
     ask_method(b, &out);
     b->n_merged += out.copy ? 0 : out.view.n_elem;
   } else { /* integers and booleans are copied from the reference */
@@ -268,7 +269,7 @@ void ingot_merge_check_heads(ingot_merge_builder *b)
   const char        *head = NULL;
   bool               tied_by_config = false;
   if (b->settings->tied == INGOT_TIED_KEEP) return;
-  for (int i = 0; i < b->n_input; i++) {
+  for (int i = 0; i < b->n_checkpoint; i++) {
     const ingot_input *input = b->inputs[i];
     const char        *found = NULL;
     for (int k = 0; k < input->n_tensor && !found; k++)

@@ -76,6 +76,8 @@ static json_t *sources_json(const ingot_merge_settings *s, const ingot_merge_sou
   json_t *list = json_array();
   for (int i = 0; i < n; i++) {
     json_t *row = json_pack("{s:o}", "model", ingot_json_text(sources[i].ref.id));
+    if (sources[i].has_statistics)
+      json_object_set_new(row, "statistics", ingot_json_text(sources[i].statistics.id));
     if (layers)
       json_object_set_new(row, "layers", json_pack("[I, I]", (json_int_t)sources[i].first, (json_int_t)sources[i].end));
     add_params(row, s->method, &sources[i].params, false);
@@ -192,6 +194,8 @@ ingot_status ingot_model_card(const ingot_job *job, const ingot_merge_settings *
                               const ingot_step_plan *plan, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
+  int          n_checkpoint = plan->n_input; /* without the models' statistics */
+  if (!settings->is_export && settings->method->needs) n_checkpoint -= settings->n_model;
   INGOT_TRY(ingot_text_printf(text, "---\ntags:\n- merge\n- ingot\nlibrary_name: transformers\ningot_recipe:\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 2, text));
   INGOT_TRY(ingot_text_printf(text, "---\n\n# %s\n\n", job->name ? job->name : "Merged model"));
@@ -202,7 +206,7 @@ ingot_status ingot_model_card(const ingot_job *job, const ingot_merge_settings *
     INGOT_TRY(ingot_text_printf(text,
                                 "This model was merged from %d checkpoint%s by the method `%s`: %s.\n\n"
                                 "Source of the method: %s.\n\n",
-                                plan->n_input, plan->n_input == 1 ? "" : "s", settings->method->name,
+                                n_checkpoint, n_checkpoint == 1 ? "" : "s", settings->method->name,
                                 settings->method->summary, settings->method->source));
   INGOT_TRY(ingot_text_printf(text, "| model | bytes of tensors |\n|---|---|\n"));
   for (int i = 0; i < plan->n_input; i++)
