@@ -75,6 +75,7 @@ static ingot_status store_tile(pool *p, ingot_lane *lane, const ingot_task *task
   uint64_t                 checksum = ingot_hash(out->bytes, out->size);
   ingot_status             st = ingot_fault_check(INGOT_FAULT_KILL);
   if (st == INGOT_OK) st = ingot_fault_check(INGOT_FAULT_STOP);
+  if (st == INGOT_OK) st = ingot_fault_check(INGOT_FAULT_SLOW);
   if (st == INGOT_OK) st = ingot_fault_check(INGOT_FAULT_WRITE);
   if (st == INGOT_OK) st = ingot_sink_write(o->sink, task->tensor_index, offset, out->size, out->bytes);
   if (st == INGOT_OK) st = ingot_journal_record(o->journal, tile, checksum);
