@@ -46,9 +46,10 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(const ingot_nn_attent
 /* ---- dK and dV ---- */
 
 template <int D> struct key_tiles {
-  static constexpr int GROUPS = 2, ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
+  static constexpr int  GROUPS = 2, ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
+  static constexpr bool DEFER = D <= 64; /* the last product runs on into the next tile; longer rows lack the registers */
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP), ROW_BYTES = STEP * sizeof(float2);
-  static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 4 * STEP_BYTES + 2 * ROW_BYTES + 1024;
+  static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 3 * ROW_BYTES + 1024;
 };
 
 /* Where a block of threads reads and writes. */
@@ -61,21 +62,21 @@ struct key_block {
 
 template <int D>
 __device__ __forceinline__ void load_queries(const ingot_nn_attention &a, const ingot_attention_grads &g, const key_block &b,
-                                             int shared_head, int tile, uint32_t side)
+                                             int shared_head, int tile, uint32_t stage)
 {
   using tiles = key_tiles<D>;
   const int     head = b.kv_head * b.n_shared + shared_head, n_time = static_cast<int>(a.n_time);
   const int64_t column = static_cast<int64_t>(head) * a.head_dim, token = b.batch * a.n_time;
-  ingot_tile_load<D, STEP, tiles::THREADS>(b.q_tile + side * tiles::STEP_BYTES,
+  ingot_tile_load<D, STEP, tiles::THREADS>(b.q_tile + stage * tiles::STEP_BYTES,
                                            static_cast<const bf16 *>(g.q) + token * a.ld_q + column, a.ld_q, tile * STEP,
                                            n_time, a.head_dim);
-  ingot_tile_load<D, STEP, tiles::THREADS>(b.d_o_tile + side * tiles::STEP_BYTES,
+  ingot_tile_load<D, STEP, tiles::THREADS>(b.d_o_tile + stage * tiles::STEP_BYTES,
                                            static_cast<const bf16 *>(g.d_o) + token * a.ld_o + column, a.ld_o, tile * STEP,
                                            n_time, a.head_dim);
   const int i = static_cast<int>(threadIdx.x), time = tile * STEP + i;
   if (i < STEP) {
     const float2 *from = g.rows + (b.batch * a.n_head + head) * a.n_time;
-    ingot_copy_async_8(b.rows + side * tiles::ROW_BYTES + static_cast<uint32_t>(i) * 8u, time < n_time ? from + time : from,
+    ingot_copy_async_8(b.rows + stage * tiles::ROW_BYTES + static_cast<uint32_t>(i) * 8u, time < n_time ? from + time : from,
                        time < n_time);
   }
 }
@@ -129,8 +130,8 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
   b.k_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
   b.v_tile = b.k_tile + ingot_tile_bytes<D>(tiles::ROWS);
   b.q_tile = b.v_tile + ingot_tile_bytes<D>(tiles::ROWS);
-  b.d_o_tile = b.q_tile + 2 * tiles::STEP_BYTES;
-  b.rows = b.d_o_tile + 2 * tiles::STEP_BYTES;
+  b.d_o_tile = b.q_tile + 3 * tiles::STEP_BYTES;
+  b.rows = b.d_o_tile + 3 * tiles::STEP_BYTES;
   const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / INGOT_GROUP_THREADS;
   const int group_key = b.key0 + group * INGOT_TILE_GROUP;
   const int key = group_key + static_cast<int>(threadIdx.x) % INGOT_GROUP_THREADS / 32 * 16 + lane / 4;
@@ -144,55 +145,68 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
                                                   a.ld_v, b.key0, n_time, a.head_dim);
   load_queries<D>(a, g, b, 0, begin, 0);
 
-  float       dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  const float factor = a.scale * INGOT_LOG2_E;
-  uint32_t    side = 0;
-  for (int head = 0, tile = begin; head < b.n_shared; side ^= 1) {
-    const int now = tile;
-    if (++tile == end) tile = begin, head++;
-    ingot_copy_async_wait();
-    __syncthreads(); /* the tile is here, and nobody reads the other any more */
-    if (head < b.n_shared) load_queries<D>(a, g, b, head, tile, side ^ 1);
-    const int query = now * STEP;
-    if (query + STEP - 1 < group_key || ingot_attention_first(a, b.batch, query) > group_key + INGOT_TILE_GROUP - 1) continue;
+  /* The tiles of queries that see this group's keys. */
+  const int group_begin = min(max(begin, group_key / STEP), end);
+  const int group_last = min(n_time, group_key + INGOT_TILE_GROUP) - 1;
+  const int group_end = group_last < group_key ? group_begin : (ingot_attention_end(a, b.batch, group_last) + STEP - 1) / STEP;
 
-    const uint32_t q_tile = b.q_tile + side * tiles::STEP_BYTES, d_o_tile = b.d_o_tile + side * tiles::STEP_BYTES;
-    float          s[8][4], dp[8][4];
-    uint32_t       p[4][4], ds[4][4];
-    ingot_product_begin();
-    ingot_product_tiles<D, tiles::ROWS>(s, b.k_tile, group * INGOT_TILE_GROUP, q_tile);
-    ingot_product_commit();
-    ingot_product_tiles<D, tiles::ROWS>(dp, b.v_tile, group * INGOT_TILE_GROUP, d_o_tile);
-    ingot_product_commit();
-    ingot_product_wait<1>();
-    if (query < group_key + INGOT_TILE_GROUP - 1 || ingot_attention_first(a, b.batch, query + STEP - 1) > group_key) {
-      mask_transposed(s, a, b.batch, query + lane % 4 * 2, key);
+  float        dk[D / 8][4] = {}, dv[D / 8][4] = {};
+  uint32_t     p[4][4], ds[4][4], stage = 0; /* of the tile after this one */
+  const float  factor = a.scale * INGOT_LOG2_E;
+  const auto   next_tile = [&](int head, int tile) {
+    const uint32_t at = stage;
+    stage = stage == 2 ? 0 : stage + 1;
+    ingot_copy_async_wait();
+    __syncthreads(); /* the tile is here; the next stage's, two tiles back, is no longer read */
+    if (++tile == end) tile = begin, head++;
+    if (head < b.n_shared) load_queries<D>(a, g, b, head, tile, stage);
+    return at;
+  };
+  for (int head = 0; head < b.n_shared; head++) {
+    int tile = begin;
+    for (; tile < group_begin; tile++) (void)next_tile(head, tile); /* not for this group */
+    for (; tile < group_end; tile++) {
+      const uint32_t at = next_tile(head, tile);
+      const uint32_t q_tile = b.q_tile + at * tiles::STEP_BYTES, d_o_tile = b.d_o_tile + at * tiles::STEP_BYTES;
+      const int      query = tile * STEP;
+      float          s[8][4], dp[8][4];
+      ingot_product_begin();
+      ingot_product_tiles<D, tiles::ROWS>(s, b.k_tile, group * INGOT_TILE_GROUP, q_tile);
+      ingot_product_commit();
+      ingot_product_tiles<D, tiles::ROWS>(dp, b.v_tile, group * INGOT_TILE_GROUP, d_o_tile);
+      ingot_product_commit();
+      ingot_product_wait<1>(); /* also for the last tile's sums */
+      if (query < group_key + INGOT_TILE_GROUP - 1 || ingot_attention_first(a, b.batch, query + STEP - 1) > group_key) {
+        mask_transposed(s, a, b.batch, query + lane % 4 * 2, key);
+      }
+      const uint32_t rows = b.rows + at * tiles::ROW_BYTES + static_cast<uint32_t>(lane % 4) * 16u;
+#pragma unroll
+      for (int t = 0; t < 8; t++) {
+        float4 r = ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u); /* of two queries: lse, <dO, O>, lse, <dO, O> */
+#pragma unroll
+        for (int i = 0; i < 4; i++) s[t][i] = ingot_exp2(fmaf(s[t][i], factor, i % 2 ? -r.z : -r.x));
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++) ingot_fragment(p[i], s[2 * i], s[2 * i + 1]);
+      ingot_product_begin();
+      ingot_product_columns<D>(dv, p, d_o_tile);
+      ingot_product_commit();
+      ingot_product_wait<1>();
+#pragma unroll
+      for (int t = 0; t < 8; t++) {
+        float4 r = ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u);
+#pragma unroll
+        for (int i = 0; i < 4; i++) dp[t][i] = s[t][i] * (dp[t][i] - (i % 2 ? r.w : r.y));
+      }
+#pragma unroll
+      for (int i = 0; i < 4; i++) ingot_fragment(ds[i], dp[2 * i], dp[2 * i + 1]);
+      ingot_product_begin();
+      ingot_product_columns<D>(dk, ds, q_tile);
+      ingot_product_commit();
+      if constexpr (!tiles::DEFER) ingot_product_wait<0>();
     }
-    const uint32_t rows = b.rows + side * tiles::ROW_BYTES + static_cast<uint32_t>(lane % 4) * 16u;
-#pragma unroll
-    for (int t = 0; t < 8; t++) {
-      float4 r = ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u); /* two queries: lse, <dO, O>, lse, <dO, O> */
-#pragma unroll
-      for (int i = 0; i < 4; i++) s[t][i] = ingot_exp2(fmaf(s[t][i], factor, i % 2 ? -r.z : -r.x));
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) ingot_fragment(p[i], s[2 * i], s[2 * i + 1]);
-    ingot_product_begin();
-    ingot_product_columns<D>(dv, p, d_o_tile);
-    ingot_product_commit();
-    ingot_product_wait<1>();
-#pragma unroll
-    for (int t = 0; t < 8; t++) {
-      float4 r = ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u);
-#pragma unroll
-      for (int i = 0; i < 4; i++) dp[t][i] = s[t][i] * (dp[t][i] - (i % 2 ? r.w : r.y));
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++) ingot_fragment(ds[i], dp[2 * i], dp[2 * i + 1]);
-    ingot_product_begin();
-    ingot_product_columns<D>(dk, ds, q_tile);
-    ingot_product_commit();
-    ingot_product_wait<0>();
+    if constexpr (tiles::DEFER) ingot_product_wait<0>();
+    for (; tile < end; tile++) (void)next_tile(head, tile);
   }
   store_rows<D>(a, static_cast<bf16 *>(g.dk) + token * a.ld_k + column, a.ld_k, dk, key, lane, a.scale);
   store_rows<D>(a, static_cast<bf16 *>(g.dv) + token * a.ld_v + column, a.ld_v, dv, key, lane, 1.0f);
@@ -201,10 +215,11 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
 /* ---- dQ ---- */
 
 template <int D> struct query_tiles {
-  static constexpr int GROUPS = D <= 64 ? 2 : 3, BLOCKS = D <= 64 ? 2 : 1;
+  static constexpr int  GROUPS = 2, BLOCKS = D <= 64 ? 2 : 1;
+  static constexpr bool DEFER = D > 64; /* with two blocks on a multiprocessor there are not the registers for it */
   static constexpr int ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP);
-  static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 4 * STEP_BYTES + 1024;
+  static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 1024;
 };
 
 template <int D>
@@ -215,7 +230,7 @@ __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCK
   extern __shared__ unsigned char shared[];
   const uint32_t q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
   const uint32_t d_o_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS), k_tile = d_o_tile + ingot_tile_bytes<D>(tiles::ROWS);
-  const uint32_t v_tile = k_tile + 2 * tiles::STEP_BYTES;
+  const uint32_t v_tile = k_tile + 3 * tiles::STEP_BYTES;
   const int      n_time = static_cast<int>(a.n_time), n_row_block = (n_time + tiles::ROWS - 1) / tiles::ROWS;
   const int      n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
   const int      row0 = (n_row_block - 1 - static_cast<int>(blockIdx.x) / n_pair) * tiles::ROWS; /* the longest first */
@@ -229,9 +244,9 @@ __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCK
   const bf16    *v = static_cast<const bf16 *>(g.v) + token * a.ld_v + kv_column;
 
   const int first[2] = {ingot_attention_first(a, batch, row), ingot_attention_first(a, batch, row + 8)};
-  const int group_low = ingot_attention_first(a, batch, group_row);
   const int group_high = ingot_attention_first(a, batch, group_row + INGOT_TILE_GROUP - 1);
   const int begin = ingot_attention_first(a, batch, row0) / STEP, end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
+  const int group_begin = ingot_attention_first(a, batch, group_row) / STEP, group_end = min(end, group_row / STEP + 1);
 
   ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(q_tile, static_cast<const bf16 *>(g.q) + token * a.ld_q + q_column, a.ld_q,
                                                   row0, n_time, a.head_dim);
@@ -246,25 +261,32 @@ __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCK
     if (row + 8 * h < n_time) r[h] = g.rows[(batch * a.n_head + head) * a.n_time + row + 8 * h];
   }
   float       dq[D / 8][4] = {};
+  uint32_t    ds[4][4], stage = 0; /* of the tile after this one */
   const float factor = a.scale * INGOT_LOG2_E;
-  for (int tile = begin; tile < end; tile++) {
-    const uint32_t side = static_cast<uint32_t>((tile - begin) % 2) * tiles::STEP_BYTES;
-    const int      key = tile * STEP;
+  const auto  next_tile = [&](int tile) {
+    const uint32_t at = stage * tiles::STEP_BYTES;
+    stage = stage == 2 ? 0 : stage + 1;
     ingot_copy_async_wait();
-    __syncthreads(); /* the tile is here, and nobody reads the other any more */
+    __syncthreads(); /* the tile is here; the next stage's, two tiles back, is no longer read */
     if (tile + 1 < end) {
-      ingot_tile_load<D, STEP, tiles::THREADS>(k_tile + (tiles::STEP_BYTES - side), k, a.ld_k, key + STEP, n_time, a.head_dim);
-      ingot_tile_load<D, STEP, tiles::THREADS>(v_tile + (tiles::STEP_BYTES - side), v, a.ld_v, key + STEP, n_time, a.head_dim);
+      const int key = (tile + 1) * STEP;
+      ingot_tile_load<D, STEP, tiles::THREADS>(k_tile + stage * tiles::STEP_BYTES, k, a.ld_k, key, n_time, a.head_dim);
+      ingot_tile_load<D, STEP, tiles::THREADS>(v_tile + stage * tiles::STEP_BYTES, v, a.ld_v, key, n_time, a.head_dim);
     }
-    if (key > group_row + INGOT_TILE_GROUP - 1 || key + STEP - 1 < group_low) continue; /* not for this group */
-    float    s[8][4], dp[8][4];
-    uint32_t ds[4][4];
+    return at;
+  };
+  int tile = begin;
+  for (; tile < group_begin; tile++) (void)next_tile(tile); /* not for this group */
+  for (; tile < group_end; tile++) {
+    const uint32_t at = next_tile(tile);
+    const int      key = tile * STEP;
+    float          s[8][4], dp[8][4];
     ingot_product_begin();
-    ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + side);
+    ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + at);
     ingot_product_commit();
-    ingot_product_tiles<D, tiles::ROWS>(dp, d_o_tile, group * INGOT_TILE_GROUP, v_tile + side);
+    ingot_product_tiles<D, tiles::ROWS>(dp, d_o_tile, group * INGOT_TILE_GROUP, v_tile + at);
     ingot_product_commit();
-    ingot_product_wait<1>();
+    ingot_product_wait<1>(); /* also for the last tile's sums */
     if (key + STEP - 1 > group_row || key < group_high) ingot_mask_scores(s, key + lane % 4 * 2, row, first);
 #pragma unroll
     for (int t = 0; t < 8; t++) {
@@ -280,10 +302,12 @@ __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCK
 #pragma unroll
     for (int i = 0; i < 4; i++) ingot_fragment(ds[i], dp[2 * i], dp[2 * i + 1]);
     ingot_product_begin();
-    ingot_product_columns<D>(dq, ds, k_tile + side);
+    ingot_product_columns<D>(dq, ds, k_tile + at);
     ingot_product_commit();
-    ingot_product_wait<0>();
+    if constexpr (!tiles::DEFER) ingot_product_wait<0>();
   }
+  if constexpr (tiles::DEFER) ingot_product_wait<0>();
+  for (; tile < end; tile++) (void)next_tile(tile);
   store_rows<D>(a, static_cast<bf16 *>(g.dq) + token * a.ld_q + q_column, a.ld_q, dq, row, lane, a.scale);
 }
 

@@ -1,6 +1,7 @@
 /*
  * Attention, forward, bfloat16: one block of threads for the rows of a few warpgroups and one head, walking over the keys
- * 64 at a time with running maximum and sum. While one tile of keys and values is worked on, the next is copied.
+ * 64 at a time with running maximum and sum. Three tiles of keys and values: one is copied while one is worked on, and the
+ * product with the values of the one before may still be under way.
  */
 #include "kernels/nn/cuda_attention.cuh"
 #include "kernels/nn/cuda_attention_tile.cuh"
@@ -15,7 +16,7 @@ template <int D> struct forward_tiles {
   static constexpr int ROWS = GROUPS * INGOT_TILE_GROUP;
   static constexpr int THREADS = GROUPS * INGOT_GROUP_THREADS;
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP);
-  static constexpr uint32_t SHARED = ingot_tile_bytes<D>(ROWS) + 4 * STEP_BYTES + 1024; /* to begin at a multiple */
+  static constexpr uint32_t SHARED = ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 1024; /* to begin at a multiple */
 };
 
 struct forward_arrays {
@@ -29,37 +30,54 @@ struct softmax_rows {
   float top[2], sum[2];
 };
 
-/* s becomes probabilities before their division by the sum; the outputs so far are scaled to the new maximum. */
-template <int D> __device__ __forceinline__ void softmax_step(float (&s)[8][4], float (&o)[D / 8][4], softmax_rows *r, float factor)
+/* The largest of the thread's 16 scores of a row. */
+__device__ __forceinline__ float largest(const float (&s)[8][4], int h)
+{
+  float top[4]; /* four chains: each has to wait for itself alone */
+#pragma unroll
+  for (int t = 0; t < 4; t++) top[t] = fmaxf(fmaxf(s[t][2 * h], s[t][2 * h + 1]), fmaxf(s[t + 4][2 * h], s[t + 4][2 * h + 1]));
+  return fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
+}
+
+/* s becomes probabilities before their division by the sum. Returns by what the outputs so far are to be multiplied. */
+__device__ __forceinline__ float2 softmax_step(float (&s)[8][4], softmax_rows *r, float factor)
 {
   float scale[2], offset[2];
 #pragma unroll
   for (int h = 0; h < 2; h++) {
-    float top = fmaxf(s[0][2 * h], s[0][2 * h + 1]);
-#pragma unroll
-    for (int t = 1; t < 8; t++) top = fmaxf(top, fmaxf(s[t][2 * h], s[t][2 * h + 1]));
+    float top = largest(s, h);
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
     top = fmaxf(r->top[h], top * factor);
     offset[h] = top == -INFINITY ? 0.0f : top; /* no key yet: every term is 2^-inf */
     scale[h] = ingot_exp2(r->top[h] - offset[h]);
     r->top[h] = top;
-    r->sum[h] *= scale[h];
   }
 #pragma unroll
-  for (int t = 0; t < 8; t++) {
+  for (int h = 0; h < 2; h++) {
+    float sum[4] = {};
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      s[t][i] = ingot_exp2(fmaf(s[t][i], factor, -offset[i / 2]));
-      r->sum[i / 2] += s[t][i];
+    for (int t = 0; t < 8; t++) {
+#pragma unroll
+      for (int i = 2 * h; i < 2 * h + 2; i++) {
+        s[t][i] = ingot_exp2(fmaf(s[t][i], factor, -offset[h]));
+        sum[(2 * t + i) % 4] += s[t][i];
+      }
     }
+    r->sum[h] = fmaf(r->sum[h], scale[h], (sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
-  if (__any_sync(0xffffffffu, scale[0] != 1.0f || scale[1] != 1.0f)) {
+  return make_float2(scale[0], scale[1]);
+}
+
+template <int D> __device__ __forceinline__ void scale_rows(float (&o)[D / 8][4], float2 scale)
+{
+  if (!__any_sync(0xffffffffu, scale.x != 1.0f || scale.y != 1.0f)) return;
 #pragma unroll
-    for (int t = 0; t < D / 8; t++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) o[t][i] *= scale[i / 2];
-    }
+  for (int t = 0; t < D / 8; t++) {
+    o[t][0] *= scale.x;
+    o[t][1] *= scale.x;
+    o[t][2] *= scale.y;
+    o[t][3] *= scale.y;
   }
 }
 
@@ -97,7 +115,7 @@ __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::B
   using tiles = forward_tiles<D>;
   extern __shared__ unsigned char shared[];
   const uint32_t q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
-  const uint32_t k_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS), v_tile = k_tile + 2 * tiles::STEP_BYTES;
+  const uint32_t k_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS), v_tile = k_tile + 3 * tiles::STEP_BYTES;
   const int      n_time = static_cast<int>(a.n_time), n_row_block = (n_time + tiles::ROWS - 1) / tiles::ROWS;
   const int      n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
   const int      row0 = (n_row_block - 1 - static_cast<int>(blockIdx.x) / n_pair) * tiles::ROWS; /* the longest first */
@@ -112,46 +130,52 @@ __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::B
   const __nv_bfloat16 *v = x.v + batch * a.n_time * a.ld_v + static_cast<int64_t>(kv_head) * a.head_dim;
 
   const int first[2] = {ingot_attention_first(a, batch, row), ingot_attention_first(a, batch, row + 8)};
-  const int group_low = ingot_attention_first(a, batch, group_row);
   const int group_high = ingot_attention_first(a, batch, group_row + INGOT_TILE_GROUP - 1);
   const int begin = ingot_attention_first(a, batch, row0) / STEP, end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
+  const int group_begin = ingot_attention_first(a, batch, group_row) / STEP, group_end = min(end, group_row / STEP + 1);
 
   ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(q_tile, q, a.ld_q, row0, n_time, a.head_dim);
   ingot_tile_load<D, STEP, tiles::THREADS>(k_tile, k, a.ld_k, begin * STEP, n_time, a.head_dim);
   ingot_tile_load<D, STEP, tiles::THREADS>(v_tile, v, a.ld_v, begin * STEP, n_time, a.head_dim);
-  ingot_copy_async_wait();
-  __syncthreads();
 
   float        o[D / 8][4] = {};
+  uint32_t     p[4][4];
   softmax_rows state = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
   const float  factor = a.scale * INGOT_LOG2_E;
-  for (int tile = begin; tile < end; tile++) {
-    const uint32_t side = static_cast<uint32_t>((tile - begin) % 2) * tiles::STEP_BYTES;
-    const int      key = tile * STEP;
-    if (tile > begin) {
-      ingot_copy_async_wait();
-      __syncthreads(); /* the tile is here, and nobody reads the other any more */
-    }
+  uint32_t     stage = 0; /* of the tile after this one */
+  const auto   next_tile = [&](int tile) {
+    const uint32_t at = stage * tiles::STEP_BYTES;
+    stage = stage == 2 ? 0 : stage + 1;
+    ingot_copy_async_wait();
+    __syncthreads(); /* the tile is here; the next stage's, two tiles back, is no longer read */
     if (tile + 1 < end) {
-      ingot_tile_load<D, STEP, tiles::THREADS>(k_tile + (tiles::STEP_BYTES - side), k, a.ld_k, key + STEP, n_time, a.head_dim);
-      ingot_tile_load<D, STEP, tiles::THREADS>(v_tile + (tiles::STEP_BYTES - side), v, a.ld_v, key + STEP, n_time, a.head_dim);
+      const int key = (tile + 1) * STEP;
+      ingot_tile_load<D, STEP, tiles::THREADS>(k_tile + stage * tiles::STEP_BYTES, k, a.ld_k, key, n_time, a.head_dim);
+      ingot_tile_load<D, STEP, tiles::THREADS>(v_tile + stage * tiles::STEP_BYTES, v, a.ld_v, key, n_time, a.head_dim);
     }
-    if (key > group_row + INGOT_TILE_GROUP - 1 || key + STEP - 1 < group_low) continue; /* not for this group */
-    float s[8][4];
+    return at;
+  };
+  int tile = begin;
+  for (; tile < group_begin; tile++) (void)next_tile(tile); /* not for this group */
+  for (; tile < group_end; tile++) {
+    const uint32_t at = next_tile(tile);
+    const int      key = tile * STEP;
+    float          s[8][4];
     ingot_product_begin();
-    ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + side);
+    ingot_product_tiles<D, tiles::ROWS>(s, q_tile, group * INGOT_TILE_GROUP, k_tile + at);
     ingot_product_commit();
-    ingot_product_wait<0>();
+    ingot_product_wait<0>(); /* also for the last tile's outputs */
     if (key + STEP - 1 > group_row || key < group_high) ingot_mask_scores(s, key + lane % 4 * 2, row, first);
-    softmax_step<D>(s, o, &state, factor);
-    uint32_t p[4][4];
+    const float2 scale = softmax_step(s, &state, factor);
+    scale_rows<D>(o, scale);
 #pragma unroll
     for (int i = 0; i < 4; i++) ingot_fragment(p[i], s[2 * i], s[2 * i + 1]);
     ingot_product_begin();
-    ingot_product_columns<D>(o, p, v_tile + side);
+    ingot_product_columns<D>(o, p, v_tile + at);
     ingot_product_commit();
-    ingot_product_wait<0>();
   }
+  ingot_product_wait<0>();
+  for (; tile < end; tile++) (void)next_tile(tile);
   forward_store<D>(a, x, o, state, batch, head, row, lane);
 }
 

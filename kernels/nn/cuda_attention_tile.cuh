@@ -157,8 +157,10 @@ static __device__ __forceinline__ void ingot_product_tiles(float (&s)[8][4], uin
   const uint64_t left = ingot_wgmma_operand(a + static_cast<uint32_t>(first * 128), 16), right = ingot_wgmma_operand(b, 16);
 #pragma unroll
   for (int k = 0; k < D / 16; k++) {
-    ingot_wgmma_ss_n64<0>(s, left + static_cast<uint64_t>((k / 4 * ROWS * 128 + k % 4 * 32) / 16),
-                          right + static_cast<uint64_t>((k / 4 * INGOT_TILE_STEP * 128 + k % 4 * 32) / 16), k != 0);
+    const uint64_t a_step = left + static_cast<uint64_t>((k / 4 * ROWS * 128 + k % 4 * 32) / 16);
+    const uint64_t b_step = right + static_cast<uint64_t>((k / 4 * INGOT_TILE_STEP * 128 + k % 4 * 32) / 16);
+    if (k == 0) ingot_wgmma_ss_n64_first(s, a_step, b_step);
+    else ingot_wgmma_ss_n64(s, a_step, b_step);
   }
 #else
   int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32 % 4;
@@ -188,10 +190,10 @@ static __device__ __forceinline__ void ingot_product_columns(float (&o)[D / 8][4
 #pragma unroll
   for (int k = 0; k < 4; k++) {
     const uint64_t right = first + static_cast<uint64_t>(k * 16 * 128 / 16);
-    if constexpr (D == 32) ingot_wgmma_rs_n32<1>(o, p[k], right, 1);
-    else if constexpr (D == 64) ingot_wgmma_rs_n64<1>(o, p[k], right, 1);
-    else if constexpr (D == 96) ingot_wgmma_rs_n96<1>(o, p[k], right, 1);
-    else ingot_wgmma_rs_n128<1>(o, p[k], right, 1);
+    if constexpr (D == 32) ingot_wgmma_rs_n32(o, p[k], right);
+    else if constexpr (D == 64) ingot_wgmma_rs_n64(o, p[k], right);
+    else if constexpr (D == 96) ingot_wgmma_rs_n96(o, p[k], right);
+    else ingot_wgmma_rs_n128(o, p[k], right);
   }
 #else
   int lane = static_cast<int>(threadIdx.x) % 32;

@@ -20,10 +20,10 @@ static const attention_case cases[] = {
   {1, 140, 2, 1, 8, 0, 0},     {1, 140, 2, 2, 24, 0, 0},   {1, 140, 2, 2, 40, 0, 0},   {1, 140, 2, 2, 72, 0, 0},
   {1, 140, 2, 2, 112, 0, 0},   {2, 300, 4, 1, 64, 1, 0},   {2, 300, 4, 1, 64, 64, 0},  {1, 700, 2, 1, 64, 100, 0},
   {2, 300, 4, 2, 64, 0, 50},   {2, 300, 4, 2, 64, 70, 90}, {3, 250, 2, 2, 64, 0, 5},   {1, 100, 2, 1, 256, 0, 0},
-  {2, 70, 4, 2, 136, 20, 30},  {1, 33, 2, 1, 200, 0, 0},
+  {2, 70, 4, 2, 136, 20, 30},  {1, 33, 2, 1, 200, 0, 0},   {1, 70, 2, 1, 64, 0, 0},
 };
 enum { N_CASE = sizeof cases / sizeof *cases, N_BRIEF = 4 };
-static const int brief_cases[N_BRIEF] = {1, 15, 10, 27};
+static const int brief_cases[N_BRIEF] = {1, 7, 28, 30};
 
 static const char *const names[ATT_COUNT] = {"q", "k", "v", "dO", "o", "lse", "dq", "dk", "dv"};
 
@@ -48,14 +48,15 @@ static ingot_nn *open_gpu(ingot_dtype dtype)
 
 /*
  * The largest error of a row (one token of one head) beside the row's own size plus that of the array's average row: early
- * rows of dQ and late ones of dK are much larger or smaller than the rest. NaN gives infinity.
+ * rows of dQ and late ones of dK are much larger or smaller than the rest. The average is taken as 0.05 an element at
+ * least, because a query that sees one key has no gradient at all. NaN gives infinity.
  */
 static double worst_error(const attention_data *got, const attention_data *want, attention_array which)
 {
   const int64_t n = attention_count(&want->shape, which), width = which == ATT_LSE ? 1 : want->shape.head_dim;
   double        squares = 0, worst = 0;
   for (int64_t i = 0; i < n; i++) squares += want->x[which][i] * want->x[which][i];
-  const double average = sqrt(squares / (double)n * (double)width);
+  const double average = fmax(sqrt(squares / (double)n), 0.05) * sqrt((double)width);
   for (int64_t row = 0; row < n; row += width) {
     double own = 0, error = 0;
     for (int64_t i = row; i < row + width; i++) {
@@ -64,7 +65,7 @@ static double worst_error(const attention_data *got, const attention_data *want,
       error += difference * difference;
     }
     if (isnan(error)) return INFINITY;
-    error = sqrt(error) / (sqrt(own) + average + 1e-3); /* one token alone has no gradient of q and k */
+    error = sqrt(error) / (sqrt(own) + average);
     if (error > worst) worst = error;
   }
   return worst;
@@ -101,10 +102,13 @@ static void check_cases(void **state, ingot_dtype dtype, const double tolerance[
   assert_int_equal(n_bad, 0);
 }
 
-/* Probabilities and their gradients are rounded to bfloat16 (2^-9 each) before they are multiplied, outputs once more. */
+/*
+ * Probabilities and their gradients are rounded to bfloat16 (2^-9 each) before they are multiplied, outputs once more; dQ
+ * and dK also have what dP - <dO, O> leaves of O's rounding, most in rows where one key takes nearly all.
+ */
 static void test_bf16(void **state)
 {
-  static const double tolerance[ATT_COUNT] = {[ATT_O] = 0.01, [ATT_LSE] = 1e-5, [ATT_DQ] = 0.02, [ATT_DK] = 0.02, [ATT_DV] = 0.01};
+  static const double tolerance[ATT_COUNT] = {[ATT_O] = 0.01, [ATT_LSE] = 1e-5, [ATT_DQ] = 0.04, [ATT_DK] = 0.02, [ATT_DV] = 0.01};
   check_cases(state, INGOT_DTYPE_BF16, tolerance);
 }
 
