@@ -3,6 +3,7 @@
 #include "tests/check.h"
 
 #include <signal.h>
+#include <time.h>
 
 #include "base/fault.h"
 
