@@ -11,11 +11,11 @@
 static const char library_name[] = "libnccl.so.2";
 
 struct nccl_functions {
-  decltype(&ncclGetUniqueId)     id_make;
-  decltype(&ncclCommInitRank)    open;
-  decltype(&ncclCommDestroy)     close;
-  decltype(&ncclAllReduce)       all_reduce;
-  decltype(&ncclGetErrorString)  error_text;
+  decltype(&ncclGetUniqueId)    id_make;
+  decltype(&ncclCommInitRank)   open;
+  decltype(&ncclCommDestroy)    close;
+  decltype(&ncclAllReduce)      all_reduce;
+  decltype(&ncclGetErrorString) error_text;
 };
 
 struct ingot_nccl {

@@ -3,8 +3,8 @@
  * needed. Without NCCL at build time nccl_none.c stands in: ingot_nccl_built is false and everything else fails with
  * INGOT_ERR_DEVICE.
  *
- * One rank, one GPU: NCCL refuses two ranks on one device. Rank 0 makes an id and hands it to the others by whatever they
- * have (the communicator's broadcast); then all open together.
+ * One rank, one GPU: NCCL refuses two ranks on one device. Rank 0 makes an id and hands it to the others by whatever
+ * they have (the communicator's broadcast); then all open together.
  */
 #ifndef INGOT_KERNELS_NCCL_H
 #define INGOT_KERNELS_NCCL_H

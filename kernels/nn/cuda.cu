@@ -119,8 +119,8 @@ static ingot_status cuda_copy_in(ingot_nn *back_end, void *dst, const void *host
     int    i = 0;
     INGOT_TRY(staging_take(staging, &i));
     memcpy(staging->slot[i], static_cast<const char *>(host_src) + at, part);
-    INGOT_TRY_CUDA(cudaMemcpyAsync(static_cast<char *>(dst) + at, staging->slot[i], part, cudaMemcpyHostToDevice,
-                                   nn->stream));
+    INGOT_TRY_CUDA(
+        cudaMemcpyAsync(static_cast<char *>(dst) + at, staging->slot[i], part, cudaMemcpyHostToDevice, nn->stream));
     INGOT_TRY_CUDA(cudaEventRecord(staging->copied[i], nn->stream));
     staging->busy[i] = true;
   }
@@ -160,8 +160,8 @@ done:
 
 static ingot_status cuda_copy(ingot_nn *nn, void *dst, const void *src, size_t bytes)
 {
-  return ingot_cuda_status(
-      cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, ingot_nn_cuda_of(nn)->stream), "cudaMemcpyAsync");
+  return ingot_cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, ingot_nn_cuda_of(nn)->stream),
+                           "cudaMemcpyAsync");
 }
 
 static ingot_status cuda_zero(ingot_nn *nn, void *dst, size_t bytes)
@@ -174,6 +174,49 @@ static ingot_status cuda_wait(ingot_nn *nn)
   return ingot_cuda_status(cudaStreamSynchronize(ingot_nn_cuda_of(nn)->stream), "cudaStreamSynchronize");
 }
 
+ingot_status ingot_nn_cuda_fork(ingot_nn_cuda *nn, int n_lane)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY_CUDA(cudaEventRecord(nn->forked, nn->stream));
+  for (int i = 0; i < n_lane; i++) INGOT_TRY_CUDA(cudaStreamWaitEvent(nn->lane[i], nn->forked, 0));
+done:
+  return st;
+}
+
+ingot_status ingot_nn_cuda_join(ingot_nn_cuda *nn, int n_lane)
+{
+  ingot_status st = INGOT_OK;
+  for (int i = 0; i < n_lane; i++) {
+    INGOT_TRY_CUDA(cudaEventRecord(nn->joined[i], nn->lane[i]));
+    INGOT_TRY_CUDA(cudaStreamWaitEvent(nn->stream, nn->joined[i], 0));
+  }
+done:
+  return st;
+}
+
+static ingot_status open_streams(ingot_nn_cuda *nn)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY_CUDA(cudaStreamCreateWithFlags(&nn->stream, cudaStreamNonBlocking));
+  INGOT_TRY_CUDA(cudaEventCreateWithFlags(&nn->forked, cudaEventDisableTiming));
+  for (int i = 0; i < INGOT_NN_LANES; i++) {
+    INGOT_TRY_CUDA(cudaStreamCreateWithFlags(&nn->lane[i], cudaStreamNonBlocking));
+    INGOT_TRY_CUDA(cudaEventCreateWithFlags(&nn->joined[i], cudaEventDisableTiming));
+  }
+done:
+  return st;
+}
+
+static void close_streams(ingot_nn_cuda *nn)
+{
+  for (int i = 0; i < INGOT_NN_LANES; i++) {
+    if (nn->lane[i] != nullptr) (void)cudaStreamDestroy(nn->lane[i]);
+    if (nn->joined[i] != nullptr) (void)cudaEventDestroy(nn->joined[i]);
+  }
+  if (nn->forked != nullptr) (void)cudaEventDestroy(nn->forked);
+  if (nn->stream != nullptr) (void)cudaStreamDestroy(nn->stream);
+}
+
 static void cuda_close(ingot_nn *back_end)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
@@ -182,7 +225,7 @@ static void cuda_close(ingot_nn *back_end)
   staging_release(nn->staging);
   (void)cudaFree(nn->scratch);
   (void)cudaFree(nn->workspace);
-  if (nn->stream != nullptr) (void)cudaStreamDestroy(nn->stream);
+  close_streams(nn);
   delete nn;
 }
 
@@ -251,7 +294,7 @@ ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out)
   nn->head.device = options->device;
   nn->tf32 = options->tf32;
   INGOT_TRY(read_device(nn));
-  INGOT_TRY_CUDA(cudaStreamCreateWithFlags(&nn->stream, cudaStreamNonBlocking));
+  INGOT_TRY(open_streams(nn));
   INGOT_TRY(device_alloc(nn, workspace_bytes, &nn->workspace));
   nn->workspace_bytes = workspace_bytes;
   INGOT_TRY(ingot_nn_cuda_matmul_open(nn));

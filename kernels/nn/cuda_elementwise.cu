@@ -52,7 +52,8 @@ struct gelu_gradient_of {
 };
 
 /* No __restrict__: out may be x or y. */
-template <typename T, typename F> static __global__ void map_kernel(int64_t n, const T *x, const T *y, T *out, bool wide)
+template <typename T, typename F>
+static __global__ void map_kernel(int64_t n, const T *x, const T *y, T *out, bool wide)
 {
   for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
     float v[8], w[8] = {};
@@ -68,17 +69,17 @@ template <typename F>
 static ingot_status map(ingot_nn *back_end, const char *name, int64_t n, const void *x, const void *y, void *out)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
-  bool           wide = (reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) |
-               reinterpret_cast<uintptr_t>(out)) % 16 == 0;
+  bool           wide =
+      (reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) | reinterpret_cast<uintptr_t>(out)) % 16 == 0;
   if (n == 0) return INGOT_OK;
   unsigned grid = grid_for(nn, (n + 7) / 8);
   if (nn->head.dtype == INGOT_DTYPE_BF16) {
-    map_kernel<__nv_bfloat16, F><<<grid, BLOCK, 0, nn->stream>>>(
-        n, static_cast<const __nv_bfloat16 *>(x), static_cast<const __nv_bfloat16 *>(y),
-        static_cast<__nv_bfloat16 *>(out), wide);
+    map_kernel<__nv_bfloat16, F><<<grid, BLOCK, 0, nn->stream>>>(n, static_cast<const __nv_bfloat16 *>(x),
+                                                                 static_cast<const __nv_bfloat16 *>(y),
+                                                                 static_cast<__nv_bfloat16 *>(out), wide);
   } else {
-    map_kernel<float, F><<<grid, BLOCK, 0, nn->stream>>>(n, static_cast<const float *>(x),
-                                                         static_cast<const float *>(y), static_cast<float *>(out), wide);
+    map_kernel<float, F><<<grid, BLOCK, 0, nn->stream>>>(
+        n, static_cast<const float *>(x), static_cast<const float *>(y), static_cast<float *>(out), wide);
   }
   return ingot_nn_cuda_launched(name);
 }
@@ -277,9 +278,8 @@ ingot_status ingot_nn_cuda_sum_partials(ingot_nn_cuda *nn, int64_t n_part, int64
 
 /** Partial row blockIdx.y: the sum of its share of the rows. A thread has eight columns. */
 template <typename T>
-static __global__ void __launch_bounds__(BLOCK)
-    column_sum_kernel(int64_t n_row, int64_t width, const T *__restrict__ x, int64_t ld, int64_t share, float *partial,
-                      bool wide)
+static __global__ void __launch_bounds__(BLOCK) column_sum_kernel(int64_t n_row, int64_t width, const T *__restrict__ x,
+                                                                  int64_t ld, int64_t share, float *partial, bool wide)
 {
   int64_t at = first_index() * 8, left = width - at, first = blockIdx.y * share;
   int64_t end = first + share < n_row ? first + share : n_row;

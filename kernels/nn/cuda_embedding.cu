@@ -1,7 +1,7 @@
 /*
- * Embedding rows out, and their gradients in. Backward: token numbers are sorted by the row that they add to, which keeps
- * their order within a row (radix sort is stable); then one block a row and column range adds in that order. The sums are
- * those of a loop over the tokens, bit for bit.
+ * Embedding rows out, and their gradients in. Backward: token numbers are sorted by the row that they add to, which
+ * keeps their order within a row (radix sort is stable); then one block a row and column range adds in that order. The
+ * sums are those of a loop over the tokens, bit for bit.
  */
 #include <cub/device/device_radix_sort.cuh>
 
@@ -64,8 +64,8 @@ static __global__ void number_tokens_kernel(int32_t n_token, int32_t *number)
 template <typename T>
 static __global__ void __launch_bounds__(BLOCK)
     embedding_backward_kernel(int64_t n_token, int64_t width, const int32_t *__restrict__ row,
-                              const int32_t *__restrict__ number, const T *__restrict__ d_out, float *d_table, bool wide,
-                              bool wide_table)
+                              const int32_t *__restrict__ number, const T *__restrict__ d_out, float *d_table,
+                              bool wide, bool wide_table)
 {
   int64_t p = blockIdx.x, at = (blockIdx.y * static_cast<int64_t>(BLOCK) + threadIdx.x) * 8, left = width - at;
   int32_t mine = row[p];
@@ -100,9 +100,8 @@ static ingot_status add_rows(ingot_nn_cuda *nn, int64_t n_token, int64_t width, 
   const T *gradient = static_cast<const T *>(d_out);
   int64_t  vectors = (width + 7) / 8;
   dim3     grid(static_cast<unsigned>(n_token), static_cast<unsigned>((vectors + BLOCK - 1) / BLOCK));
-  embedding_backward_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(n_token, width, row, number, gradient, d_table,
-                                                               ingot_nn_wide(gradient, width),
-                                                               ingot_nn_wide(d_table, width));
+  embedding_backward_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(
+      n_token, width, row, number, gradient, d_table, ingot_nn_wide(gradient, width), ingot_nn_wide(d_table, width));
   return ingot_nn_cuda_launched("embedding_backward_kernel");
 }
 
@@ -119,18 +118,19 @@ ingot_status ingot_nn_cuda_embedding_backward(ingot_nn *back_end, int64_t n_toke
   INGOT_ASSERT(n_token <= INT32_MAX);
   if (n_token == 0 || width == 0) return INGOT_OK;
   while (n_bit < 31 && (static_cast<int64_t>(1) << n_bit) < n_index) n_bit++;
-  INGOT_TRY_CUDA(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, index, row, number, sorted, n, 0, n_bit,
-                                                 nn->stream));
+  INGOT_TRY_CUDA(
+      cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, index, row, number, sorted, n, 0, n_bit, nn->stream));
   INGOT_TRY(ingot_nn_cuda_scratch(nn, 3 * array + sort_bytes, &memory));
   number = static_cast<int32_t *>(memory);
   sorted = number + array / sizeof(int32_t);
   row = sorted + array / sizeof(int32_t);
   number_tokens_kernel<<<static_cast<unsigned>((n_token + BLOCK - 1) / BLOCK), BLOCK, 0, nn->stream>>>(n, number);
   INGOT_TRY(ingot_nn_cuda_launched("number_tokens_kernel"));
-  INGOT_TRY_CUDA(cub::DeviceRadixSort::SortPairs(row + array / sizeof(int32_t), sort_bytes, index, row, number, sorted, n,
-                                                 0, n_bit, nn->stream));
-  INGOT_TRY(nn->head.dtype == INGOT_DTYPE_BF16 ? add_rows<__nv_bfloat16>(nn, n_token, width, row, sorted, d_out, d_table)
-                                               : add_rows<float>(nn, n_token, width, row, sorted, d_out, d_table));
+  INGOT_TRY_CUDA(cub::DeviceRadixSort::SortPairs(row + array / sizeof(int32_t), sort_bytes, index, row, number, sorted,
+                                                 n, 0, n_bit, nn->stream));
+  INGOT_TRY(nn->head.dtype == INGOT_DTYPE_BF16
+                ? add_rows<__nv_bfloat16>(nn, n_token, width, row, sorted, d_out, d_table)
+                : add_rows<float>(nn, n_token, width, row, sorted, d_out, d_table));
 done:
   return st;
 }

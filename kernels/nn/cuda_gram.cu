@@ -1,21 +1,24 @@
 /*
- * Gram matrices. X^T X is symmetric: panels of its rows, each from the diagonal to the right end, are a little more than
- * half of the product. A panel's products over up to 8192 rows of X are summed in float32 by cuBLASLt, several such pieces
- * as a batch; a kernel then adds them in order to the float64 master. Rows that do not count are set to zero in a copy.
+ * Gram matrices. X^T X is symmetric: panels of its rows, each from the diagonal to the right end, are a little more
+ * than half of the product. A panel's products over some thousand rows of X are summed in float32 by cuBLASLt, several
+ * such pieces as a batch; a kernel then adds them in order to the float64 master. Panels are of unequal length and many
+ * are smaller than the GPU, so they go to several streams, each with its own workspace and room for sums; a panel is
+ * always on the same one, so its pieces are added in order. Rows that do not count are set to zero in a copy.
  */
 #include "kernels/nn/cuda_matmul.cuh"
 
 enum {
-  PIECE = 8192,     /* rows of X under one float32 sum */
-  MAX_PIECES = 4,   /* of a batch */
-  PANEL = 512,      /* rows of the result at a time; wider where more panels would not pay */
+  MAX_SUM = 8192,    /* rows of X under one float32 sum, at most */
+  MAX_BATCH = 16384, /* rows of X at a time */
+  PANEL = 512,
   BLOCK = 256
 };
 
 /** A copy of rows whose rows with valid 0 are zero. */
 template <typename T>
 static __global__ void mask_rows_kernel(int64_t n_row, int64_t width, const T *__restrict__ x, int64_t ld,
-                                        const int32_t *__restrict__ valid, T *__restrict__ out, int64_t ld_out, bool wide)
+                                        const int32_t *__restrict__ valid, T *__restrict__ out, int64_t ld_out,
+                                        bool wide)
 {
   int64_t per_row = (width + 7) / 8;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x; i < n_row * per_row;
@@ -43,8 +46,11 @@ static __global__ void __launch_bounds__(BLOCK)
 }
 
 struct gram_plan {
-  int64_t panel, ld; /* rows of a panel; distance of the rows of its float32 sums */
-  size_t  panel_bytes, mask_bytes;
+  int64_t width, piece, batch; /* rows of X: under one sum, at a time */
+  int64_t panel, ld;           /* rows of a panel; distance of the rows of its sums */
+  int64_t stride;              /* elements of a panel's sums */
+  int     n_lane;
+  size_t  lane_bytes, mask_bytes;
 };
 
 static int64_t element_size(const ingot_nn_cuda *nn)
@@ -52,22 +58,66 @@ static int64_t element_size(const ingot_nn_cuda *nn)
   return nn->head.dtype == INGOT_DTYPE_BF16 ? 2 : 4;
 }
 
-/** n_piece pieces of `rows` rows each, from x on: their panels into scratch, then onto the master. */
-static ingot_status add_pieces(ingot_nn_cuda *nn, const gram_plan *g, int n_piece, int64_t rows, int64_t width,
-                               const char *x, int64_t ld, float *panels, double *sum)
+static int64_t at_most(int64_t v, int64_t limit)
+{
+  return v < limit ? v : limit;
+}
+
+/** Shorter sums keep more of the GPU busy when the matrix is small; when it is large they cost more than they bring. */
+static gram_plan plan_gram(const ingot_nn_cuda *nn, int64_t n_row, int64_t width, bool masked)
+{
+  gram_plan g = {};
+  int64_t   piece = width <= 4096 ? MAX_SUM / 2 : MAX_SUM;
+  g.width = width;
+  g.piece = at_most(n_row, piece);
+  g.batch = at_most(n_row, MAX_BATCH / g.piece * g.piece);
+  g.panel = at_most(width, PANEL);
+  g.ld = (width + 7) / 8 * 8;
+  g.stride = g.panel * g.ld;
+  g.n_lane = static_cast<int>(at_most((width + g.panel - 1) / g.panel, INGOT_NN_LANES));
+  int64_t n_piece = (g.batch + g.piece - 1) / g.piece;
+  g.lane_bytes = ingot_nn_cuda_aligned(static_cast<size_t>(n_piece * g.stride) * sizeof(float));
+  if (masked) g.mask_bytes = static_cast<size_t>(g.batch * g.ld * element_size(nn));
+  return g;
+}
+
+/** n_piece pieces of `rows` rows each, from x on: one panel's sums, then onto the master. */
+static ingot_status add_panel(ingot_nn_cuda *nn, const gram_plan *g, int lane, int64_t first, int64_t n_piece,
+                              int64_t rows, const char *x, int64_t ld, float *sums, double *sum)
 {
   ingot_status st = INGOT_OK;
-  int64_t      stride = g->panel * g->ld;
-  for (int64_t first = 0; first < width; first += g->panel) {
-    int64_t          height = width - first < g->panel ? width - first : g->panel;
-    const void      *operand = x + first * element_size(nn);
-    ingot_nn_product product = {height, width - first,   rows,   1.0f,  0.0f,   {operand, ld, true}, {operand, ld, false},
-                                panels, g->ld,           INGOT_DTYPE_F32, nullptr, n_piece, rows * ld, rows * ld, stride};
-    INGOT_TRY(ingot_nn_cuda_product(nn, &product));
-    int64_t blocks = (width - first + 4 * BLOCK - 1) / (4 * BLOCK);
-    dim3    grid(static_cast<unsigned>(blocks), static_cast<unsigned>(height));
-    add_panel_kernel<<<grid, BLOCK, 0, nn->stream>>>(first, width, n_piece, stride, g->ld, panels, sum);
-    INGOT_TRY(ingot_nn_cuda_launched("add_panel_kernel"));
+  int64_t      height = at_most(g->width - first, g->panel), length = g->width - first;
+  size_t       workspace_bytes = nn->workspace_bytes / INGOT_NN_LANES;
+  const void  *operand = x + first * element_size(nn);
+  dim3         grid(static_cast<unsigned>((length + 4 * BLOCK - 1) / (4 * BLOCK)), static_cast<unsigned>(height));
+
+  ingot_nn_product p = {};
+  p.m = height, p.n = length, p.k = rows;
+  p.alpha = 1.0f;
+  p.a = {operand, ld, true};
+  p.b = {operand, ld, false};
+  p.c = sums, p.ldc = g->ld, p.c_dtype = INGOT_DTYPE_F32;
+  p.n_batch = static_cast<int>(n_piece);
+  p.stride_a = p.stride_b = rows * ld, p.stride_c = g->stride;
+  p.stream = nn->lane[lane];
+  p.workspace = static_cast<char *>(nn->workspace) + lane * workspace_bytes, p.workspace_bytes = workspace_bytes;
+  INGOT_TRY(ingot_nn_cuda_product(nn, &p));
+  add_panel_kernel<<<grid, BLOCK, 0, nn->lane[lane]>>>(first, g->width, static_cast<int>(n_piece), g->stride, g->ld,
+                                                       sums, sum);
+  INGOT_TRY(ingot_nn_cuda_launched("add_panel_kernel"));
+done:
+  return st;
+}
+
+static ingot_status add_pieces(ingot_nn_cuda *nn, const gram_plan *g, int64_t n_piece, int64_t rows, const char *x,
+                               int64_t ld, char *memory, double *sum)
+{
+  ingot_status st = INGOT_OK;
+  int          lane = 0;
+  for (int64_t first = 0; first < g->width; first += g->panel) {
+    float *sums = reinterpret_cast<float *>(memory + static_cast<size_t>(lane) * g->lane_bytes);
+    INGOT_TRY(add_panel(nn, g, lane, first, n_piece, rows, x, ld, sums, sum));
+    lane = (lane + 1) % g->n_lane;
   }
 done:
   return st;
@@ -94,27 +144,25 @@ ingot_status ingot_nn_cuda_gram(ingot_nn *back_end, int64_t n_row, int64_t width
 {
   ingot_status   st = INGOT_OK;
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
-  int64_t        n_piece = n_row / PIECE < MAX_PIECES ? n_row / PIECE : MAX_PIECES;
-  int64_t        ld_mask = (width + 7) / 8 * 8, most = n_row < MAX_PIECES * PIECE ? n_row : MAX_PIECES * PIECE;
-  gram_plan      g = {width < PANEL ? width : PANEL, (width + 7) / 8 * 8, 0, 0};
   void          *memory = nullptr;
 
   if (n_row == 0 || width == 0) return INGOT_OK;
-  g.panel_bytes = ingot_nn_cuda_aligned(static_cast<size_t>((n_piece > 1 ? n_piece : 1) * g.panel * g.ld) * sizeof(float));
-  if (valid != nullptr) g.mask_bytes = static_cast<size_t>(most * ld_mask * element_size(nn));
-  INGOT_TRY(ingot_nn_cuda_scratch(nn, g.panel_bytes + g.mask_bytes, &memory));
-  for (int64_t first = 0; first < n_row;) {
-    int64_t     whole = (n_row - first) / PIECE, pieces = whole > MAX_PIECES ? MAX_PIECES : whole > 0 ? whole : 1;
-    int64_t     rows = whole > 0 ? PIECE : n_row - first, from_ld = ld;
+  gram_plan g = plan_gram(nn, n_row, width, valid != nullptr);
+  INGOT_TRY(ingot_nn_cuda_scratch(nn, g.n_lane * g.lane_bytes + g.mask_bytes, &memory));
+  for (int64_t first = 0; first < n_row; first += g.batch) {
+    int64_t     rows = at_most(n_row - first, g.batch), whole = rows / g.piece, rest = rows % g.piece, from_ld = ld;
     const char *from = static_cast<const char *>(x) + first * ld * element_size(nn);
     if (valid != nullptr) {
-      char *masked = static_cast<char *>(memory) + g.panel_bytes;
-      INGOT_TRY(mask_rows(nn, pieces * rows, width, from, ld, valid + first, masked, ld_mask));
+      char *masked = static_cast<char *>(memory) + static_cast<size_t>(g.n_lane) * g.lane_bytes;
+      INGOT_TRY(mask_rows(nn, rows, width, from, ld, valid + first, masked, g.ld));
       from = masked;
-      from_ld = ld_mask;
+      from_ld = g.ld;
     }
-    INGOT_TRY(add_pieces(nn, &g, static_cast<int>(pieces), rows, width, from, from_ld, static_cast<float *>(memory), sum));
-    first += pieces * rows;
+    INGOT_TRY(ingot_nn_cuda_fork(nn, g.n_lane));
+    if (whole > 0) INGOT_TRY(add_pieces(nn, &g, whole, g.piece, from, from_ld, static_cast<char *>(memory), sum));
+    from += whole * g.piece * from_ld * element_size(nn);
+    if (rest > 0) INGOT_TRY(add_pieces(nn, &g, 1, rest, from, from_ld, static_cast<char *>(memory), sum));
+    INGOT_TRY(ingot_nn_cuda_join(nn, g.n_lane));
   }
 done:
   return st;

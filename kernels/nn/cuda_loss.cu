@@ -1,6 +1,6 @@
 /*
- * Rows of logits: loss, gradient, sampling, the largest. A block works on a row. The row is read once from memory for its
- * logsumexp (a running maximum and sum), and again, mostly from the cache, for what follows.
+ * Rows of logits: loss, gradient, sampling, the largest. A block works on a row. The row is read once from memory for
+ * its logsumexp (a running maximum and sum), and again, mostly from the cache, for what follows.
  */
 #include <cuda/std/limits>
 
@@ -118,8 +118,8 @@ ingot_status ingot_nn_cuda_cross_entropy(ingot_nn *back_end, const ingot_nn_logi
                                          float scale, float *nll, int32_t *top1, void *d_logits)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
-  bool           wide = z->ld % 8 == 0 && ingot_nn_wide(z->data, z->ld) && reinterpret_cast<uintptr_t>(d_logits) % 16 == 0;
-  unsigned       grid = static_cast<unsigned>(z->n_row);
+  bool     wide = z->ld % 8 == 0 && ingot_nn_wide(z->data, z->ld) && reinterpret_cast<uintptr_t>(d_logits) % 16 == 0;
+  unsigned grid = static_cast<unsigned>(z->n_row);
   if (z->n_row == 0) return INGOT_OK;
   if (nn->head.dtype == INGOT_DTYPE_BF16) {
     cross_entropy_kernel<<<grid, BLOCK, 0, nn->stream>>>(*z, labels, scale, nll, top1,
@@ -189,7 +189,7 @@ ingot_status ingot_nn_cuda_sample_labels(ingot_nn *back_end, const ingot_nn_logi
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   if (z->n_row == 0) return INGOT_OK;
   sample_labels_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, key, first_counter, labels,
-                                                                                   ingot_nn_wide(z->data, z->ld));
+                                                                                  ingot_nn_wide(z->data, z->ld));
   return ingot_nn_cuda_launched("sample_labels_kernel");
 }
 
@@ -233,6 +233,6 @@ ingot_status ingot_nn_cuda_top_k(ingot_nn *back_end, const ingot_nn_logits *z, i
   INGOT_ASSERT(k >= 0 && k <= z->n_vocab);
   if (z->n_row == 0 || k == 0) return INGOT_OK;
   top_k_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, k, ids, logp,
-                                                                           ingot_nn_wide(z->data, z->ld));
+                                                                          ingot_nn_wide(z->data, z->ld));
   return ingot_nn_cuda_launched("top_k_kernel");
 }

@@ -1,9 +1,9 @@
 /*
- * Matrix products by cuBLASLt. It counts in columns: a row-major C = A B is its C' = B' A', so that what it calls A is our
- * B, and what it calls rows is our n. Nothing is moved for that.
+ * Matrix products by cuBLASLt. It counts in columns: a row-major C = A B is its C' = B' A', so that what it calls A is
+ * our B, and what it calls rows is our n. Nothing is moved for that.
  *
- * The algorithm of a shape is the library's first proposal, kept with the descriptors in a plan. It is not timed: the same
- * inputs must give the same bits in every run on the same kind of GPU.
+ * The algorithm of a shape is the library's first proposal, kept with the descriptors in a plan. It is not timed: the
+ * same inputs must give the same bits in every run on the same kind of GPU.
  */
 #include <new>
 #include <stdio.h>
@@ -17,7 +17,7 @@
 struct plan_key {
   int64_t m, n, k, lda, ldb, ldc, transpose_a, transpose_b, c_dtype, bias;
   int64_t align_a, align_b, align_c; /* bytes, at most 256 */
-  int64_t n_batch, stride_a, stride_b, stride_c;
+  int64_t n_batch, stride_a, stride_b, stride_c, workspace_bytes;
 };
 
 struct plan {
@@ -35,8 +35,8 @@ struct ingot_nn_plans {
 static ingot_status blas_status(const ingot_nn_cuda *nn, cublasStatus_t status, const char *call)
 {
   if (status == CUBLAS_STATUS_SUCCESS) return INGOT_OK;
-  return ingot_fail(INGOT_ERR_DEVICE, "GPU %d: cuBLASLt: %s (%s) in %s", nn->head.device,
-                    nn->blas.status_text(status), nn->blas.status_name(status), call);
+  return ingot_fail(INGOT_ERR_DEVICE, "GPU %d: cuBLASLt: %s (%s) in %s", nn->head.device, nn->blas.status_text(status),
+                    nn->blas.status_name(status), call);
 }
 
 /* Calls function `name` of the library; on failure goes to `done` with `st` set. */
@@ -50,8 +50,8 @@ ingot_status ingot_cublaslt_load(ingot_cublaslt *out)
 
   snprintf(name, sizeof name, "libcublasLt.so.%d", CUDART_VERSION / 1000);
   INGOT_TRY(ingot_library_load(name, INGOT_CUDA_FOLDER, &library));
-#define LOAD(ours, theirs)                                                    \
-  INGOT_TRY(ingot_library_function(library, name, #theirs, &address));        \
+#define LOAD(ours, theirs)                                                                                             \
+  INGOT_TRY(ingot_library_function(library, name, #theirs, &address));                                                 \
   out->ours = reinterpret_cast<decltype(out->ours)>(address);
   INGOT_CUBLASLT_FUNCTIONS(LOAD)
 #undef LOAD
@@ -111,17 +111,17 @@ static plan_key key_of(const ingot_nn_product *p)
   key.align_a = alignment(p->a.data), key.align_b = alignment(p->b.data), key.align_c = alignment(p->c);
   key.n_batch = p->n_batch;
   key.stride_a = p->stride_a, key.stride_b = p->stride_b, key.stride_c = p->stride_c;
+  key.workspace_bytes = static_cast<int64_t>(p->workspace_bytes);
   return key;
 }
 
 /** rows, columns: as cuBLASLt counts them in memory, before a transposition. */
-static ingot_status make_layout(const ingot_nn_cuda *nn, ingot_dtype dtype, int64_t rows, int64_t columns, int64_t ld, int64_t n_batch,
-                                int64_t stride, cublasLtMatrixLayout_t *out)
+static ingot_status make_layout(const ingot_nn_cuda *nn, ingot_dtype dtype, int64_t rows, int64_t columns, int64_t ld,
+                                int64_t n_batch, int64_t stride, cublasLtMatrixLayout_t *out)
 {
   ingot_status st = INGOT_OK;
   int32_t      count = static_cast<int32_t>(n_batch);
-  TRY_BLAS(layout_create, out, blas_type(dtype), static_cast<uint64_t>(rows),
-                                      static_cast<uint64_t>(columns), ld);
+  TRY_BLAS(layout_create, out, blas_type(dtype), static_cast<uint64_t>(rows), static_cast<uint64_t>(columns), ld);
   if (n_batch == 1) goto done;
   TRY_BLAS(layout_set, *out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count);
   TRY_BLAS(layout_set, *out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride);
@@ -134,15 +134,14 @@ static ingot_status make_descriptors(const ingot_nn_cuda *nn, plan *p)
   ingot_status        st = INGOT_OK;
   const plan_key     *key = &p->key;
   ingot_dtype         dtype = nn->head.dtype, c_dtype = static_cast<ingot_dtype>(key->c_dtype);
-  cublasComputeType_t compute = nn->tf32 && dtype == INGOT_DTYPE_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-  cublasOperation_t   as_is = CUBLAS_OP_N, turned = CUBLAS_OP_T;
-  cublasLtEpilogue_t  epilogue = CUBLASLT_EPILOGUE_BIAS;
+  cublasComputeType_t compute =
+      nn->tf32 && dtype == INGOT_DTYPE_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  cublasOperation_t  as_is = CUBLAS_OP_N, turned = CUBLAS_OP_T;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
 
   TRY_BLAS(product_create, &p->product, compute, CUDA_R_32F);
-  TRY_BLAS(product_set, p->product, CUBLASLT_MATMUL_DESC_TRANSA, key->transpose_b ? &turned : &as_is,
-                                          sizeof as_is);
-  TRY_BLAS(product_set, p->product, CUBLASLT_MATMUL_DESC_TRANSB, key->transpose_a ? &turned : &as_is,
-                                          sizeof as_is);
+  TRY_BLAS(product_set, p->product, CUBLASLT_MATMUL_DESC_TRANSA, key->transpose_b ? &turned : &as_is, sizeof as_is);
+  TRY_BLAS(product_set, p->product, CUBLASLT_MATMUL_DESC_TRANSB, key->transpose_a ? &turned : &as_is, sizeof as_is);
   if (key->bias) {
     TRY_BLAS(product_set, p->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
   }
@@ -164,25 +163,20 @@ static ingot_status choose_algorithm(ingot_nn_cuda *nn, plan *p)
   /* sums over k are float32 to the end: no partial sums in the dtype of the result */
   uint32_t        reduction = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   const plan_key *key = &p->key;
+  size_t          workspace_bytes = static_cast<size_t>(key->workspace_bytes);
   uint32_t        align_a = static_cast<uint32_t>(key->align_a), align_b = static_cast<uint32_t>(key->align_b);
   uint32_t        align_c = static_cast<uint32_t>(key->align_c);
 
   TRY_BLAS(preference_create, &preference);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                &nn->workspace_bytes, sizeof nn->workspace_bytes);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction,
-                                                sizeof reduction);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_b,
-                                                sizeof align_b);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_a,
-                                                sizeof align_a);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_c,
-                                                sizeof align_c);
-  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_c,
-                                                sizeof align_c);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
+           sizeof workspace_bytes);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &align_b, sizeof align_b);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &align_a, sizeof align_a);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &align_c, sizeof align_c);
+  TRY_BLAS(preference_set, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &align_c, sizeof align_c);
   memset(&found, 0, sizeof found);
-  TRY_BLAS(heuristic, nn->lt, p->product, p->first, p->second, p->result, p->result, preference, 1,
-                                          &found, &n_found);
+  TRY_BLAS(heuristic, nn->lt, p->product, p->first, p->second, p->result, p->result, preference, 1, &found, &n_found);
   INGOT_CHECK(n_found == 1 && found.state == CUBLAS_STATUS_SUCCESS, INGOT_ERR_DEVICE,
               "GPU %d: cuBLASLt has no algorithm for this product", nn->head.device);
   p->algorithm = found.algo;
@@ -233,12 +227,11 @@ ingot_status ingot_nn_cuda_product(ingot_nn_cuda *nn, const ingot_nn_product *p)
   if (p->m == 0 || p->n == 0) return INGOT_OK;
   INGOT_TRY(find_plan(nn, &key, &planned));
   if (p->bias != nullptr) {
-    TRY_BLAS(product_set, planned->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias,
-                                            sizeof p->bias);
+    TRY_BLAS(product_set, planned->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias);
   }
-  TRY_BLAS(matmul, nn->lt, planned->product, &p->alpha, p->b.data, planned->first, p->a.data, planned->second,
-                          &p->beta, p->c, planned->result, p->c, planned->result, &planned->algorithm, nn->workspace,
-                          nn->workspace_bytes, nn->stream);
+  TRY_BLAS(matmul, nn->lt, planned->product, &p->alpha, p->b.data, planned->first, p->a.data, planned->second, &p->beta,
+           p->c, planned->result, p->c, planned->result, &planned->algorithm, p->workspace, p->workspace_bytes,
+           p->stream);
 done:
   return st;
 }
@@ -261,7 +254,24 @@ ingot_status ingot_nn_cuda_matmul(ingot_nn *back_end, int64_t m, int64_t n, int6
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   bool           bias_after = bias != nullptr && nn->head.dtype == INGOT_DTYPE_BF16 && c_dtype == INGOT_DTYPE_F32;
 
-  ingot_nn_product product = {m, n, k, alpha, beta, a, b, c, ldc, c_dtype, bias_after ? nullptr : bias, 1, 0, 0, 0};
+  ingot_nn_product product = {m,
+                              n,
+                              k,
+                              alpha,
+                              beta,
+                              a,
+                              b,
+                              c,
+                              ldc,
+                              c_dtype,
+                              bias_after ? nullptr : bias,
+                              1,
+                              0,
+                              0,
+                              0,
+                              nn->stream,
+                              nn->workspace,
+                              nn->workspace_bytes};
   INGOT_TRY(ingot_nn_cuda_product(nn, &product));
   if (bias_after && m > 0 && n > 0) {
     add_bias_kernel<<<static_cast<unsigned>(8 * nn->sm_count), 256, 0, nn->stream>>>(

@@ -15,6 +15,9 @@ struct ingot_nn_product {
   const void     *bias;
   int             n_batch;
   int64_t         stride_a, stride_b, stride_c;
+  cudaStream_t    stream;    /* with its own workspace */
+  void           *workspace;
+  size_t          workspace_bytes;
 };
 
 ingot_status ingot_nn_cuda_product(ingot_nn_cuda *nn, const ingot_nn_product *p);

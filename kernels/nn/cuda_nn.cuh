@@ -2,8 +2,8 @@
  * The CUDA back end of nn.h from inside: its struct, scratch memory, launches, and eight elements in registers. CUDA
  * sources of kernels/nn only.
  *
- * Every operator works on one stream, in the order of the calls; scratch memory and the workspace of the matrix products
- * are safe to reuse from call to call for that reason alone.
+ * Every operator works on one stream, in the order of the calls (or on lanes that wait for it, and that it waits for);
+ * scratch memory and the workspace of the matrix products are safe to reuse from call to call for that reason alone.
  */
 #ifndef INGOT_KERNELS_NN_CUDA_NN_CUH
 #define INGOT_KERNELS_NN_CUDA_NN_CUH
@@ -15,6 +15,8 @@
 #include "kernels/nn/cublaslt.h"
 #include "kernels/nn/nn.h"
 
+enum { INGOT_NN_LANES = 4 };
+
 struct ingot_nn_plans;   /* of matrix products, by shape: cuda_matmul.cu */
 struct ingot_nn_staging; /* page-locked memory for copies: cuda.cu */
 
@@ -25,6 +27,8 @@ struct ingot_nn_cuda {
   int               compute;      /* 10 major + minor: 80, 90, ... */
   size_t            shared_bytes; /* the most shared memory that a block may ask for */
   cudaStream_t      stream;
+  cudaStream_t      lane[INGOT_NN_LANES]; /* for operators that are many small pieces: fork and join below */
+  cudaEvent_t       forked, joined[INGOT_NN_LANES];
   void             *scratch;
   size_t            scratch_bytes;
   ingot_cublaslt    blas;
@@ -43,10 +47,16 @@ static inline ingot_nn_cuda *ingot_nn_cuda_of(ingot_nn *nn)
 }
 
 /**
- * Device memory of at least `bytes` bytes, 256-byte aligned, owned by the back end and valid until the next call of this
- * function: each operator takes what it needs in one piece. INGOT_ERR_NOMEM. Waits for the stream when it has to grow.
+ * Device memory of at least `bytes` bytes, 256-byte aligned, owned by the back end and valid until the next call of
+ * this function: each operator takes what it needs in one piece. INGOT_ERR_NOMEM. Waits for the stream when it has to
+ * grow.
  */
 ingot_status ingot_nn_cuda_scratch(ingot_nn_cuda *nn, size_t bytes, void **out);
+
+/** Lanes 0 .. n_lane - 1 wait for what is on the stream so far. */
+ingot_status ingot_nn_cuda_fork(ingot_nn_cuda *nn, int n_lane);
+/** The stream waits for what is on the lanes so far. */
+ingot_status ingot_nn_cuda_join(ingot_nn_cuda *nn, int n_lane);
 
 /** Round bytes up to the alignment of pieces of scratch memory. */
 static inline size_t ingot_nn_cuda_aligned(size_t bytes)
@@ -87,10 +97,12 @@ ingot_status ingot_nn_cuda_swiglu_backward(ingot_nn *nn, int64_t n_row, int64_t 
 ingot_status ingot_nn_cuda_gelu(ingot_nn *nn, int64_t n, const void *x, void *y);
 ingot_status ingot_nn_cuda_gelu_backward(ingot_nn *nn, int64_t n, const void *x, const void *dy, void *dx);
 ingot_status ingot_nn_cuda_embedding(ingot_nn *nn, int64_t n_token, int64_t width, const int32_t *tokens,
-                                     const void *table, const int32_t *positions, const void *position_table, void *out);
+                                     const void *table, const int32_t *positions, const void *position_table,
+                                     void *out);
 ingot_status ingot_nn_cuda_embedding_backward(ingot_nn *nn, int64_t n_token, int64_t width, int64_t n_index,
                                               const int32_t *index, const void *d_out, float *d_table);
-ingot_status ingot_nn_cuda_column_sum(ingot_nn *nn, int64_t n_row, int64_t width, const void *x, int64_t ld, float *sum);
+ingot_status ingot_nn_cuda_column_sum(ingot_nn *nn, int64_t n_row, int64_t width, const void *x, int64_t ld,
+                                      float *sum);
 ingot_status ingot_nn_cuda_add(ingot_nn *nn, int64_t n, const void *x, void *y);
 ingot_status ingot_nn_cuda_add_squares(ingot_nn *nn, int64_t n, float scale, const float *g, float *f);
 ingot_status ingot_nn_cuda_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, const int32_t *labels, float scale,

@@ -1,6 +1,6 @@
 /*
- * Normalisation of rows. THREADS threads (part of a warp, or a block) keep a row in registers as VECTORS vectors of eight
- * each, so that x is read once. Rows that are too wide or not aligned take a kernel that reads them again.
+ * Normalisation of rows. THREADS threads (part of a warp, or a block) keep a row in registers as VECTORS vectors of
+ * eight each, so that x is read once. Rows that are too wide or not aligned take a kernel that reads them again.
  *
  * Gradients of weight and bias: every group of threads adds up the rows that it works on, in order, and every block its
  * groups into a partial row; a second kernel adds the partial rows. All in an order that the shape and the GPU fix.
@@ -29,9 +29,9 @@ static __global__ void __launch_bounds__(BLOCK)
     norm_kernel(norm_rows r, const T *x, const T *delta, T *sum, const T *weight, const T *bias, T *y, float *stats)
 {
   __shared__ float2 shared[BLOCK / 32];
-  int64_t row = blockIdx.x * static_cast<int64_t>(BLOCK / THREADS) + threadIdx.x / THREADS;
-  int     lane = threadIdx.x % THREADS;
-  bool    live = row < r.n_row;
+  int64_t           row = blockIdx.x * static_cast<int64_t>(BLOCK / THREADS) + threadIdx.x / THREADS;
+  int               lane = threadIdx.x % THREADS;
+  bool              live = row < r.n_row;
   if (!live) row = r.n_row - 1; /* joins the shuffles, writes nothing */
   const T *row_x = x + r.offset(row, r.ld_x);
   float    v[VECTORS][8];
@@ -172,11 +172,11 @@ static __global__ void __launch_bounds__(BLOCK)
                          T *dx, float *dweight, float *dbias)
 {
   __shared__ float2 shared[BLOCK / 32];
-  const int per_block = BLOCK / THREADS;
-  int       lane = threadIdx.x % THREADS;
-  int64_t   group = blockIdx.x * static_cast<int64_t>(per_block) + threadIdx.x / THREADS;
-  int64_t   n_group = gridDim.x * static_cast<int64_t>(per_block);
-  float     w[VECTORS][8], dw[VECTORS][8] = {}, db[VECTORS][8] = {};
+  const int         per_block = BLOCK / THREADS;
+  int               lane = threadIdx.x % THREADS;
+  int64_t           group = blockIdx.x * static_cast<int64_t>(per_block) + threadIdx.x / THREADS;
+  int64_t           n_group = gridDim.x * static_cast<int64_t>(per_block);
+  float             w[VECTORS][8], dw[VECTORS][8] = {}, db[VECTORS][8] = {};
 #pragma unroll
   for (int i = 0; i < VECTORS; i++) {
     int64_t at = (i * THREADS + lane) * 8;
@@ -269,8 +269,8 @@ enum { WIDEST = BLOCK * 8 * 4 }; /* of rows that stay in registers */
 
 static norm_rows rows_of(const ingot_nn_norm *shape, bool wide)
 {
-  norm_rows r = {shape->n_token * shape->n_group, shape->width, shape->ld_x, shape->ld_y,
-                 shape->n_group,                  shape->eps,   wide};
+  norm_rows r = {
+      shape->n_token * shape->n_group, shape->width, shape->ld_x, shape->ld_y, shape->n_group, shape->eps, wide};
   return r;
 }
 
@@ -292,8 +292,7 @@ static ingot_status launch_norm(ingot_nn_cuda *nn, norm_rows r, const norm_args 
   return ingot_nn_cuda_launched("norm_kernel");
 }
 
-template <typename T, bool CENTRED>
-static ingot_status norm_of(ingot_nn_cuda *nn, norm_rows r, const norm_args *a)
+template <typename T, bool CENTRED> static ingot_status norm_of(ingot_nn_cuda *nn, norm_rows r, const norm_args *a)
 {
   if (r.wide && r.width <= 64) return launch_norm<T, 8, 1, CENTRED>(nn, r, a);
   if (r.wide && r.width <= 128) return launch_norm<T, 16, 1, CENTRED>(nn, r, a);
@@ -310,7 +309,8 @@ static ingot_status norm_of(ingot_nn_cuda *nn, norm_rows r, const norm_args *a)
 }
 
 /** Rows, and rows of a token, that all start on 16 bytes; and no vector reaches from one row into the next. */
-template <typename T> static bool norm_is_wide(const ingot_nn_norm *s, const void *const *rows_x, const void *const *rows_y)
+template <typename T>
+static bool norm_is_wide(const ingot_nn_norm *s, const void *const *rows_x, const void *const *rows_y)
 {
   bool wide = s->width % 8 == 0;
   for (; *rows_x != nullptr; rows_x++) wide = wide && ingot_nn_wide(static_cast<const T *>(*rows_x), s->ld_x);
@@ -318,8 +318,7 @@ template <typename T> static bool norm_is_wide(const ingot_nn_norm *s, const voi
   return wide;
 }
 
-template <typename T>
-static ingot_status norm_typed(ingot_nn_cuda *nn, const ingot_nn_norm *shape, const norm_args *a)
+template <typename T> static ingot_status norm_typed(ingot_nn_cuda *nn, const ingot_nn_norm *shape, const norm_args *a)
 {
   const void *rows_x[] = {a->x, a->weight, a->delta, a->sum, nullptr}, *rows_y[] = {a->y, a->bias, nullptr};
   if (a->delta == nullptr) rows_x[2] = rows_x[3] = nullptr;
@@ -334,7 +333,8 @@ ingot_status ingot_nn_cuda_norm(ingot_nn *back_end, const ingot_nn_norm *shape, 
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   norm_args      a = {x, delta, sum, weight, bias, y, stats};
   if (shape->n_token == 0) return INGOT_OK;
-  return nn->head.dtype == INGOT_DTYPE_BF16 ? norm_typed<__nv_bfloat16>(nn, shape, &a) : norm_typed<float>(nn, shape, &a);
+  return nn->head.dtype == INGOT_DTYPE_BF16 ? norm_typed<__nv_bfloat16>(nn, shape, &a)
+                                            : norm_typed<float>(nn, shape, &a);
 }
 
 struct norm_backward_args {

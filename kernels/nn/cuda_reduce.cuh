@@ -13,8 +13,8 @@ template <int THREADS> static __device__ __forceinline__ float ingot_nn_sum_lane
 }
 
 /**
- * Two sums over THREADS threads that work on one row: part of a warp, or the whole block, which then gives shared memory
- * for a pair each warp. Every thread gets both.
+ * Two sums over THREADS threads that work on one row: part of a warp, or the whole block, which then gives shared
+ * memory for a pair each warp. Every thread gets both.
  */
 template <int THREADS> static __device__ __forceinline__ float2 ingot_nn_sum_pair(float2 v, float2 *shared)
 {

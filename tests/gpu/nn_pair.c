@@ -34,7 +34,8 @@ static double random_unit(uint64_t counter)
 nn_array nn_random(nn_array_kind kind, int64_t n, double scale, double tolerance)
 {
   static uint64_t counter = 0;
-  nn_array        a = {.kind = kind, .n = n, .value = malloc((size_t)(n > 0 ? n : 1) * sizeof(double)), .tolerance = tolerance};
+  nn_array        a = {
+             .kind = kind, .n = n, .value = malloc((size_t)(n > 0 ? n : 1) * sizeof(double)), .tolerance = tolerance};
   assert_non_null(a.value);
   for (int64_t i = 0; i < n; i++) a.value[i] = scale == 0 ? 7.0 : scale * (2 * random_unit(counter++) - 1);
   return a;
@@ -52,7 +53,10 @@ nn_array nn_random_index(int64_t n, int64_t limit)
 
 static ingot_dtype stored_dtype(const ingot_nn *nn, nn_array_kind kind)
 {
-  return kind == NN_ACT ? nn->dtype : kind == NN_F64 ? INGOT_DTYPE_F64 : kind == NN_I32 ? INGOT_DTYPE_I32 : INGOT_DTYPE_F32;
+  return kind == NN_ACT   ? nn->dtype
+         : kind == NN_F64 ? INGOT_DTYPE_F64
+         : kind == NN_I32 ? INGOT_DTYPE_I32
+                          : INGOT_DTYPE_F32;
 }
 
 /** Values as they are stored by `gpu`'s dtype, so that both sides start from the same ones. */
@@ -139,7 +143,7 @@ void nn_pair_run(const nn_pair *pair, const char *what, int n_array, nn_array *a
   run_on(pair->gpu, what, n_array, array, call, context, again);
   for (int i = 0; i < n_array; i++) {
     ingot_dtype cpu_dtype = stored_dtype(pair->cpu, array[i].kind), gpu_dtype = stored_dtype(pair->gpu, array[i].kind);
-    double     *cpu = malloc((size_t)(array[i].n + 1) * sizeof *cpu), *gpu = malloc((size_t)(array[i].n + 1) * sizeof *gpu);
+    double *cpu = malloc((size_t)(array[i].n + 1) * sizeof *cpu), *gpu = malloc((size_t)(array[i].n + 1) * sizeof *gpu);
     assert_true(cpu != NULL && gpu != NULL);
     if (memcmp(on_gpu[i], again[i], (size_t)array[i].n * ingot_dtype_size(gpu_dtype)) != 0)
       fail_msg("%s: array %d: other bits the second time", what, i);

@@ -34,14 +34,15 @@ typedef ingot_status (*nn_call)(ingot_nn *nn, void **p, const void *context);
 void nn_pair_open(nn_pair *pair, ingot_dtype dtype);
 void nn_pair_close(nn_pair *pair);
 
-/** An array of random values in [-scale, scale], or, when scale is 0, of 7: a value to recognise what was not written. */
+/** An array of random values in [-scale, scale], or, when scale is 0, of 7: a value to recognise what was not written.
+ */
 nn_array nn_random(nn_array_kind kind, int64_t n, double scale, double tolerance);
 /** An array of integers from 0 to limit - 1. */
 nn_array nn_random_index(int64_t n, int64_t limit);
 
 /**
- * Run on both, the GPU twice: outputs must agree, and those of the GPU have the same bits. Arrays are freed. `what` begins
- * the message of a failure. gpu_out, when not NULL, gets the GPU's values of array 0, malloc'ed.
+ * Run on both, the GPU twice: outputs must agree, and those of the GPU have the same bits. Arrays are freed. `what`
+ * begins the message of a failure. gpu_out, when not NULL, gets the GPU's values of array 0, malloc'ed.
  */
 void nn_pair_run(const nn_pair *pair, const char *what, int n_array, nn_array *array, nn_call call, const void *context,
                  double **gpu_out);

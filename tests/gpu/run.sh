@@ -8,6 +8,7 @@
 #   kernels   bandwidth of every method's kernels beside the card's own copy; start-up times
 #   models    forward and backward of tiny models against Transformers, in float32, TF32 and bfloat16; speed of a Llama
 #             of 1.1 G parameters
+#   nn        operators of the transformer runtime: against the CPU, under compute-sanitizer, and their speed
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
 #
 # BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated
@@ -90,6 +91,22 @@ part_models() {
   cat "$logs/bench_model.log"
 }
 
+part_nn() {
+  local tool
+  cmake --build "$build" --target test_nn_cuda bench_nn_cuda >>"$logs/build.log" 2>&1 ||
+    { tail -n 30 "$logs/build.log"; exit 1; }
+  step "operators, CPU against GPU" nn.log "$build/tests/gpu/test_nn_cuda"
+  for tool in memcheck racecheck; do
+    command -v compute-sanitizer >/dev/null || break
+    # failing allocations are part of the test
+    step "operators, compute-sanitizer $tool" "nn_$tool.log" \
+      compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$build/tests/gpu/test_nn_cuda" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_$tool.log" | tail -n 1)"
+  done
+  step "operators, speed" nn_bench.log "$build/tests/gpu/bench_nn_cuda"
+  cat "$logs/nn_bench.log"
+}
+
 part_process() {
   local work=${WORK:-$build/gpu-work}
   cmake --build "$build" --target ingot make_models limit >>"$logs/build.log" 2>&1 ||
@@ -107,6 +124,7 @@ for part in "${parts[@]}"; do
   test) part_test ;;
   sanitize) part_sanitize ;;
   kernels) part_kernels ;;
+  nn) part_nn ;;
   models) part_models ;;
   process) part_process ;;
   *) echo "unknown part: $part" >&2; exit 2 ;;
