@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Merges with statistics: the same bytes for any number of ranks and threads, and after a restart; what does not fit is
+# refused by name before anything is written.
+. "$(dirname "$0")/lib.sh"
+"${MAKE_MODELS:?}" models 2 5
+for k in 1 2; do
+  for kind in fisher gram kfac; do "${MAKE_STATISTICS:?}" models/expert-$k $kind-$k.h5 $kind $k 512; done
+  "$MAKE_STATISTICS" models/expert-$k other-$k.safetensors gram $k
+done
+
+statistics_job() { # FILE METHOD STATISTICS EXTENSION [BODY]
+  cat >"$1" <<END
+models = { base = "models/base"; a = "models/expert-1"; b = "models/expert-2"; };
+steps = ( { type = "merge"; method = "$2"; output = "out/m.h5";
+  models = ( { model = "a"; statistics = "$3-1.$4"; weight = 0.75; }, { model = "b"; statistics = "$3-2.$4"; } ); ${5:-} } );
+END
+}
+
+run_case() { # NAME FILE
+  local n threads
+  rm -rf out reference
+  "$INGOT" run --quiet --threads 1 "$2" || fail "$1: one rank, one thread"
+  mv out reference
+  for n in $(rank_counts); do
+    for threads in 1 3; do
+      rm -rf out
+      ranks "$n" "$INGOT" run --quiet --threads "$threads" "$2" || fail "$1: $n ranks, $threads threads"
+      cmp reference/m.h5 out/m.h5 || fail "$1: bytes differ with $n ranks, $threads threads"
+      [ -z "$(find out -name '*.partial' -o -name '*.journal')" ] || fail "$1: something was left behind"
+    done
+  done
+  "$INGOT" verify out/m.h5 >/dev/null || fail "$1: verify"
+}
+
+statistics_job fisher.cfg fisher fisher h5 'parameters = { normalize = "l2"; floor = 1e-9; };'
+run_case fisher fisher.cfg
+statistics_job mats.cfg mats kfac h5 'base = "base"; parameters = { metric = "kfac"; start = "base"; iterations = 3; };'
+run_case mats mats.cfg
+statistics_job regmean.cfg regmean gram h5
+run_case regmean regmean.cfg
+
+# Shared Gram matrices and matrices of others' files under every layer's own name: the same when they hold the same.
+statistics_job other.cfg regmean other safetensors
+rm -rf out
+"$INGOT" run --quiet other.cfg || fail "statistics of others"
+
+# Killed at a write, then continued on other ranks.
+rm -rf out
+code=0
+INGOT_FAULT=kill@0:4 "$INGOT" run --quiet regmean.cfg 2>/dev/null || code=$?
+[ "$code" -ne 0 ] || fail "the planned kill did not happen"
+[ -e out/m.h5.partial ] || fail "nothing was left to continue"
+for n in $(rank_counts); do last=$n; done
+ranks "$last" "$INGOT" run --quiet --threads 2 regmean.cfg || fail "the restart"
+cmp reference/m.h5 out/m.h5 || fail "bytes differ after a restart"
+rm -rf out
+code=0
+INGOT_FAULT=stop@-1:3 ranks "$last" "$INGOT" run --quiet regmean.cfg 2>/dev/null || code=$?
+[ "$code" -eq 75 ] || fail "a stop ended with $code instead of 75"
+"$INGOT" run --quiet regmean.cfg || fail "going on after a stop"
+cmp reference/m.h5 out/m.h5 || fail "bytes differ after a stop"
+
+# Refused.
+refuse() { # CODE TEXT FILE
+  rm -rf out
+  expect "$1" "$2" "$INGOT" run --quiet "$3"
+  [ ! -e out/m.h5 ] && [ ! -e out/m.h5.partial ] || fail "something was written: $2"
+}
+statistics_job bad.cfg regmean missing h5
+refuse 3 'missing-1.h5' bad.cfg
+statistics_job bad.cfg fisher gram h5
+refuse 3 'statistics of "a" (gram-1.h5): Gram matrices, and the method reads Fisher information' bad.cfg
+statistics_job bad.cfg regmean fisher h5
+refuse 3 'Fisher information, and the method reads Gram matrices' bad.cfg
+sed 's/gram-2/gram-1/' regmean.cfg >bad.cfg
+refuse 3 'statistics of "b" (gram-1.h5) were made from other files (models/expert-1' bad.cfg
+sed 's/gram-2/gram-1/; s/output =/statistics_model = "ignore"; output =/' regmean.cfg >good.cfg
+rm -rf out
+"$INGOT" run --quiet good.cfg || fail "statistics_model = ignore"
+"$MAKE_STATISTICS" models/expert-2 gram-none-2.h5 gram 2 512 0
+sed 's/gram-2/gram-none-2/' regmean.cfg >bad.cfg
+refuse 3 'gram-none-2.h5): they are of 0 tokens' bad.cfg
+"$MAKE_STATISTICS" models/expert-2 fisher-none-2.h5 fisher 2 512 0
+sed 's/fisher-2/fisher-none-2/' fisher.cfg >bad.cfg
+refuse 3 'fisher-none-2.h5): they are of 0 examples' bad.cfg
+"$MAKE_STATISTICS" models/expert-2 gram-window-2.h5 gram 2 256
+sed 's/gram-2/gram-window-2/' regmean.cfg >good.cfg
+rm -rf out
+"$INGOT" run --quiet good.cfg 2>stderr.txt || fail "another window"
+grep -q 'windows of 512 tokens, and .*gram-window-2.h5 with 256' stderr.txt || fail "no warning about the window"
+"${MAKE_MODELS:?}" wide 1 100
+"$MAKE_STATISTICS" wide/expert-1 wide-2.safetensors gram 2
+sed 's/other-2/wide-2/' other.cfg >bad.cfg
+refuse 3 'not a Gram matrix of width' bad.cfg
+"$MAKE_STATISTICS" wide/expert-1 wide-fisher-2.safetensors fisher 2
+sed 's/fisher-2.h5/wide-fisher-2.safetensors/' fisher.cfg >bad.cfg
+refuse 3 'and the parameter [' bad.cfg
+sed 's/other-2.safetensors/models\/expert-2\/model.safetensors/' other.cfg >bad.cfg
+refuse 3 'not a Gram matrix of width' bad.cfg
+sed 's/ statistics = "gram-2.h5";//' regmean.cfg >bad.cfg
+refuse 2 'method regmean needs statistics of "b"' bad.cfg
+sed 's/regmean/linear/' regmean.cfg >bad.cfg
+refuse 2 'method linear reads no statistics' bad.cfg
+sed 's/output =/memory_limit = "1MB"; output =/' regmean.cfg >bad.cfg
+refuse 2 'and memory_limit is' bad.cfg
+
+# NaN in the statistics, at the step: the packed matrix's first number, and an element of the information.
+poison() { # FILE: the last 4 bytes become a NaN
+  size=$(stat -c %s "$1")
+  printf '\x00\x00\xc0\x7f' | dd of="$1" bs=1 seek=$((size - 4)) conv=notrunc status=none
+}
+cp other-2.safetensors nan-2.safetensors
+poison nan-2.safetensors
+sed 's/other-2/nan-2/' other.cfg >bad.cfg
+refuse 3 'not finite at [' bad.cfg
+"$MAKE_STATISTICS" models/expert-2 nan-fisher-2.safetensors fisher 2
+poison nan-fisher-2.safetensors
+sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
+refuse 3 'values are not finite' bad.cfg
