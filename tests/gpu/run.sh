@@ -93,18 +93,24 @@ part_models() {
 
 part_nn() {
   local tool
-  cmake --build "$build" --target test_nn_cuda bench_nn_cuda >>"$logs/build.log" 2>&1 ||
+  cmake --build "$build" --target test_nn_cuda bench_nn_cuda test_attention_cuda bench_attention >>"$logs/build.log" 2>&1 ||
     { tail -n 30 "$logs/build.log"; exit 1; }
   step "operators, CPU against GPU" nn.log "$build/tests/gpu/test_nn_cuda"
+  step "attention" attention.log "$build/tests/gpu/test_attention_cuda"
   for tool in memcheck racecheck; do
     command -v compute-sanitizer >/dev/null || break
     # failing allocations are part of the test
     step "operators, compute-sanitizer $tool" "nn_$tool.log" \
       compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$build/tests/gpu/test_nn_cuda" --brief
     note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_$tool.log" | tail -n 1)"
+    step "attention, compute-sanitizer $tool" "attention_$tool.log" \
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_attention_cuda" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/attention_$tool.log" | tail -n 1)"
   done
   step "operators, speed" nn_bench.log "$build/tests/gpu/bench_nn_cuda"
   cat "$logs/nn_bench.log"
+  step "attention, speed" attention_bench.log "$build/tests/gpu/bench_attention"
+  cat "$logs/attention_bench.log"
 }
 
 part_process() {

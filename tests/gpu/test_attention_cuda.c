@@ -112,9 +112,10 @@ static void test_bf16(void **state)
   check_cases(state, INGOT_DTYPE_BF16, tolerance);
 }
 
+/* A query that sees one key has no gradient: what is left is the rounding of dP and <dO, O>, each about 8 in size. */
 static void test_f32(void **state)
 {
-  static const double tolerance[ATT_COUNT] = {[ATT_O] = 5e-6, [ATT_LSE] = 5e-6, [ATT_DQ] = 1e-5, [ATT_DK] = 1e-5, [ATT_DV] = 5e-6};
+  static const double tolerance[ATT_COUNT] = {[ATT_O] = 5e-6, [ATT_LSE] = 5e-6, [ATT_DQ] = 5e-5, [ATT_DK] = 5e-5, [ATT_DV] = 5e-6};
   check_cases(state, INGOT_DTYPE_F32, tolerance);
 }
 
