@@ -1,6 +1,7 @@
 #include "driver/keys.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +52,7 @@ bool ingot_parse_size(const char *text, uint64_t *bytes)
 
 ingot_status ingot_key_type_text(const ingot_key *key, ingot_text *text)
 {
-  static const char *const names[] = {"string", "integer", "bool", "size", "", "group", "list", "range", "value"};
+  static const char *const names[] = {"string", "integer", "bool", "size", "", "group", "list", "range", "value", "number"};
   ingot_status             st = INGOT_OK;
   if (key->type != INGOT_KEY_CHOICE) return ingot_text_printf(text, "%s", names[key->type]);
   for (int i = 0; st == INGOT_OK && key->choices[i]; i++)
@@ -146,6 +147,11 @@ static void read_key(const ingot_key *key, const ingot_value *v, void *field, in
     else *(const ingot_value **)field = v;
     break;
   case INGOT_KEY_ANY: *(const ingot_value **)field = v; break;
+  case INGOT_KEY_REAL:
+    if (v->kind == INGOT_VALUE_INT) *(double *)field = (double)v->integer;
+    else if (v->kind == INGOT_VALUE_REAL && isfinite(v->real)) *(double *)field = v->real;
+    else wrong_type(v, "a number", problems);
+    break;
   }
 }
 
@@ -160,6 +166,7 @@ static void set_default(const ingot_key *key, void *field)
   case INGOT_KEY_BOOL: *(bool *)field = strcmp(text, "true") == 0; break;
   case INGOT_KEY_SIZE: INGOT_ASSERT(ingot_parse_size(text, field)); break;
   case INGOT_KEY_CHOICE: *(int *)field = ingot_choice_index(key->choices, text); break;
+  case INGOT_KEY_REAL: *(double *)field = strtod(text, NULL); break;
   case INGOT_KEY_GROUP:
   case INGOT_KEY_LIST:
   case INGOT_KEY_RANGE:

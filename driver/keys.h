@@ -22,6 +22,7 @@ typedef enum ingot_key_type {
   INGOT_KEY_LIST,   /* ( ) or [ ] */
   INGOT_KEY_RANGE,  /* [first, end): whole numbers, checked */
   INGOT_KEY_ANY,    /* whatever was written */
+  INGOT_KEY_REAL,   /* double: any number that is finite */
 } ingot_key_type;
 
 typedef struct ingot_key {
