@@ -12,7 +12,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/device_error.cuh"
-#include "kernels/nn/cublaslt.h"
+#include "kernels/nn/cublaslt.cuh"
 #include "kernels/nn/nn.h"
 
 enum { INGOT_NN_LANES = 4 };

@@ -1,6 +1,6 @@
 /** The functions of cuBLASLt that we use, from the library loaded when a CUDA back end is opened. CUDA sources only. */
-#ifndef INGOT_KERNELS_NN_CUBLASLT_H
-#define INGOT_KERNELS_NN_CUBLASLT_H
+#ifndef INGOT_KERNELS_NN_CUBLASLT_CUH
+#define INGOT_KERNELS_NN_CUBLASLT_CUH
 
 #include <cublasLt.h>
 
