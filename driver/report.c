@@ -60,9 +60,10 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
   INGOT_TRY(row(text, "wall", &r->wall_s, r->bytes_read + r->bytes_written));
   INGOT_TRY(row(text, "cpu", &r->cpu_s, 0));
   INGOT_TRY(ingot_text_printf(
-      text, "  %d rank%s, %lld thread%s, %s; %lld tiles merged, %lld taken over; %s a rank at most", r->n_rank,
+      text, "  %d rank%s, %lld thread%s, %s; %lld %s, %lld taken over; %s a rank at most", r->n_rank,
       r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", where,
-      (long long)r->tiles_done, (long long)r->tiles_resumed, ingot_bytes_text(r->peak_anon_bytes, anon)));
+      (long long)r->tiles_done, r->windows ? "windows run" : "tiles merged", (long long)r->tiles_resumed,
+      ingot_bytes_text(r->peak_anon_bytes, anon)));
 done:
   return st;
 }

@@ -17,6 +17,7 @@ enum { INGOT_PHASE_READ, INGOT_PHASE_MOVE, INGOT_PHASE_MERGE, INGOT_PHASE_WRITE,
 /** All ranks of a step together. Seconds of phases are wall time: a rank's sum over its lanes, by its lanes. */
 typedef struct ingot_report {
   int          n_rank;
+  bool         windows; /* tiles_done and tiles_resumed count windows of a model's run on data */
   ingot_spread phase_s[INGOT_PHASE_COUNT];
   ingot_spread wall_s, cpu_s;
   uint64_t     bytes_read, bytes_written, peak_anon_bytes; /* sums; largest of a rank */

@@ -89,6 +89,7 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   }
   INGOT_TRY(ingot_sink_remove_partial(plan->output));
   ingot_report_make(timing, n_rank, &report);
+  report.windows = plan->work != NULL;
   INGOT_TRY(ingot_report_text(&report, &text));
   ingot_log_info("step %d: %s: %s is complete\n%s", plan->number, plan->title, plan->output, ingot_text_string(&text));
   json_t *event = ingot_report_json(&report);

@@ -83,6 +83,16 @@ for kind in fisher gram; do
     done
   done
 done
+if [ "${INGOT_HAVE_MPI:-OFF}" = ON ]; then # states of two ranks are of no use to one
+  rm -rf out
+  code=0
+  INGOT_FAULT="stop@0:2" ranks 2 "$INGOT" run --quiet --device cpu fisher.cfg 2>stderr.txt || code=$?
+  [ "$code" = 75 ] || { cat stderr.txt >&2; fail "two ranks stopped: exit code $code"; }
+  "$INGOT" run --device cpu fisher.cfg 2>stderr.txt || { cat stderr.txt >&2; fail "one rank after two"; }
+  grep -qF "saved states of another number of ranks: begun anew" stderr.txt || fail "nothing said of other states"
+  cmp fisher-1.h5 out/s.h5 || fail "one rank after two: other bytes"
+  [ -z "$(find out -name '*.state.*')" ] || fail "states of two ranks are left"
+fi
 "$INGOT" verify gram-1.h5 >/dev/null || fail "gram: checksums"
 
 # --- a statistic of a model that an earlier step makes; failing writes and reads

@@ -1,6 +1,7 @@
 #include "workers/statistics/loop.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,6 +105,8 @@ ingot_status ingot_gather_resume(ingot_gather *g, ingot_text *path, const ingot_
   if (g->options->fresh) goto done;
   INGOT_TRY(ingot_state_load(ingot_text_string(path), g->plan->fingerprint, n_done, g->nn, parts, n_part, &why));
   if (why) ingot_log_info("%s: not taken up, because %s", ingot_text_string(path), why);
+  if (*n_done == 0 && ingot_state_other_ranks(g->plan->output, size))
+    ingot_log_info("%s: there are saved states of another number of ranks: begun anew", g->plan->output);
   if (*n_done > 0) ingot_log_info("%s: goes on behind %lld windows", ingot_text_string(path), (long long)*n_done);
   g->timing->tiles_resumed = *n_done;
 done:
@@ -225,12 +228,27 @@ static ingot_status tell_others(loop *l, ingot_status why)
   return ingot_comm_notify(l->g->comm, -1, &notice);
 }
 
+/* Anonymous memory of this process now, from /proc; 0 where there is none. */
+static uint64_t anon_bytes(void)
+{
+  unsigned long long kib = 0;
+  char               line[128];
+  FILE              *f = fopen("/proc/self/status", "r");
+  if (!f) return 0;
+  while (fgets(line, sizeof line, f))
+    if (sscanf(line, "RssAnon: %llu", &kib) == 1) break;
+  fclose(f);
+  return (uint64_t)kib * 1024;
+}
+
 static ingot_status report(loop *l, int64_t n_done)
 {
   ingot_gather *g = l->g;
   double        now_s = ingot_clock_s();
   if (now_s - l->notice_s < NOTICE_EVERY_S) return INGOT_OK;
   l->notice_s = now_s;
+  uint64_t anon = anon_bytes();
+  if (anon > g->timing->peak_anon_bytes) g->timing->peak_anon_bytes = anon;
   if (ingot_comm_rank(g->comm) != 0) {
     ingot_notice notice = {.kind = INGOT_NOTICE_PROGRESS, .value = {n_done}};
     return ingot_comm_notify(g->comm, 0, &notice);
@@ -258,6 +276,7 @@ static ingot_status step(loop *l, int64_t at, int64_t n, const ingot_gather_work
   INGOT_TRY(work->batch(work->context, &batch, at));
   l->g->timing->merge_s += ingot_clock_s() - start_s;
   l->g->timing->tiles_done += n;
+  if (l->g->options->on_device) l->g->timing->tiles_on_device += n;
 done:
   return st;
 }

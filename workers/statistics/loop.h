@@ -68,6 +68,8 @@ typedef struct ingot_state_part {
 } ingot_state_part;
 
 ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text *text);
+/** Whether a state of another number of ranks lies beside the output. */
+bool ingot_state_other_ranks(const char *output, int size);
 /** Write "path" in one piece, under a checksum. */
 ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part);

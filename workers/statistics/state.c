@@ -165,28 +165,55 @@ done:
   return st;
 }
 
-ingot_status ingot_gather_forget(const char *output)
+/* The folder of an output, open, and how the names of its states begin. *listing NULL: no folder, so no states. */
+static ingot_status list_states(const char *output, DIR **listing, ingot_text *prefix)
 {
   ingot_status st = INGOT_OK;
-  ingot_text   folder = {0}, prefix = {0};
-  DIR         *listing = NULL;
+  ingot_text   folder = {0};
   size_t       n = strlen(output);
+  *listing = NULL;
   while (n > 1 && output[n - 1] == '/') n--;
   size_t cut = n;
   while (cut > 0 && output[cut - 1] != '/') cut--;
   INGOT_TRY(ingot_text_printf(&folder, "%.*s", (int)(cut ? cut : 1), cut ? output : "."));
-  INGOT_TRY(ingot_text_printf(&prefix, "%.*s%s", (int)(n - cut), output + cut, SUFFIX));
-  listing = opendir(ingot_text_string(&folder));
-  if (!listing) goto done; /* no folder, no states */
-  for (struct dirent *entry = readdir(listing); entry; entry = readdir(listing)) {
+  INGOT_TRY(ingot_text_printf(prefix, "%.*s%s", (int)(n - cut), output + cut, SUFFIX));
+  *listing = opendir(ingot_text_string(&folder));
+done:
+  ingot_text_release(&folder);
+  return st;
+}
+
+bool ingot_state_other_ranks(const char *output, int size)
+{
+  ingot_text prefix = {0};
+  DIR       *listing = NULL;
+  bool       found = false;
+  char       ending[32];
+  snprintf(ending, sizeof ending, "-of-%d", size);
+  if (list_states(output, &listing, &prefix) != INGOT_OK) ingot_error_clear();
+  for (struct dirent *entry = listing ? readdir(listing) : NULL; entry; entry = readdir(listing)) {
+    if (strncmp(entry->d_name, ingot_text_string(&prefix), prefix.size) != 0) continue;
+    const char *of = strstr(entry->d_name + prefix.size, "-of-");
+    found = found || (of && strcmp(of, ending) != 0 && !strstr(of, ".new"));
+  }
+  if (listing) closedir(listing);
+  ingot_text_release(&prefix);
+  return found;
+}
+
+ingot_status ingot_gather_forget(const char *output)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   prefix = {0};
+  DIR         *listing = NULL;
+  INGOT_TRY(list_states(output, &listing, &prefix));
+  for (struct dirent *entry = listing ? readdir(listing) : NULL; entry; entry = readdir(listing)) {
     if (strncmp(entry->d_name, ingot_text_string(&prefix), prefix.size) != 0) continue;
     if (unlinkat(dirfd(listing), entry->d_name, 0) != 0 && errno != ENOENT)
-      st = ingot_fail(INGOT_ERR_IO, "%s/%s: cannot be removed: %s", ingot_text_string(&folder), entry->d_name,
-                      strerror(errno));
+      st = ingot_fail(INGOT_ERR_IO, "%s beside %s: cannot be removed: %s", entry->d_name, output, strerror(errno));
   }
 done:
   if (listing) closedir(listing);
-  ingot_text_release(&folder);
   ingot_text_release(&prefix);
   return st;
 }
