@@ -8,8 +8,7 @@
 enum { PIECE_ELEM = 1 << 22 };
 
 typedef struct stage {
-  void   *stored; /* as in the file */
-  float  *wide;
+  float  *wide; /* as in the checkpoint */
   float  *turned;
   void   *narrow; /* nn->dtype */
   int64_t capacity;
@@ -17,7 +16,6 @@ typedef struct stage {
 
 static void stage_release(stage *s)
 {
-  free(s->stored);
   free(s->wide);
   free(s->turned);
   free(s->narrow);
@@ -32,11 +30,10 @@ static ingot_status stage_make(const ingot_model_layout *layout, stage *s)
     transposed = transposed || p->transposed;
     if (p->transposed && p->n_elem > s->capacity) s->capacity = p->n_elem;
   }
-  s->stored = malloc((size_t)s->capacity * sizeof(double));
   s->wide = malloc((size_t)s->capacity * sizeof(float));
   s->turned = transposed ? malloc((size_t)s->capacity * sizeof(float)) : NULL;
   s->narrow = malloc((size_t)s->capacity * sizeof(float));
-  if (s->stored && s->wide && s->narrow && (s->turned || !transposed)) return INGOT_OK;
+  if (s->wide && s->narrow && (s->turned || !transposed)) return INGOT_OK;
   return ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", s->capacity);
 }
 
@@ -48,20 +45,16 @@ static void transpose(const float *in, int64_t n_row, int64_t n_column, float *o
       for (int64_t r = r0; r < n_row && r < r0 + BLOCK; r++) out[c * n_row + r] = in[r * n_column + c];
 }
 
-static ingot_status load_param(ingot_model *model, const ingot_source *src, int index, int tensor, stage *s)
+static ingot_status fill_param(ingot_model *model, const ingot_weight_source *weights, int index, stage *s)
 {
   ingot_status             st = INGOT_OK;
   ingot_nn                *nn = model->nn;
   const ingot_model_param *p = &model->layout.params[index];
-  const ingot_tensor_info *info = ingot_source_tensor(src, tensor);
-  const size_t             stored_size = ingot_dtype_size(info->dtype), size = ingot_dtype_size(nn->dtype);
+  const size_t             size = ingot_dtype_size(nn->dtype);
   char                    *weight = ingot_model_weight(model, index);
   for (int64_t first = 0; first < p->n_elem; first += s->capacity) {
     const int64_t n = p->n_elem - first < s->capacity ? p->n_elem - first : s->capacity;
-    INGOT_TRY(ingot_source_read(src, tensor, (uint64_t)first * stored_size, (size_t)n * stored_size, s->stored));
-    const int64_t bad = ingot_widen_counting(info->dtype, s->stored, s->wide, n);
-    INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC, "%s: %s holds values that are not finite (%" PRId64 " among %" PRId64 ")",
-                ingot_source_path(src), info->name, bad, n);
+    INGOT_TRY(weights->read(weights->context, index, first, n, s->wide));
     const float *wide = s->wide;
     if (p->transposed) {
       transpose(s->wide, p->shape.dim[0], p->shape.dim[1], s->turned);
@@ -78,31 +71,69 @@ done:
   return st;
 }
 
-ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out)
+ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights)
 {
   ingot_status st = INGOT_OK;
-  int         *tensor = NULL;
   stage        s = {0};
-  ingot_model *model = calloc(1, sizeof *model);
+  INGOT_TRY(stage_make(&model->layout, &s));
+  for (int i = 0; i < model->layout.n_param; i++) INGOT_TRY(fill_param(model, weights, i, &s));
+  INGOT_TRY(model->nn->ops->wait(model->nn));
+done:
+  stage_release(&s);
+  return st;
+}
+
+/* Weights from a checkpoint. */
+typedef struct file_weights {
+  const ingot_source *src;
+  int                *tensor; /* [n_param] */
+  void               *stored; /* as in the file */
+  int64_t             capacity;
+} file_weights;
+
+static ingot_status read_weights(void *context, int param, int64_t first, int64_t n, float *values)
+{
+  ingot_status             st = INGOT_OK;
+  file_weights            *f = context;
+  const ingot_tensor_info *info = ingot_source_tensor(f->src, f->tensor[param]);
+  const size_t             size = ingot_dtype_size(info->dtype);
+  if (n > f->capacity) {
+    free(f->stored);
+    f->stored = malloc((size_t)n * sizeof(double));
+    f->capacity = f->stored ? n : 0;
+    INGOT_CHECK(f->stored, INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", n);
+  }
+  INGOT_TRY(ingot_source_read(f->src, f->tensor[param], (uint64_t)first * size, (size_t)n * size, f->stored));
+  const int64_t bad = ingot_widen_counting(info->dtype, f->stored, values, n);
+  INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC, "%s: %s holds values that are not finite (%" PRId64 " among %" PRId64 ")",
+              ingot_source_path(f->src), info->name, bad, n);
+done:
+  return st;
+}
+
+ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out)
+{
+  ingot_status        st = INGOT_OK;
+  file_weights        file = {.src = src};
+  ingot_weight_source weights = {&file, read_weights};
+  ingot_model        *model = calloc(1, sizeof *model);
   *out = NULL;
   INGOT_CHECK(model, INGOT_ERR_NOMEM, "no memory for a model");
   model->nn = nn;
   INGOT_TRY(ingot_model_spec_read(src, &model->spec));
   INGOT_TRY(ingot_model_layout_make(&model->spec, &model->layout));
-  tensor = malloc((size_t)model->layout.n_param * sizeof *tensor);
-  INGOT_CHECK(tensor, INGOT_ERR_NOMEM, "no memory for a model");
-  INGOT_TRY(ingot_model_layout_bind(&model->layout, &model->spec, src, tensor));
-  INGOT_TRY(stage_make(&model->layout, &s));
+  file.tensor = malloc((size_t)model->layout.n_param * sizeof *file.tensor);
+  INGOT_CHECK(file.tensor, INGOT_ERR_NOMEM, "no memory for a model");
+  INGOT_TRY(ingot_model_layout_bind(&model->layout, &model->spec, src, file.tensor));
   const size_t bytes = (size_t)ingot_model_bytes(&model->spec, nn->dtype);
   INGOT_TRY(nn->ops->alloc(nn, bytes, &model->weights));
   INGOT_TRY(nn->ops->zero(nn, model->weights, bytes)); /* the padding too has values */
-  for (int i = 0; i < model->layout.n_param; i++) INGOT_TRY(load_param(model, src, i, tensor[i], &s));
-  INGOT_TRY(nn->ops->wait(nn));
+  INGOT_TRY(ingot_model_fill(model, &weights));
   *out = model;
   model = NULL;
 done:
-  stage_release(&s);
-  free(tensor);
+  free(file.tensor);
+  free(file.stored);
   ingot_model_close(&model);
   return st;
 }

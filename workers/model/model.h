@@ -23,6 +23,18 @@ typedef struct ingot_model {
 /** Read a model from a source: spec, layout, weights (converted to nn->dtype). Errors of spec.h, source.h and nn.h. */
 ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out);
 void         ingot_model_close(ingot_model **model);
+
+/** Where weights come from that are in no file as they stand, such as an average. */
+typedef struct ingot_weight_source {
+  void *context;
+  /** Elements first .. first + n - 1 of a parameter, in the order of the checkpoint (never transposed). Called for every
+   *  parameter in the order of the layout, from its first element to its last. */
+  ingot_status (*read)(void *context, int param, int64_t first, int64_t n, float *values);
+} ingot_weight_source;
+
+/** Give a model other weights; after a failure they are undefined. */
+ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights);
+
 /** Weights of a parameter. */
 void *ingot_model_weight(const ingot_model *model, int param);
 
