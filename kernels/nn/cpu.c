@@ -96,6 +96,15 @@ static const ingot_nn_ops cpu_ops = {
     .cross_entropy = ingot_cpu_cross_entropy,
     .sample_labels = ingot_cpu_sample_labels,
     .top_k = ingot_cpu_top_k,
+    .mix = ingot_cpu_mix,
+    .distill = ingot_cpu_distill,
+    .distill_top_k = ingot_cpu_distill_top_k,
+    .moments = ingot_cpu_moments,
+    .log_softmax = ingot_cpu_log_softmax,
+    .sum_squares = ingot_cpu_sum_squares,
+    .adamw = ingot_cpu_adamw,
+    .round_to = ingot_cpu_round_to,
+    .widen = ingot_cpu_widen,
 };
 
 ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out)

@@ -80,4 +80,21 @@ ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uin
                                      int32_t *labels);
 ingot_status ingot_cpu_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
 
+ingot_status ingot_cpu_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
+                           bool first, float *mixed);
+ingot_status ingot_cpu_log_softmax(ingot_nn *nn, const ingot_nn_logits *z, float *logp);
+ingot_status ingot_cpu_moments(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member, const float *const *members,
+                               const int32_t *labels, float *mean, float *product, float *label);
+ingot_status ingot_cpu_distill(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z,
+                               const float *teacher, const int32_t *labels, float *soft, float *nll, void *d_logits);
+ingot_status ingot_cpu_distill_top_k(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z,
+                                     const ingot_nn_top_k *teacher, const int32_t *labels, float *soft, float *nll,
+                                     void *d_logits);
+
+ingot_status ingot_cpu_sum_squares(ingot_nn *nn, int64_t n, const float *x, double *sum);
+ingot_status ingot_cpu_adamw(ingot_nn *nn, const ingot_nn_adamw *how, int64_t n, const float *gradient, float *master,
+                             float *m, float *v, void *weight);
+ingot_status ingot_cpu_round_to(ingot_nn *nn, int64_t n, const float *src, void *dst);
+ingot_status ingot_cpu_widen(ingot_nn *nn, int64_t n, const void *src, float *dst);
+
 #endif

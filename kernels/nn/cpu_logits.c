@@ -5,45 +5,15 @@
 
 #include "base/philox.h"
 #include "kernels/nn/cpu_math.h"
+#include "kernels/nn/cpu_rows.h"
 
-enum { PIECE = 1024 }; /* logits whose exponentials are summed in float32 before they are added in float64 */
-
-static INGOT_CLONES float largest_of(int64_t n, const float *z)
-{
-  float top = z[0];
-#pragma omp simd reduction(max : top)
-  for (int64_t i = 0; i < n; i++) top = z[i] > top ? z[i] : top;
-  return top;
-}
-
-static INGOT_CLONES float sum_of_exp(int64_t n, const float *z, float shift)
-{
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) sum += ingot_cpu_exp(z[i] - shift);
-  return sum;
-}
-
-/* sum_v exp(z_v - shift) */
-static double row_sum(int64_t n, const float *z, float shift)
-{
-  double sum = 0;
-  for (int64_t i = 0; i < n; i += PIECE) sum += (double)sum_of_exp(n - i < PIECE ? n - i : PIECE, z + i, shift);
-  return sum;
-}
+enum { PIECE = INGOT_CPU_ROW_PIECE };
 
 static int64_t index_of(int64_t n, const float *z, float value)
 {
   for (int64_t i = 0; i < n; i++)
     if (z[i] == value) return i;
   return 0; /* not a number */
-}
-
-/* d may be z. */
-static INGOT_CLONES void softmax_row(int64_t n, const float *z, float shift, float factor, float *d)
-{
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) d[i] = factor * ingot_cpu_exp(z[i] - shift);
 }
 
 ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, const int32_t *labels, float scale,
@@ -55,7 +25,7 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
     const float *at = z->data + row * z->ld;
     float       *d = d_logits ? (float *)d_logits + row * z->ld : NULL;
     int32_t      label = labels ? labels[row] : INGOT_NN_IGNORE;
-    float        top = largest_of(n, at);
+    float        top = ingot_cpu_row_top(n, at);
     if (top1) top1[row] = (int32_t)index_of(n, at, top);
     if (label == INGOT_NN_IGNORE) {
       if (nll) nll[row] = 0;
@@ -63,12 +33,10 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
       continue;
     }
     if (!nll && !d) continue;
-    double sum = row_sum(n, at, top);
+    double sum = ingot_cpu_row_sum(n, at, top, 1.0f);
     if (nll) nll[row] = (float)(log(sum) + ((double)top - (double)at[label]));
     if (!d) continue;
-    softmax_row(n, at, top, (float)((double)scale / sum), d);
-    d[label] -= scale;
-    memset(d + n, 0, (size_t)(z->ld - n) * sizeof *d);
+    ingot_cpu_row_gradient(z, row, label, scale, top, sum, d);
   }
   return INGOT_OK;
 }
@@ -81,7 +49,7 @@ static int64_t draw(int64_t n, const float *z, float top, double target)
   int64_t last = 0;
   for (int64_t first = 0; first < n; first += PIECE) {
     int64_t count = n - first < PIECE ? n - first : PIECE;
-    double  piece = (double)sum_of_exp(count, z + first, top), sum = before;
+    double  piece = ingot_cpu_row_sum(count, z + first, top, 1.0f), sum = before;
     bool    here = before + piece > target;
     for (int64_t i = first; here && i < first + count; i++) {
       float e = ingot_cpu_exp(z[i] - top);
@@ -102,10 +70,10 @@ ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uin
   for (int64_t row = 0; row < z->n_row; row++) {
     if (labels[row] == INGOT_NN_IGNORE) continue;
     const float *at = z->data + row * z->ld;
-    float        top = largest_of(z->n_vocab, at);
+    float        top = ingot_cpu_row_top(z->n_vocab, at);
     uint32_t     word[4];
     ingot_philox4x32(key, first_counter + (uint64_t)row, word);
-    labels[row] = (int32_t)draw(z->n_vocab, at, top, ((double)word[0] + 0.5) * 0x1p-32 * row_sum(z->n_vocab, at, top));
+    labels[row] = (int32_t)draw(z->n_vocab, at, top, ((double)word[0] + 0.5) * 0x1p-32 * ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
   }
   return INGOT_OK;
 }
@@ -151,7 +119,7 @@ ingot_status ingot_cpu_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int3
     float       *values = logp + row * k;
     top_row(z->n_vocab, at, k, ids + row * k, values);
     float  top = values[0];
-    double log_sum = log(row_sum(z->n_vocab, at, top));
+    double log_sum = log(ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
     for (int i = 0; i < k; i++) values[i] = (float)((double)values[i] - (double)top - log_sum);
   }
   return INGOT_OK;

@@ -143,7 +143,7 @@ done:
 /* Something follows the layers. */
 static bool needs_final(const ingot_pass_state *run)
 {
-  return run->head || (run->taps && run->taps->head);
+  return run->head || (run->taps && run->taps->head) || run->pass->options.hidden;
 }
 
 /* From norm2 to delta. */

@@ -67,6 +67,17 @@ done:
   return st;
 }
 
+ingot_status ingot_pass_head_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z)
+{
+  const ingot_model_linear *l = &pass->model->layout.linears[pass->model->layout.n_linear - 1];
+  const char               *x = pass->final_norm;
+  *z = (ingot_nn_logits){pass->logits, n_row, l->n_out, pass->ld_logits};
+  x += (size_t)(first_row * l->n_in) * ingot_dtype_size(pass->nn->dtype);
+  return pass->nn->ops->matmul(pass->nn, n_row, l->n_out, l->n_in, 1, (ingot_nn_matrix){x, l->n_in, false},
+                               (ingot_nn_matrix){ingot_model_weight(pass->model, l->first_param), l->n_in, true}, 0,
+                               pass->logits, pass->ld_logits, INGOT_DTYPE_F32, NULL);
+}
+
 ingot_status ingot_pass_run_head(const ingot_pass_state *run)
 {
   ingot_status              st = INGOT_OK;
@@ -78,12 +89,9 @@ ingot_status ingot_pass_run_head(const ingot_pass_state *run)
   if (!run->head) goto done;
   if (run->backward) INGOT_TRY(ingot_pass_open_gradient(run, l->first_param, 1, &d_weight, &beta));
   for (int64_t first = 0; first < run->n_token; first += pass->head_rows) {
-    const int64_t         n_row = run->n_token - first < pass->head_rows ? run->n_token - first : pass->head_rows;
-    const ingot_nn_logits z = {pass->logits, n_row, l->n_out, pass->ld_logits};
-    INGOT_TRY(run->ops->matmul(run->nn, n_row, l->n_out, l->n_in, 1,
-                               (ingot_nn_matrix){ingot_pass_at(run, pass->final_norm, first * l->n_in), l->n_in, false},
-                               (ingot_nn_matrix){ingot_model_weight(run->model, l->first_param), l->n_in, true}, 0,
-                               pass->logits, pass->ld_logits, INGOT_DTYPE_F32, NULL));
+    const int64_t   n_row = run->n_token - first < pass->head_rows ? run->n_token - first : pass->head_rows;
+    ingot_nn_logits z;
+    INGOT_TRY(ingot_pass_head_logits(run->pass, first, n_row, &z));
     INGOT_TRY(run->head->chunk(run->head->context, run->nn, first, &z, run->labels ? run->labels + first : NULL,
                                run->backward ? pass->d_logits : NULL));
     if (!run->backward) continue;

@@ -252,11 +252,24 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
   INGOT_ASSERT(batch->n_batch > 0 && batch->n_time > 0 && batch->n_time <= pass->options.n_time);
   INGOT_ASSERT(run.n_token <= pass->options.n_batch * pass->options.n_time);
   INGOT_ASSERT(!run.backward || (pass->options.backward && head));
+  pass->n_row = 0;
   INGOT_TRY(refresh_tables(pass, batch->n_time));
   INGOT_TRY(put_batch(&run, batch));
   INGOT_TRY(ingot_pass_forward(&run));
   if (head || (taps && taps->head)) INGOT_TRY(ingot_pass_run_head(&run));
   if (run.backward) INGOT_TRY(ingot_pass_backward(&run));
+  if (pass->options.hidden) pass->n_row = run.n_token;
 done:
   return st;
+}
+
+ingot_status ingot_pass_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z)
+{
+  INGOT_ASSERT(first_row >= 0 && n_row > 0 && n_row <= pass->head_rows && first_row + n_row <= pass->n_row);
+  return ingot_pass_head_logits(pass, first_row, n_row, z);
+}
+
+int64_t ingot_pass_head_rows(const ingot_pass *pass)
+{
+  return pass->head_rows;
 }

@@ -30,6 +30,7 @@ struct ingot_pass {
   int               *params; /* [n_layer + 1][INGOT_ROLE_COUNT]: index of a role or -1; the last row is outside */
   int32_t           *host_ids;
   int64_t            table_time; /* windows that the rotary tables are made for */
+  int64_t            n_row;      /* tokens whose final_norm is there for ingot_pass_logits */
 
   int32_t *tokens, *labels, *positions, *first_key, *valid;
   float   *cos, *sin;
@@ -95,6 +96,8 @@ ingot_status ingot_pass_open_cleared(const ingot_pass_state *run, int first, int
 
 /** Ids and tables are in place: layers up to the final norm. */
 ingot_status ingot_pass_forward(const ingot_pass_state *run);
+/** Logits of rows of final_norm, into pass->logits. */
+ingot_status ingot_pass_head_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z);
 /** Head by chunks; in a backward pass the gradient of the final norm's output too. */
 ingot_status ingot_pass_run_head(const ingot_pass_state *run);
 /** From the gradient of the final norm's output down to the embedding. */
