@@ -5,7 +5,7 @@
 : "${NEAR:?}"
 ln -s "$SOURCE/tests/experts" family
 export OMP_NUM_THREADS=1
-n_window=$((8 * SCALE))
+n_window=$((8 + 8 * SCALE)) # a rank of four has four at least
 
 score() { # FILE MODEL DATA: the nll, of an evaluation or of the family's reference.json: both nest model, data set, number
   tr -d ' \n' <"$1" | grep -o "\"$2\":{\"add\":{\"nll\".*" | head -n 1 | grep -o "\"$3\":{\"nll\":[0-9.e-]*" | head -n 1 | sed 's/.*://'
