@@ -205,7 +205,7 @@ static void distill_row(const row_job *job, const float *teacher)
                         pair.teacher.log_sum - pair.student.log_sum);
   if (loss->divergence == INGOT_NN_JSD) {
     pair.log_beta = logf(loss->beta);
-    pair.log_rest = logf(1 - loss->beta);
+    pair.log_rest = log1pf(-loss->beta);
   }
   if (job->soft || loss->divergence != INGOT_NN_FORWARD_KL) value = divergence(loss, n, &pair, &mean);
   if (job->soft) *job->soft = (float)(value * (double)loss->temperature * (double)loss->temperature);

@@ -125,7 +125,10 @@ typedef struct ingot_nn_distill {
   float               scale;       /* of the gradient */
 } ingot_nn_distill;
 
-/** What the stored top-k of a teacher says of the other classes. */
+/**
+ * What the stored top-k of a teacher says of the other classes. At another temperature than 1, what they have together is
+ * that of a share spread evenly over them; less than 10^-6 at temperature 1, of teacher or student, counts as 10^-6.
+ */
 typedef enum ingot_nn_tail {
   INGOT_NN_TAIL_NONE,    /* nothing: the stored ones are made to sum to 1 */
   INGOT_NN_TAIL_BUCKET,  /* the rest is one class, of teacher and student alike */
@@ -235,7 +238,8 @@ struct ingot_nn_ops {
   /**
    * Take a member into mixed [n_row][z->ld], rows of unnormalised log-probabilities; `first` sets instead of adding.
    * weight [n_row] as the kind says; floor (log-linear with a negative weight): log-probabilities below it count as it.
-   * cross_entropy and distill normalise what they are given, so mixed rows serve as logits.
+   * A weight of 0 leaves out of a product. cross_entropy and distill normalise what they are given, so mixed rows serve as
+   * logits. Behind n_vocab nothing is promised.
    */
   ingot_status (*mix)(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
                       bool first, float *mixed);
@@ -253,7 +257,8 @@ struct ingot_nn_ops {
   /**
    * Moments and the log-probability of the label of M members of mixed rows, for learning log-linear weights: with q the
    * softmax of mixed, mean [n_row][M] = E_q[logp_m], product [n_row][M][M] = E_q[logp_m logp_j], label [n_row][M] =
-   * logp_m(label). members: host array of M back-end arrays [n_row][mixed->ld] of log-probabilities. M at most 16.
+   * logp_m(label). members: host array of M back-end arrays [n_row][mixed->ld] of log-probabilities. M at most 16. Rows
+   * labelled INGOT_NN_IGNORE: 0. What q gives nothing adds nothing, whatever its logp.
    */
   ingot_status (*moments)(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member, const float *const *members,
                           const int32_t *labels, float *mean, float *product, float *label);
