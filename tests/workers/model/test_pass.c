@@ -136,6 +136,38 @@ static void test_chunks(void **state)
   }
 }
 
+/* Logits that are asked for after a pass without a head, in any order. */
+static void test_hidden(void **state)
+{
+  (void)state;
+  static const char *const names[] = {"llama", "gpt2"};
+  for (int i = 0; i < 2; i++) {
+    const ingot_pass_options options = {.n_batch = 2, .n_time = 24, .hidden = true, .head_rows = 20};
+    fixture                  whole;
+    ingot_pass              *pass;
+    begin(&whole, names[i], (ingot_pass_options){.n_batch = 2, .n_time = 24});
+    const ingot_batch batch = model_case_batch(&whole.c);
+    run(&whole, &batch, NULL, false);
+    check_ok(ingot_pass_open(whole.c.model, &options, &pass));
+    assert_int_equal(ingot_pass_head_rows(pass), 20);
+    check_ok(ingot_pass_run(pass, &batch, NULL, NULL, NULL));
+    for (int64_t first = 46; first >= 0; first -= 23) {
+      const int64_t   n_row = first == 46 ? 2 : 20, n_vocab = whole.h.n_vocab;
+      float           got[20 * 512];
+      ingot_nn_logits z;
+      check_ok(ingot_pass_logits(pass, first, n_row, &z));
+      assert_true(z.n_row == n_row && z.n_vocab == n_vocab && z.ld <= 512);
+      check_ok(nn->ops->copy_out(nn, got, z.data, (size_t)(n_row * z.ld) * sizeof *got));
+      for (int64_t r = 0; r < n_row; r++) {
+        const double distance = model_case_distance(got + r * z.ld, whole.h.logits + (first + r) * n_vocab, n_vocab);
+        if (!(distance <= model_case_limit(2e-6))) fail_msg("row %d: distance %.3e", (int)(first + r), distance);
+      }
+    }
+    ingot_pass_close(&pass);
+    end(&whole);
+  }
+}
+
 /* Frequencies of type dynamic follow each batch's length, in a pass made for longer windows. */
 static void test_dynamic_length(void **state)
 {
@@ -318,7 +350,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_batch),          cmocka_unit_test(test_documents), cmocka_unit_test(test_chunks),
       cmocka_unit_test(test_dynamic_length), cmocka_unit_test(test_taps),      cmocka_unit_test(test_bytes),
-      cmocka_unit_test(test_forward_memory), cmocka_unit_test(test_long_window),
+      cmocka_unit_test(test_forward_memory), cmocka_unit_test(test_long_window), cmocka_unit_test(test_hidden),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   ingot_nn_close(&nn);
