@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "driver/input_model.h"
 #include "driver/recipe.h"
 #include "driver/version.h"
 #include "kernels/device.h"
@@ -34,63 +35,22 @@ typedef struct builder {
 
 static step_kind kind_of(const ingot_step_type *type)
 {
-  return strcmp(type->name, "evaluate") == 0 ? STEP_EVALUATE : strcmp(type->name, "fisher") == 0 ? STEP_FISHER : STEP_GRAM;
+  return strcmp(type->name, "fisher") == 0 ? STEP_FISHER : strcmp(type->name, "gram") == 0 ? STEP_GRAM : STEP_EVALUATE;
 }
 
 /* ---- models ---- */
-
-static ingot_status read_spec(builder *b, int i)
-{
-  ingot_status       st = INGOT_OK;
-  const ingot_input *input = b->inputs[i];
-  ingot_text         config = {0}, where = {0};
-  bool               found = false;
-  INGOT_TRY(ingot_input_side_file(input, "config.json", &config, &found));
-  INGOT_CHECK(found, INGOT_ERR_FORMAT, "model \"%s\" (%s) has no config.json, which says what its architecture is", input->id,
-              input->path);
-  INGOT_TRY(ingot_text_printf(&where, "%s: config.json", input->path));
-  INGOT_TRY(ingot_model_spec_parse(ingot_text_string(&config), config.size, ingot_text_string(&where), &b->specs[i]));
-  INGOT_CHECK(b->plan->window.length <= b->specs[i].n_position, INGOT_ERR_MISMATCH,
-              "windows of %lld tokens, and model \"%s\" (%s) has %lld positions", (long long)b->plan->window.length, input->id,
-              input->path, (long long)b->specs[i].n_position);
-done:
-  ingot_text_release(&config);
-  ingot_text_release(&where);
-  return st;
-}
-
-/* A tensor of an output that is not there yet: by its name, or that without its first part. */
-static int find_promised(const ingot_input *input, const char *name)
-{
-  const char *dot = strchr(name, '.');
-  int         index = ingot_input_find(input, name);
-  return index >= 0 || !dot ? index : ingot_input_find(input, dot + 1);
-}
-
-/* The parameters of a model among its tensors. tensor: [layout->n_param]. */
-static ingot_status bind(const ingot_input *input, const ingot_model_spec *spec, const ingot_model_layout *layout, int *tensor)
-{
-  ingot_status st = INGOT_OK;
-  if (input->source) return ingot_model_layout_bind(layout, spec, input->source, tensor);
-  for (int p = 0; p < layout->n_param; p++) {
-    tensor[p] = find_promised(input, layout->params[p].name);
-    INGOT_CHECK(tensor[p] >= 0, INGOT_ERR_MISMATCH, "%s: no tensor %s", input->path, layout->params[p].name);
-  }
-done:
-  return st;
-}
 
 /* Model i: its config, and its tensors. What is wrong is a problem. */
 static ingot_status check_model(builder *b, int i)
 {
   ingot_model_layout layout = {0};
   int               *tensor = NULL;
-  ingot_status       st = read_spec(b, i);
+  ingot_status       st = ingot_input_model_spec(b->inputs[i], b->plan->window.length, &b->specs[i]);
   if (st != INGOT_OK) goto done;
   INGOT_TRY(ingot_model_layout_make(&b->specs[i], &layout));
   tensor = ingot_arena_alloc(b->arena, (size_t)layout.n_param, sizeof *tensor);
   INGOT_TRY_ALLOC(tensor);
-  INGOT_TRY(bind(b->inputs[i], &b->specs[i], &layout, tensor));
+  INGOT_TRY(ingot_input_model_bind(b->inputs[i], &b->specs[i], &layout, tensor));
   if (b->kind != STEP_EVALUATE) {
     b->layout = layout;
     b->tensor = tensor;

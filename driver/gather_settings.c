@@ -112,15 +112,34 @@ const ingot_key ingot_gram_keys[] = {
 };
 
 typedef struct data_group {
-  const char *name, *path, *dtype;
+  const char        *name, *path, *dtype;
+  double             weight;
+  const ingot_value *teachers;
 } data_group;
 
+#define ROW_DATA_NAME \
+  {"name", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, name), "name in tables; default: the file's, up to its first dot"}
+#define ROW_DATA_PATH \
+  {"path", INGOT_KEY_STRING, true, NULL, NULL, offsetof(data_group, path), "the token file: .u16, .u32, or FILE.h5 or FILE.h5:/NAME"}
+#define ROW_DATA_DTYPE \
+  {"dtype", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, dtype), "\"u16\" or \"u32\", for other endings"}
+
 const ingot_key ingot_data_keys[] = {
-    {"name", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, name), "name in tables; default: the file's, up to its first dot"},
-    {"path", INGOT_KEY_STRING, true, NULL, NULL, offsetof(data_group, path), "the token file: .u16, .u32, or FILE.h5 or FILE.h5:/NAME"},
-    {"dtype", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, dtype), "\"u16\" or \"u32\", for other endings"},
+    ROW_DATA_NAME,
+    ROW_DATA_PATH,
+    ROW_DATA_DTYPE,
 };
 const int ingot_data_n_key = sizeof ingot_data_keys / sizeof ingot_data_keys[0];
+
+const ingot_key ingot_train_data_keys[] = {
+    ROW_DATA_NAME,
+    ROW_DATA_PATH,
+    ROW_DATA_DTYPE,
+    {"weight", INGOT_KEY_REAL, false, "1", NULL, offsetof(data_group, weight), "share of the windows, relative to the other data sets"},
+    {"teachers", INGOT_KEY_LIST, false, NULL, NULL, offsetof(data_group, teachers),
+     "the teachers that answer for this data set; default: all"},
+};
+const int ingot_train_data_n_key = sizeof ingot_train_data_keys / sizeof ingot_train_data_keys[0];
 
 /* "data/de.val.u16" is called "de". */
 static const char *name_of_path(ingot_job *job, const char *path)
@@ -130,13 +149,13 @@ static const char *name_of_path(ingot_job *job, const char *path)
   return n > 0 ? ingot_arena_printf(&job->arena, "%.*s", (int)n, name) : ingot_arena_strdup(&job->arena, name);
 }
 
-static ingot_status read_data_entry(ingot_job *job, const ingot_value *v, bool named, ingot_problems *problems,
-                                    ingot_job_data *out)
+static ingot_status read_data_entry(ingot_job *job, const ingot_value *v, bool named, const ingot_key *keys, int n_key,
+                                    ingot_problems *problems, ingot_job_data *out)
 {
   ingot_status st = INGOT_OK;
-  data_group   group = {NULL, NULL, NULL};
+  data_group   group = {.weight = 1.0};
   *out = (ingot_job_data){.value = v};
-  if (v->kind == INGOT_VALUE_GROUP) ingot_keys_read(ingot_data_keys, ingot_data_n_key, v, &group, NULL, 0, problems);
+  if (v->kind == INGOT_VALUE_GROUP) ingot_keys_read(keys, n_key, v, &group, NULL, 0, problems);
   else if (v->kind == INGOT_VALUE_STRING && v->string[0]) group.path = v->string;
   else
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a path or a group { path = \"...\"; }, found %s",
@@ -144,6 +163,8 @@ static ingot_status read_data_entry(ingot_job *job, const ingot_value *v, bool n
   if (!group.path) goto done;
   out->written = group.path;
   out->dtype = group.dtype;
+  out->weight = group.weight;
+  out->teachers_value = group.teachers;
   out->path = ingot_job_path(job, group.path);
   out->name = group.name ? group.name : named ? v->name : name_of_path(job, group.path);
   INGOT_TRY_ALLOC(out->path && out->name);
@@ -151,10 +172,12 @@ done:
   return st;
 }
 
-static ingot_status read_data(ingot_job *job, ingot_gather_settings *s, ingot_problems *problems)
+ingot_status ingot_job_data_read(ingot_job *job, const ingot_value *v, const ingot_key *keys, int n_key,
+                                 ingot_problems *problems, ingot_job_data **data, int *n_data)
 {
-  ingot_status       st = INGOT_OK;
-  const ingot_value *v = s->data_value;
+  ingot_status    st = INGOT_OK;
+  ingot_job_data *list = NULL;
+  *n_data = 0;
   if (!v) goto done; /* reported */
   if (v->kind != INGOT_VALUE_GROUP && v->kind != INGOT_VALUE_LIST) {
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a group { name = \"path\"; } or a list of paths, found %s",
@@ -162,18 +185,19 @@ static ingot_status read_data(ingot_job *job, ingot_gather_settings *s, ingot_pr
     goto done;
   }
   if (v->n_item == 0) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no data is given", ingot_value_place(v));
-  s->data = ingot_arena_alloc(&job->arena, (size_t)v->n_item + 1, sizeof *s->data);
-  INGOT_TRY_ALLOC(s->data);
+  list = ingot_arena_alloc(&job->arena, (size_t)v->n_item + 1, sizeof *list);
+  INGOT_TRY_ALLOC(list);
   for (int i = 0; i < v->n_item; i++) {
-    ingot_job_data *d = &s->data[s->n_data];
-    INGOT_TRY(read_data_entry(job, v->item[i], v->kind == INGOT_VALUE_GROUP, problems, d));
+    ingot_job_data *d = &list[*n_data];
+    INGOT_TRY(read_data_entry(job, v->item[i], v->kind == INGOT_VALUE_GROUP, keys, n_key, problems, d));
     if (!d->path) continue;
-    for (int k = 0; k < s->n_data; k++)
-      if (strcmp(s->data[k].name, d->name) == 0)
+    for (int k = 0; k < *n_data; k++)
+      if (strcmp(list[k].name, d->name) == 0)
         ingot_problems_add(problems, INGOT_ERR_JOB, "%s: two data sets are called \"%s\"", ingot_value_place(v->item[i]), d->name);
-    s->n_data++;
+    (*n_data)++;
   }
 done:
+  *data = list;
   return st;
 }
 
@@ -252,7 +276,7 @@ ingot_status ingot_gather_settings_read(ingot_job *job, ingot_job_step *step, in
   if (!ingot_value_member(step->value, "seed")) s->seed = job->seed;
   s->has_document = ingot_value_member(step->value, "document") != NULL;
   INGOT_TRY(read_models(job, step, problems));
-  INGOT_TRY(read_data(job, s, problems));
+  INGOT_TRY(ingot_job_data_read(job, s->data_value, ingot_data_keys, ingot_data_n_key, problems, &s->data, &s->n_data));
   check_numbers(step, problems);
   check_output(step, problems);
 done:

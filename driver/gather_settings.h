@@ -12,6 +12,8 @@ typedef struct ingot_job_data {
   const char        *path;
   const char        *dtype; /* NULL: from the path's ending */
   const ingot_value *value;
+  double             weight;         /* data to train on: share of the windows; else 1 */
+  const ingot_value *teachers_value; /* data to train on: the teachers that answer for it; NULL: all */
 } ingot_job_data;
 
 /** dtype = "..." of these steps. */
@@ -39,6 +41,17 @@ extern const ingot_key ingot_evaluate_keys[], ingot_fisher_keys[], ingot_gram_ke
 /** Keys of an entry of `data` that is a group. */
 extern const ingot_key ingot_data_keys[];
 extern const int       ingot_data_n_key;
+
+/** The same of data to train on, which has more of them. */
+extern const ingot_key ingot_train_data_keys[];
+extern const int       ingot_train_data_n_key;
+
+/**
+ * The entries of a `data` value, a group or a list; keys is one of the two tables. NULL is no data. Adds problems; INGOT_ERR_NOMEM
+ * only.
+ */
+ingot_status ingot_job_data_read(ingot_job *job, const ingot_value *value, const ingot_key *keys, int n_key,
+                                 ingot_problems *problems, ingot_job_data **data, int *n_data);
 
 /** As ingot_step_type.read, of all three types. */
 ingot_status ingot_gather_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
