@@ -64,7 +64,11 @@ void ingot_newton_begin(ingot_newton *s, int n, const double *w, double l2)
 static void propose(ingot_newton *s)
 {
   double step[INGOT_NEWTON_MAX], steepest = 0.0, promise = 0.0;
-  while (!solve(s, step)) s->damping = s->damping > 0 ? s->damping * 10.0 : 1e-8;
+  while (!solve(s, step)) {
+    s->damping = s->damping > 0 ? s->damping * 10.0 : 1e-8;
+    s->done = s->damping > 1e12; /* the Hessian is not finite */
+    if (s->done) return;
+  }
   for (int i = 0; i < s->n; i++) {
     steepest = fmax(steepest, fabs(s->gradient[i]));
     promise -= 0.5 * s->gradient[i] * step[i];

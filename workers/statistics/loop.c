@@ -88,6 +88,7 @@ ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward)
               "%s: windows of %lld tokens, and the model has %lld positions", path, (long long)g->plan->window.length,
               (long long)g->model->spec.n_position);
   INGOT_TRY(ingot_pass_open(g->model, &pass, &g->pass));
+  g->n_vocab = g->model->spec.n_vocab;
   for (int i = 0; i < ingot_source_count(g->source); i++) g->timing->bytes_read += ingot_source_tensor(g->source, i)->bytes;
 done:
   g->timing->read_s += ingot_clock_s() - start_s;
@@ -147,7 +148,7 @@ static ingot_status read_batch(ingot_gather *g, int64_t first, int64_t n, ingot_
   for (int64_t i = 0; i < n; i++) {
     int64_t index, at = i * length;
     int     d = find_window(g, first + i, &index);
-    INGOT_TRY(ingot_window_read(g->tokens[d], &g->plan->window, index, g->model->spec.n_vocab, g->ids + at, labels + at,
+    INGOT_TRY(ingot_window_read(g->tokens[d], &g->plan->window, index, g->n_vocab, g->ids + at, labels + at,
                                 positions + at, first_key + at, valid + at));
     padded = padded || !valid[at + length - 1];
   }
@@ -185,7 +186,7 @@ ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, 
     if (!isfinite(of_window)) {
       INGOT_TRY(ingot_gather_place(g, first + b, &place));
       st = ingot_fail(INGOT_ERR_NUMERIC, "%s: the loss is not finite for %s", ingot_text_string(&place),
-                      ingot_source_path(g->source));
+                      g->source ? ingot_source_path(g->source) : "the model");
       goto done;
     }
     *sum += of_window;

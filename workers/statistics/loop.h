@@ -17,6 +17,7 @@ typedef struct ingot_gather {
   ingot_source               *source;
   ingot_model                *model;
   ingot_pass                 *pass;
+  int64_t                     n_vocab; /* of the model: ids must be below */
   ingot_tokens              **tokens; /* [n_data] */
   int32_t                    *ids;    /* [5][batch * length]: ids, labels, positions, first keys, valid */
   double                      start_s;
