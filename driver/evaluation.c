@@ -37,7 +37,7 @@ static json_t *input_json(const char *path, uint64_t identity)
   return json_pack("{s:o, s:s}", "path", ingot_json_text(path), "identity", text);
 }
 
-static json_t *model_json(const ingot_gather_plan *plan, const ingot_score *of_model)
+json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *of_model)
 {
   json_t *row = json_object();
   for (int d = 0; d < plan->n_data; d++) {
@@ -58,7 +58,7 @@ ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_sc
   for (int m = 0; m < plan->n_model; m++) {
     const ingot_score *of_model = scores + m * plan->n_data;
     json_object_set_new(models, plan->models[m].id, input_json(body->model_written[m], body->model_identity[m]));
-    json_object_set_new(rows, plan->models[m].id, model_json(plan, of_model));
+    json_object_set_new(rows, plan->models[m].id, ingot_evaluation_row(plan, of_model));
     json_object_set_new(means, plan->models[m].id, number(geometric_mean(plan, of_model)));
   }
   for (int d = 0; d < plan->n_data; d++) {

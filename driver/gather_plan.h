@@ -28,6 +28,8 @@ ingot_gather_options ingot_gather_step_options(const ingot_run_context *context,
 
 /** The scores [n_model][n_data] as JSON text (one key order, 15 to 17 digits), and as a table for people; appended. */
 ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_score *scores, ingot_text *text);
+/** {data set: {"nll", "perplexity", "top1", "tokens"}} of one model; numbers that are not finite are null. */
+json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *of_model);
 ingot_status ingot_evaluation_table(const ingot_gather_plan *plan, const ingot_score *scores, ingot_text *text);
 
 #endif

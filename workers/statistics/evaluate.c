@@ -4,18 +4,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "workers/statistics/loop.h"
-
-/* One rank's scoring. */
-typedef struct scorer {
-  ingot_gather *g;
-  void         *nll, *top1; /* of the back end: [rows] float, int32_t */
-  float        *host_nll;
-  int32_t      *host_top1;
-  double       *window_nll; /* [windows of the data set]: own ones filled */
-  int64_t       n_token, n_right;
-  int64_t       first;      /* of the data set's windows */
-} scorer;
+#include "workers/statistics/score.h"
 
 /* One model on one data set, as it is kept between runs. */
 typedef struct saved_score {
@@ -34,18 +23,18 @@ uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_s
 static ingot_status score_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z,
                                 const int32_t *labels, void *d_logits)
 {
-  scorer *s = context;
+  ingot_scorer *s = context;
   (void)d_logits;
   return nn->ops->cross_entropy(nn, z, labels, 0.0f, (float *)s->nll + first_row, (int32_t *)s->top1 + first_row, NULL);
 }
 
 static ingot_status score_batch(void *context, ingot_batch *batch, int64_t first)
 {
-  ingot_status st = INGOT_OK;
-  scorer      *s = context;
-  ingot_nn    *nn = s->g->nn;
-  size_t       n = (size_t)batch->n_batch * (size_t)batch->n_time;
-  ingot_head   head = {.context = s, .chunk = score_chunk};
+  ingot_status  st = INGOT_OK;
+  ingot_scorer *s = context;
+  ingot_nn     *nn = s->g->nn;
+  size_t        n = (size_t)batch->n_batch * (size_t)batch->n_time;
+  ingot_head    head = {.context = s, .chunk = score_chunk};
   INGOT_TRY(ingot_pass_run(s->g->pass, batch, &head, NULL, NULL));
   INGOT_TRY(nn->ops->copy_out(nn, s->host_nll, s->nll, n * sizeof *s->host_nll));
   INGOT_TRY(nn->ops->copy_out(nn, s->host_top1, s->top1, n * sizeof *s->host_top1));
@@ -62,14 +51,14 @@ done:
   return st;
 }
 
-static ingot_status open_scorer(scorer *s, ingot_gather *g)
+ingot_status ingot_scorer_open(ingot_scorer *s, ingot_gather *g)
 {
   ingot_status st = INGOT_OK;
   size_t       n = (size_t)g->plan->batch * (size_t)g->plan->window.length;
   int64_t      most = 0;
   for (int i = 0; i < g->plan->n_data; i++)
     if (g->plan->data[i].n_window > most) most = g->plan->data[i].n_window;
-  *s = (scorer){.g = g};
+  *s = (ingot_scorer){.g = g};
   s->host_nll = calloc(n, sizeof *s->host_nll);
   s->host_top1 = calloc(n, sizeof *s->host_top1);
   s->window_nll = calloc((size_t)most + 1, sizeof *s->window_nll);
@@ -81,7 +70,7 @@ done:
   return st;
 }
 
-static void close_scorer(scorer *s)
+void ingot_scorer_close(ingot_scorer *s)
 {
   if (s->g && s->g->nn) {
     s->g->nn->ops->free(s->g->nn, s->nll);
@@ -92,8 +81,7 @@ static void close_scorer(scorer *s)
   free(s->window_nll);
 }
 
-/* The windows of data set d, on all ranks; the score is the same on every rank. */
-static ingot_status score_data(scorer *s, int d, ingot_score *score)
+ingot_status ingot_scorer_run(ingot_scorer *s, int d, ingot_score *score)
 {
   ingot_status             st = INGOT_OK;
   const ingot_gather_plan *plan = s->g->plan;
@@ -134,7 +122,7 @@ done:
 static ingot_status score_model(ingot_gather *g, int model, saved_score *saved, const char *path)
 {
   ingot_status             st = INGOT_OK;
-  scorer                   s = {0};
+  ingot_scorer             s = {0};
   const ingot_gather_plan *plan = g->plan;
   int                      n = plan->n_model * plan->n_data;
   saved_score             *own = saved + model * plan->n_data;
@@ -146,11 +134,11 @@ static ingot_status score_model(ingot_gather *g, int model, saved_score *saved, 
   }
   if (!needed) goto done;
   st = ingot_gather_load(g, model, false);
-  if (st == INGOT_OK) st = open_scorer(&s, g);
+  if (st == INGOT_OK) st = ingot_scorer_open(&s, g);
   INGOT_TRY(ingot_comm_agree(g->comm, st));
   for (int d = 0; d < plan->n_data; d++) {
     if (own[d].done) continue;
-    INGOT_TRY(score_data(&s, d, &own[d].score));
+    INGOT_TRY(ingot_scorer_run(&s, d, &own[d].score));
     own[d].done = 1;
     int64_t n_done = 0;
     for (int i = 0; i < n; i++) n_done += saved[i].done;
@@ -159,7 +147,7 @@ static ingot_status score_model(ingot_gather *g, int model, saved_score *saved, 
     INGOT_TRY(ingot_comm_agree(g->comm, st));
   }
 done:
-  close_scorer(&s);
+  ingot_scorer_close(&s);
   return st;
 }
 
