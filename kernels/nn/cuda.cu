@@ -257,6 +257,15 @@ static const ingot_nn_ops cuda_ops = {
     ingot_nn_cuda_cross_entropy,
     ingot_nn_cuda_sample_labels,
     ingot_nn_cuda_top_k,
+    ingot_nn_cuda_mix,
+    ingot_nn_cuda_distill,
+    ingot_nn_cuda_distill_top_k,
+    ingot_nn_cuda_moments,
+    ingot_nn_cuda_log_softmax,
+    ingot_nn_cuda_sum_squares,
+    ingot_nn_cuda_adamw,
+    ingot_nn_cuda_round_to,
+    ingot_nn_cuda_widen,
 };
 
 static ingot_status read_device(ingot_nn_cuda *nn)
@@ -290,7 +299,7 @@ ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out)
   nn->head.ops = &cuda_ops;
   nn->head.kind = INGOT_NN_CUDA;
   nn->head.dtype = options->dtype;
-  nn->head.n_thread = 1;
+  nn->head.n_thread = options->n_thread > 0 ? options->n_thread : 1;
   nn->head.device = options->device;
   nn->tf32 = options->tf32;
   INGOT_TRY(read_device(nn));

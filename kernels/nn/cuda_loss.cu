@@ -5,82 +5,14 @@
 #include <cuda/std/limits>
 
 #include "base/philox.h"
-#include "kernels/nn/cuda_nn.cuh"
+#include "kernels/nn/cuda_rows.cuh"
 
-enum { BLOCK = 512, N_WARP = BLOCK / 32 };
-
-/** Of some of a row's logits: the largest, the smallest index that has it, and the sum of exp(z - largest). */
-struct soft_sum {
-  float   largest, sum;
-  int32_t index;
-};
-
-static __device__ __forceinline__ soft_sum nothing()
-{
-  soft_sum s = {-cuda::std::numeric_limits<float>::infinity(), 0.0f, INT32_MAX};
-  return s;
-}
-
-static __device__ __forceinline__ bool goes_before(float a, int32_t index_a, float b, int32_t index_b)
-{
-  return a > b || (a == b && index_a < index_b);
-}
-
-static __device__ __forceinline__ soft_sum merge(soft_sum a, soft_sum b)
-{
-  bool     first = goes_before(a.largest, a.index, b.largest, b.index);
-  soft_sum high = first ? a : b, low = first ? b : a;
-  if (!(low.sum == 0.0f)) high.sum += low.sum * expf(low.largest - high.largest); /* NaN stays */
-  return high;
-}
-
-/** Over the block, in a fixed order; every thread gets it. shared: [N_WARP]. */
-static __device__ __forceinline__ soft_sum merge_block(soft_sum s, soft_sum *shared)
-{
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) {
-    soft_sum other = {__shfl_down_sync(0xffffffffu, s.largest, d), __shfl_down_sync(0xffffffffu, s.sum, d),
-                      __shfl_down_sync(0xffffffffu, s.index, d)};
-    s = merge(s, other);
-  }
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = s;
-  __syncthreads();
-  s = shared[0];
-  for (int w = 1; w < N_WARP; w++) s = merge(s, shared[w]);
-  return s;
-}
-
-/** One row: threads take vectors of four in turn. */
-static __device__ __forceinline__ soft_sum sum_row(const float *z, int64_t n, bool wide, soft_sum *shared)
-{
-  soft_sum s = nothing();
-#pragma unroll 4
-  for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
-    float v[4];
-    if (wide && at + 4 <= n) {
-      float4 four = *reinterpret_cast<const float4 *>(z + at);
-      v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; i++) v[i] = at + i < n ? z[at + i] : -cuda::std::numeric_limits<float>::infinity();
-    }
-    float high = fmaxf(fmaxf(v[0], v[1]), fmaxf(v[2], v[3]));
-    if (high > s.largest) {
-      s.sum *= expf(s.largest - high); /* 0 the first time */
-      s.largest = high;
-      s.index = static_cast<int32_t>(at) + (v[0] == high ? 0 : v[1] == high ? 1 : v[2] == high ? 2 : 3);
-    }
-    float from = s.largest == -cuda::std::numeric_limits<float>::infinity() ? 0.0f : s.largest;
-    s.sum += (expf(v[0] - from) + expf(v[1] - from)) + (expf(v[2] - from) + expf(v[3] - from));
-  }
-  return merge_block(s, shared);
-}
+enum { BLOCK = INGOT_NN_ROW_BLOCK, N_WARP = INGOT_NN_ROW_WARPS };
 
 /** Eight gradients a thread and turn, zero from n_vocab to ld. */
 template <typename T>
 static __device__ __forceinline__ void write_gradient(const float *z, int64_t n_vocab, int64_t ld, int32_t label,
-                                                      float scale, soft_sum s, bool wide, T *d)
+                                                      float scale, ingot_nn_soft_sum s, bool wide, T *d)
 {
   float factor = label == INGOT_NN_IGNORE ? 0.0f : scale / s.sum;
 #pragma unroll 2
@@ -101,11 +33,11 @@ static __global__ void __launch_bounds__(BLOCK)
     cross_entropy_kernel(ingot_nn_logits logits, const int32_t *__restrict__ labels, float scale, float *nll,
                          int32_t *top1, T *d_logits, bool wide)
 {
-  __shared__ soft_sum shared[N_WARP];
-  int64_t             row = blockIdx.x;
-  const float        *z = logits.data + row * logits.ld;
-  int32_t             label = labels[row];
-  soft_sum            s = sum_row(z, logits.n_vocab, wide, shared);
+  __shared__ ingot_nn_soft_sum shared[N_WARP];
+  int64_t                      row = blockIdx.x;
+  const float                 *z = logits.data + row * logits.ld;
+  int32_t                      label = labels[row];
+  ingot_nn_soft_sum            s = ingot_nn_sum_row(z, logits.n_vocab, wide, shared);
   if (threadIdx.x == 0) {
     if (nll != nullptr) nll[row] = label == INGOT_NN_IGNORE ? 0.0f : s.largest - z[label] + logf(s.sum);
     if (top1 != nullptr) top1[row] = s.index;
@@ -155,15 +87,15 @@ static __device__ __forceinline__ double scan_block(double v, double *shared, do
 static __global__ void __launch_bounds__(BLOCK)
     sample_labels_kernel(ingot_nn_logits logits, uint64_t key, uint64_t first_counter, int32_t *labels, bool wide)
 {
-  __shared__ soft_sum shared[N_WARP];
-  __shared__ double   sums[N_WARP], upto[BLOCK];
-  __shared__ int      winner;
-  int64_t             row = blockIdx.x, n = logits.n_vocab, stretch = (n + BLOCK - 1) / BLOCK;
-  int64_t             first = threadIdx.x * stretch, end = first + stretch < n ? first + stretch : n;
-  const float        *z = logits.data + row * logits.ld;
+  __shared__ ingot_nn_soft_sum shared[N_WARP];
+  __shared__ double            sums[N_WARP], upto[BLOCK];
+  __shared__ int               winner;
+  int64_t                      row = blockIdx.x, n = logits.n_vocab, stretch = (n + BLOCK - 1) / BLOCK;
+  int64_t                      first = threadIdx.x * stretch, end = first + stretch < n ? first + stretch : n;
+  const float                 *z = logits.data + row * logits.ld;
   if (labels[row] == INGOT_NN_IGNORE) return;
   if (threadIdx.x == 0) winner = BLOCK;
-  float  largest = sum_row(z, n, wide, shared).largest;
+  float  largest = ingot_nn_sum_row(z, n, wide, shared).largest;
   double mine = 0.0, total = 0.0;
   for (int64_t v = first; v < end; v++) mine += static_cast<double>(expf(z[v] - largest));
   upto[threadIdx.x] = scan_block(mine, sums, &total);
@@ -194,12 +126,14 @@ ingot_status ingot_nn_cuda_sample_labels(ingot_nn *back_end, const ingot_nn_logi
 }
 
 /** The best of this thread's elements that comes after (last, last_index) in the order of the result. */
-static __device__ __forceinline__ soft_sum best_after(const float *z, int64_t n, float last, int32_t last_index)
+static __device__ __forceinline__ ingot_nn_soft_sum best_after(const float *z, int64_t n, float last,
+                                                               int32_t last_index)
 {
-  soft_sum best = nothing();
+  ingot_nn_soft_sum best = ingot_nn_no_sum();
   for (int64_t v = threadIdx.x; v < n; v += BLOCK) {
     int32_t index = static_cast<int32_t>(v);
-    if (goes_before(last, last_index, z[v], index) && goes_before(z[v], index, best.largest, best.index)) {
+    if (ingot_nn_goes_before(last, last_index, z[v], index) &&
+        ingot_nn_goes_before(z[v], index, best.largest, best.index)) {
       best.largest = z[v];
       best.index = index;
     }
@@ -211,14 +145,14 @@ static __device__ __forceinline__ soft_sum best_after(const float *z, int64_t n,
 static __global__ void __launch_bounds__(BLOCK)
     top_k_kernel(ingot_nn_logits logits, int k, int32_t *ids, float *logp, bool wide)
 {
-  __shared__ soft_sum shared[N_WARP];
-  int64_t             row = blockIdx.x, n = logits.n_vocab;
-  const float        *z = logits.data + row * logits.ld;
-  soft_sum            all = sum_row(z, n, wide, shared);
-  float               log_sum = logf(all.sum);
-  soft_sum            mine = best_after(z, n, cuda::std::numeric_limits<float>::infinity(), -1);
+  __shared__ ingot_nn_soft_sum shared[N_WARP];
+  int64_t                      row = blockIdx.x, n = logits.n_vocab;
+  const float                 *z = logits.data + row * logits.ld;
+  ingot_nn_soft_sum            all = ingot_nn_sum_row(z, n, wide, shared);
+  float                        log_sum = logf(all.sum);
+  ingot_nn_soft_sum            mine = best_after(z, n, cuda::std::numeric_limits<float>::infinity(), -1);
   for (int i = 0; i < k; i++) {
-    soft_sum best = merge_block(mine, shared);
+    ingot_nn_soft_sum best = ingot_nn_merge_sums_block(mine, shared);
     if (threadIdx.x == 0) {
       ids[row * k + i] = best.index;
       logp[row * k + i] = best.largest - all.largest - log_sum;

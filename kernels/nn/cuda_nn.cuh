@@ -110,6 +110,23 @@ ingot_status ingot_nn_cuda_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z,
 ingot_status ingot_nn_cuda_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
                                          int32_t *labels);
 ingot_status ingot_nn_cuda_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
+ingot_status ingot_nn_cuda_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight,
+                               float floor, bool first, float *mixed);
+ingot_status ingot_nn_cuda_log_softmax(ingot_nn *nn, const ingot_nn_logits *z, float *logp);
+ingot_status ingot_nn_cuda_moments(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member,
+                                   const float *const *members, const int32_t *labels, float *mean, float *product,
+                                   float *label);
+ingot_status ingot_nn_cuda_distill(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z,
+                                   const float *teacher, const int32_t *labels, float *soft, float *nll,
+                                   void *d_logits);
+ingot_status ingot_nn_cuda_distill_top_k(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z,
+                                         const ingot_nn_top_k *teacher, const int32_t *labels, float *soft, float *nll,
+                                         void *d_logits);
+ingot_status ingot_nn_cuda_sum_squares(ingot_nn *nn, int64_t n, const float *x, double *sum);
+ingot_status ingot_nn_cuda_adamw(ingot_nn *nn, const ingot_nn_adamw *how, int64_t n, const float *gradient,
+                                 float *master, float *m, float *v, void *weight);
+ingot_status ingot_nn_cuda_round_to(ingot_nn *nn, int64_t n, const float *src, void *dst);
+ingot_status ingot_nn_cuda_widen(ingot_nn *nn, int64_t n, const void *src, float *dst);
 
 /* Eight neighbouring elements, widened. */
 
