@@ -285,8 +285,12 @@ static ingot_status check_vocabularies(ingot_merge_builder *b)
   for (int i = 1; i < b->n_checkpoint; i++) {
     ingot_status found = ingot_vocabulary_compare(b->inputs[0], b->inputs[i]);
     if (found == INGOT_ERR_NOMEM) INGOT_TRY(found);
-    ingot_wrap(found, "%s", b->place);
-    ingot_problems_take(&b->planner->problems, found);
+    if (found == INGOT_OK) continue;
+    char *message = ingot_arena_strdup(b->arena, ingot_error_message());
+    INGOT_TRY_ALLOC(message);
+    ingot_error_clear();
+    ingot_problems_add(&b->planner->problems, found, "%s: %s%s", b->place, message,
+                       found == INGOT_ERR_MISMATCH ? " (vocabulary = \"ignore\" merges all the same)" : "");
   }
 done:
   return st;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "io/json.h"
 
 enum { VOCABULARY_MAX = 1 << 24 };
@@ -90,7 +91,7 @@ static ingot_status compare_tokens(const ingot_input *a, const vocabulary *va, c
   return ingot_fail(
       INGOT_ERR_MISMATCH,
       "different vocabularies: %lld token%s of \"%s\" (%s) and \"%s\" (%s) differ; the first is number %lld: "
-      "%s%s%s and %s%s%s (vocabulary = \"ignore\" merges all the same)",
+      "%s%s%s and %s%s%s",
       (long long)n_differ, n_differ == 1 ? "" : "s", a->id, a->path, b->id, b->path, (long long)first, x ? "\"" : "",
       x ? x : "none", x ? "\"" : "", y ? "\"" : "", y ? y : "none", y ? "\"" : "");
 }
@@ -120,5 +121,26 @@ done:
   ingot_text_release(&text_b);
   vocabulary_release(&va);
   vocabulary_release(&vb);
+  return st;
+}
+
+ingot_status ingot_vocabulary_hash(const ingot_input *input, uint64_t *hash)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   text = {0};
+  vocabulary   v = {0};
+  bool         found = false;
+  *hash = 0;
+  INGOT_TRY(ingot_input_side_file(input, "tokenizer.json", &text, &found));
+  if (!found) goto done;
+  INGOT_TRY(vocabulary_load(&v, input->path, &text));
+  *hash = ingot_hash(&v.n, sizeof v.n);
+  for (int64_t id = 0; id < v.n; id++) {
+    const char *token = v.token[id] ? v.token[id] : "";
+    *hash = ingot_hash_seeded(token, strlen(token) + 1, *hash);
+  }
+done:
+  ingot_text_release(&text);
+  vocabulary_release(&v);
   return st;
 }

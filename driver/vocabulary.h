@@ -9,5 +9,7 @@
  * INGOT_ERR_MISMATCH with the number of tokens that differ and the first of them; INGOT_ERR_FORMAT for a broken file.
  */
 ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b);
+/** A hash of what every number stands for; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken file. */
+ingot_status ingot_vocabulary_hash(const ingot_input *input, uint64_t *hash);
 
 #endif
