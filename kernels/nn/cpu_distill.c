@@ -21,8 +21,8 @@ typedef struct soft_row {
 /* What the loss is made of at one logit: both distributions, and log p - log q. */
 typedef struct soft_pair {
   soft_row teacher, student;
-  float    offset;          /* log p - log q = (t - z) / T - offset */
-  float    log_beta, log_rest; /* of JSD: beta, 1 - beta */
+  float    offset;     /* log p - log q = (t - z) / T - offset */
+  float    logit_beta; /* of JSD: log(beta / (1 - beta)) */
 } soft_pair;
 
 static soft_row soften(int64_t n, const float *z, float temperature)
@@ -45,11 +45,11 @@ INGOT_INLINE float log_ratio(const soft_pair *pair, int64_t i)
   return (pair->teacher.z[i] - pair->student.z[i]) * pair->teacher.inverse - pair->offset;
 }
 
-/* log m - log p and log m - log q of the mixture m = beta p + (1 - beta) q. */
-INGOT_INLINE float mixture(const soft_pair *pair, float ratio, float *to_student)
+/* The share of the teacher in the mixture m = beta p + (1 - beta) q is the logistic function of this: log m is log q +
+ * log(1 - beta) + softplus of it, and log p + log(beta) + softplus of minus it. */
+INGOT_INLINE float share_of_teacher(const soft_pair *pair, int64_t i)
 {
-  *to_student = ingot_cpu_log_add(pair->log_beta + ratio, pair->log_rest);
-  return ingot_cpu_log_add(pair->log_beta, pair->log_rest - ratio);
+  return log_ratio(pair, i) + pair->logit_beta;
 }
 
 static INGOT_CLONES float forward_sum(int64_t n, int64_t first, const soft_pair *pair)
@@ -74,22 +74,22 @@ static INGOT_CLONES float reverse_sum(int64_t n, int64_t first, const soft_pair 
   return sum;
 }
 
-/* KL(q || m), and at *teacher KL(p || m). */
+/* E_q of softplus(share), and at *teacher E_p of softplus(-share). */
 static INGOT_CLONES float mixture_sum(int64_t n, int64_t first, const soft_pair *pair, float *teacher)
 {
   float student_sum = 0, teacher_sum = 0;
 #pragma omp simd reduction(+ : student_sum, teacher_sum)
   for (int64_t i = first; i < first + n; i++) {
-    float p = probability(&pair->teacher, i), q = probability(&pair->student, i), to_student;
-    float to_teacher = mixture(pair, log_ratio(pair, i), &to_student);
-    teacher_sum += p == 0 ? 0 : -p * to_teacher;
-    student_sum += q == 0 ? 0 : -q * to_student;
+    float p = probability(&pair->teacher, i), q = probability(&pair->student, i), share = share_of_teacher(pair, i);
+    float above = ingot_cpu_softplus(share), below = ingot_cpu_softplus(-share);
+    student_sum += q == 0 ? 0 : q * above;
+    teacher_sum += p == 0 ? 0 : p * below;
   }
   *teacher = teacher_sum;
   return student_sum;
 }
 
-/* D(teacher, student) of a row; *mean gets what the gradient subtracts: E_q of its factor of q. */
+/* D(teacher, student) of a row; *mean gets what the gradient subtracts: E_q of its factor of q (minus it, for JSD). */
 static double divergence(const ingot_nn_distill *loss, int64_t n, const soft_pair *pair, double *mean)
 {
   double student = 0, teacher = 0;
@@ -103,7 +103,8 @@ static double divergence(const ingot_nn_distill *loss, int64_t n, const soft_pai
   }
   *mean = student;
   if (loss->divergence != INGOT_NN_JSD) return student + teacher;
-  return (double)loss->beta * teacher + (1 - (double)loss->beta) * student;
+  const double beta = (double)loss->beta;
+  return beta * (-log(beta) - teacher) + (1 - beta) * (-log1p(-beta) - student);
 }
 
 /* d = soft * (gradient of D by z, times T) + hard * exp(z - top): the cross-entropy's part lacks its label. */
@@ -134,9 +135,7 @@ static INGOT_CLONES void mixture_gradient(int64_t n, const soft_pair *pair, floa
   const soft_row *student = &pair->student;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    float to_student, q = probability(student, i);
-    (void)mixture(pair, log_ratio(pair, i), &to_student);
-    float slope = q * (-to_student - mean);
+    float q = probability(student, i), slope = q * (mean - ingot_cpu_softplus(share_of_teacher(pair, i)));
     d[i] = soft * (q == 0 ? 0 : slope) + hard * ingot_cpu_exp(student->z[i] - student->top);
   }
 }
@@ -203,10 +202,7 @@ static void distill_row(const row_job *job, const float *teacher)
   soft_pair pair = {.teacher = soften(n, teacher, loss->temperature), .student = soften(n, z, loss->temperature)};
   pair.offset = (float)(((double)pair.teacher.top - (double)pair.student.top) * (double)pair.teacher.inverse +
                         pair.teacher.log_sum - pair.student.log_sum);
-  if (loss->divergence == INGOT_NN_JSD) {
-    pair.log_beta = logf(loss->beta);
-    pair.log_rest = log1pf(-loss->beta);
-  }
+  if (loss->divergence == INGOT_NN_JSD) pair.logit_beta = (float)(log((double)loss->beta) - log1p(-(double)loss->beta));
   if (job->soft || loss->divergence != INGOT_NN_FORWARD_KL) value = divergence(loss, n, &pair, &mean);
   if (job->soft) *job->soft = (float)(value * (double)loss->temperature * (double)loss->temperature);
   if (!gradient) return;
@@ -334,8 +330,8 @@ static void stored_distill_row(const row_job *job, const ingot_nn_top_k *top_k)
   } else if (teacher.tail > 0) {
     each = teacher.tail / (double)n_other;
     if (job->soft) {
-      double all = (sum_of(n, z) - (double)n * (double)student.top) * (double)student.inverse -
-                   (double)n * student.log_sum;
+      double all =
+          (sum_of(n, z) - (double)n * (double)student.top) * (double)student.inverse - (double)n * student.log_sum;
       value += teacher.tail * log(each) - each * (all - logs);
     }
   }

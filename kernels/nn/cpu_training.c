@@ -38,7 +38,7 @@ ingot_status ingot_cpu_sum_squares(ingot_nn *nn, int64_t n, const float *x, doub
 /* Factors of a step, from its beta1 and beta2. */
 typedef struct adamw_factors {
   float gradient, rate, epsilon, decay;
-  float keep1, keep2;   /* 1 - beta */
+  float keep1, keep2;     /* 1 - beta */
   float debias1, debias2; /* 1 / (1 - beta^step) */
 } adamw_factors;
 

@@ -101,7 +101,7 @@ struct row_sums {
   float scale_z, scale_t; /* 1 / sum at T */
   float hard;             /* sum of exp(z - top) */
   float offset;           /* log p - log q = (t - z) / T - offset */
-  float mean;             /* KL(p || q) or KL(q || p); of JSD: KL(q || m) */
+  float mean;             /* KL(p || q) or KL(q || p); of JSD: see sum_mixture */
   float value;            /* the divergence */
 };
 
@@ -133,22 +133,23 @@ static __device__ __forceinline__ row_sums sum_rows(const float *z, const float 
   return r;
 }
 
+/** Of the mixture m = beta p + (1 - beta) q. */
 struct mixture_weights {
   float beta, log_beta, log_rest; /* log_rest: of 1 - beta */
 };
 
-/** log q - log m and log p - log m of m = beta p + (1 - beta) q, from log p - log q. */
-static __device__ __forceinline__ float student_excess(const mixture_weights &w, float ratio)
+/** log(1 + exp(x)); 0 for -inf */
+static __device__ __forceinline__ float softplus(float x)
 {
-  return -ingot_nn_log_add(w.log_beta + ratio, w.log_rest);
+  return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
 }
 
-static __device__ __forceinline__ float teacher_excess(const mixture_weights &w, float ratio)
-{
-  return -ingot_nn_log_add(w.log_beta, w.log_rest - ratio);
-}
-
-/** The divergence from the mixture, and KL(q || m). */
+/**
+ * The divergence from the mixture, and r.mean = E_q softplus(share). share, the ratio plus log(beta / (1 - beta)): its
+ * logistic function is the teacher's share in m; log m is log q + log(1 - beta) + softplus(share), and log p +
+ * log(beta)
+ * + softplus(-share).
+ */
 static __device__ __forceinline__ void sum_mixture(const float *z, const float *t, int64_t n, float inverse, bool wide,
                                                    const mixture_weights &w, row_sums &r, float2 *shared)
 {
@@ -160,14 +161,14 @@ static __device__ __forceinline__ void sum_mixture(const float *z, const float *
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float q = r.scale_z * expf((v[i] - r.top_z) * inverse), p = r.scale_t * expf((u[i] - r.top_t) * inverse);
-      float ratio = (u[i] - v[i]) * inverse - r.offset;
-      if (!(q == 0.0f)) sums.x += q * student_excess(w, ratio);
-      if (!(p == 0.0f)) sums.y += p * teacher_excess(w, ratio);
+      float share = (u[i] - v[i]) * inverse - r.offset + (w.log_beta - w.log_rest);
+      if (!(q == 0.0f)) sums.x += q * softplus(share);
+      if (!(p == 0.0f)) sums.y += p * softplus(-share);
     }
   }
   sums = ingot_nn_sum_pair<BLOCK>(sums, shared);
   r.mean = sums.x;
-  r.value = w.beta * sums.y + (1.0f - w.beta) * sums.x;
+  r.value = w.beta * (-w.log_beta - sums.y) + (1.0f - w.beta) * (-w.log_rest - sums.x);
 }
 
 /** Factors of the gradient: of dD/dz times T, of exp(z - top), and of the label. */
@@ -205,7 +206,7 @@ static __device__ __forceinline__ void write_gradient(const float *z, const floa
       if (KIND == INGOT_NN_FORWARD_KL) slope = q - r.scale_t * expf((u[i] - r.top_t) * inverse);
       else if (q == 0.0f) slope = 0.0f;
       else if (KIND == INGOT_NN_REVERSE_KL) slope = q * (-ratio - r.mean);
-      else slope = q * (student_excess(w, ratio) - r.mean);
+      else slope = q * (r.mean - softplus(ratio + (w.log_beta - w.log_rest)));
       float all = f.soft * slope + hard_gradient(f, v[i], r.top_z, at + i == label);
       v[i] = at + i < n ? all : 0.0f;
     }

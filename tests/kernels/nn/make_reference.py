@@ -200,6 +200,112 @@ def loss(n_row, n_vocab, k):
             "labels": torch.tensor([sample(z[r].detach(), r) if labels[r] >= 0 else -1 for r in range(n_row)])}
 
 
+def rows_of(seed, n_row, n_vocab):
+    return value(seed, n_row, padded(n_vocab), scale=8)[:, :n_vocab].clone()
+
+
+def labels_of(n_row, n_vocab):
+    draws = (hashed(2, n_row) * 128 + 128).astype(np.int64)
+    return [-1 if r % 5 == 3 else int(draws[r]) * 97 % n_vocab for r in range(n_row)]
+
+
+def mix(n_row, n_vocab, kind, n_member):
+    total = None
+    for m in range(n_member):
+        logp = torch.log_softmax(rows_of(1 + m, n_row, n_vocab), 1)
+        weight = value(20 + m, n_row) - (0 if kind == 1 else 1)
+        if m == 1:
+            weight[2::4] = 0 if kind == 1 else -math.inf
+        weight = weight[:, None]
+        if kind == 1:
+            term = weight * torch.where(weight < 0, logp.clamp(min=-6), logp)
+            total = term if m == 0 else total + term
+        else:
+            term = weight + logp
+            total = term if m == 0 else torch.logaddexp(total, term) if kind == 0 else torch.maximum(total, term)
+    return {"mixed": total, "logp": torch.log_softmax(total, 1)}
+
+
+def moments(n_row, n_vocab, n_member):
+    q = torch.softmax(rows_of(1, n_row, n_vocab), 1)
+    logp = torch.stack([rows_of(2 + m, n_row, n_vocab) for m in range(n_member)], 1)
+    labels = torch.tensor(labels_of(n_row, n_vocab))
+    seen = (labels >= 0).double()
+    label = torch.stack([logp[r, :, max(int(labels[r]), 0)] for r in range(n_row)])
+    return {"mean": seen[:, None] * torch.einsum("rv,rmv->rm", q, logp),
+            "product": seen[:, None, None] * torch.einsum("rv,rmv,rjv->rmj", q, logp, logp),
+            "label": seen[:, None] * label}
+
+
+def distill_outputs(z, labels, temperature, alpha, divergence):
+    """divergence: of log q at T, by row."""
+    logp = torch.log_softmax(z, 1)
+    soft = temperature ** 2 * divergence(torch.log_softmax(z / temperature, 1))
+    seen = torch.tensor([float(label >= 0) for label in labels])
+    nll = seen * torch.stack([-logp[r, max(labels[r], 0)] for r in range(len(labels))])
+    soft = seen * soft
+    (0.25 * (alpha * soft + (1 - alpha) * nll).sum()).backward()
+    d = torch.zeros(len(labels), padded(z.shape[1]))
+    d[:, :z.shape[1]] = z.grad
+    return {"soft": soft, "nll": nll, "d_logits": d}
+
+
+def distill(n_row, n_vocab, kind, quarters, eighths_alpha, eighths_beta):
+    temperature, beta = quarters / 4, eighths_beta / 8
+    z = rows_of(1, n_row, n_vocab).requires_grad_()
+    logp = torch.log_softmax(rows_of(3, n_row, n_vocab) / temperature, 1)
+
+    def divergence(logq):
+        p, q = logp.exp(), logq.exp()
+        if kind == 0:
+            return (p * (logp - logq)).sum(1)
+        if kind == 1:
+            return (q * (logq - logp)).sum(1)
+        logm = torch.log(beta * p + (1 - beta) * q)
+        return beta * (p * (logp - logm)).sum(1) + (1 - beta) * (q * (logq - logm)).sum(1)
+
+    return distill_outputs(z, labels_of(n_row, n_vocab), temperature, eighths_alpha / 8, divergence)
+
+
+def distill_top_k(n_row, n_vocab, k, tail, quarters, eighths_alpha):
+    temperature = quarters / 4
+    z = rows_of(1, n_row, n_vocab).requires_grad_()
+    row, at = torch.arange(n_row)[:, None], torch.arange(k)[None]
+    ids = (row * 13 + at * 37) % n_vocab
+    logp = -1.5 - 0.75 * at - 0.5 * (row % 3)
+    rest, n_other = 1 - logp.exp().sum(1, keepdim=True), n_vocab - k
+    others = (n_other * (rest / n_other) ** (1 / temperature)) if tail else torch.zeros(n_row, 1)
+    stored = (logp / temperature).exp()
+    total = stored.sum(1, keepdim=True) + others
+    stored, others = stored / total, others / total
+
+    def divergence(logq):
+        inside = logq.gather(1, ids)
+        kl = (stored * (stored.log() - inside)).sum(1)
+        if tail == 1:
+            mass = others[:, 0]
+            kl = kl + mass * (mass.log() - torch.log(1 - inside.exp().sum(1)))
+        elif tail == 2:
+            each = others[:, 0] / n_other
+            kl = kl + each * (n_other * each.log() - (logq.sum(1) - inside.sum(1)))
+        return kl
+
+    return distill_outputs(z, labels_of(n_row, n_vocab), temperature, eighths_alpha / 8, divergence)
+
+
+def adamw(n, step):
+    beta1, beta2 = float(np.float32(0.9)), float(np.float32(0.95))
+    g = value(1, n)
+    total = (g ** 2).sum().reshape(1)
+    g = 0.5 * g
+    m = beta1 * value(3, n) + (1 - beta1) * g
+    v = beta2 * value(4, n) ** 2 + (1 - beta2) * g ** 2
+    master = value(2, n)
+    direction = m / (1 - beta1 ** step) / ((v / (1 - beta2 ** step)).sqrt() + 2 ** -9) + 0.125 * master
+    master = master - 0.0625 * direction
+    return {"sum": total, "master": master, "m": m, "v": v, "weight": master, "rounded": master, "widened": master}
+
+
 CASES = [
     ("matmul_nt_bias", matmul, (37, 29, 19, 0, 1, 1, 0, 0)),
     ("matmul_tn_beta", matmul, (64, 48, 40, 1, 0, 0, 1, 1)),
@@ -229,6 +335,28 @@ CASES = [
     ("sums", sums, (19, 27)),
     ("loss", loss, (14, 61, 5)),
     ("loss_large", loss, (6, 1500, 3)),
+    ("mix_linear", mix, (9, 61, 0, 3)),
+    ("mix_log_linear", mix, (9, 61, 1, 3)),
+    ("mix_max", mix, (9, 61, 2, 3)),
+    ("mix_large", mix, (2, 5003, 0, 2)),
+    ("moments", moments, (9, 61, 3)),
+    ("moments_one", moments, (4, 700, 1)),
+    ("moments_many", moments, (6, 1500, 13)),
+    ("distill_forward", distill, (11, 61, 0, 8, 4, 4)),
+    ("distill_forward_large", distill, (2, 5003, 0, 4, 8, 4)),
+    ("distill_reverse", distill, (11, 61, 1, 6, 5, 4)),
+    ("distill_reverse_large", distill, (2, 5003, 1, 12, 8, 4)),
+    ("distill_jsd", distill, (11, 61, 2, 8, 6, 2)),
+    ("distill_jsd_large", distill, (2, 5003, 2, 4, 8, 5)),
+    ("distill_hard", distill, (6, 500, 2, 4, 0, 5)),
+    ("top_k_none", distill_top_k, (11, 61, 7, 0, 8, 4)),
+    ("top_k_bucket", distill_top_k, (11, 61, 7, 1, 4, 8)),
+    ("top_k_bucket_soft", distill_top_k, (11, 61, 7, 1, 6, 5)),
+    ("top_k_uniform", distill_top_k, (11, 61, 7, 2, 8, 6)),
+    ("top_k_uniform_large", distill_top_k, (2, 5003, 64, 2, 4, 8)),
+    ("top_k_bucket_large", distill_top_k, (2, 5003, 700, 1, 4, 7)),
+    ("adamw_first", adamw, (1003, 1)),
+    ("adamw_later", adamw, (2100, 17)),
 ]
 
 

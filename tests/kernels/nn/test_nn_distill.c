@@ -197,8 +197,7 @@ static void check_differences(ingot_nn *nn, const char *what, ingot_nn_distill l
   loss.scale = 0.25f;
   if (teacher->top_k)
     check_ok(nn->ops->distill_top_k(nn, &loss, &rows, teacher->top_k, &label, &out.soft, &out.nll, out.d));
-  else
-    check_ok(nn->ops->distill(nn, &loss, &rows, teacher->logits, &label, &out.soft, &out.nll, out.d));
+  else check_ok(nn->ops->distill(nn, &loss, &rows, teacher->logits, &label, &out.soft, &out.nll, out.d));
   for (int i = 0; i < n; i++) wide[i] = (double)z[i];
   for (int i = 0; i < n; i++) {
     wide[i] += step;
@@ -289,9 +288,9 @@ static void test_top_k_worked(void **state)
   }
   const outcome full = distill(nn, loss, 8, z, t, gold);
   nn_worked_check("full", &full.soft, (const double[]){0.325214}, 1, tolerance);
-  nn_worked_check(
-      "full", full.d,
-      (const double[]){-0.338859, 0.055450, 0.020399, 0.073763, 0.093395, 0.027136, 0.034358, 0.034358}, 8, tolerance);
+  nn_worked_check("full", full.d,
+                  (const double[]){-0.338859, 0.055450, 0.020399, 0.073763, 0.093395, 0.027136, 0.034358, 0.034358}, 8,
+                  tolerance);
   /* T 2, uniform tail: q - p of the three, with p = (0.372975, 0.226221, 0.137210) */
   const ingot_nn_distill two = loss_of(INGOT_NN_FORWARD_KL, 0, 2, 1);
   const ingot_nn_top_k   top_k = {3, ids, logp, INGOT_NN_TAIL_UNIFORM};
@@ -336,12 +335,12 @@ static void test_top_k_of_all(void **state)
 static void test_equal_and_hard(void **state)
 {
   enum { WIDE = 2500 };
-  static float           z[WIDE], t[WIDE], d[WIDE], expected[WIDE], logp[WIDE];
-  static int32_t         ids[WIDE];
-  ingot_nn              *nn = *state;
-  const ingot_nn_logits  rows = {z, 1, WIDE, WIDE};
-  const int32_t          label = 1234;
-  float                  soft, nll, expected_nll;
+  static float          z[WIDE], t[WIDE], d[WIDE], expected[WIDE], logp[WIDE];
+  static int32_t        ids[WIDE];
+  ingot_nn             *nn = *state;
+  const ingot_nn_logits rows = {z, 1, WIDE, WIDE};
+  const int32_t         label = 1234;
+  float                 soft, nll, expected_nll;
   for (int i = 0; i < WIDE; i++) {
     z[i] = 9 * nn_case_value(1, i);
     t[i] = 9 * nn_case_value(2, i);
@@ -350,7 +349,7 @@ static void test_equal_and_hard(void **state)
     const ingot_nn_distill same = loss_of(kind, 0.5f, 2, 1);
     check_ok(nn->ops->distill(nn, &same, &rows, z, &label, &soft, NULL, d));
     if (kind != INGOT_NN_JSD) assert_true(soft == 0);
-    assert_true(fabsf(soft) < 5e-7f);
+    assert_true(fabsf(soft) < 1e-6f); /* JSD: roundings of log 2, times T^2 */
     for (int i = 0; i < WIDE; i++) assert_true(fabsf(d[i]) < (kind == INGOT_NN_JSD ? 5e-8f : 1e-30f));
   }
   ingot_nn_distill hard = loss_of(INGOT_NN_FORWARD_KL, 0.5f, 2, 0);
@@ -384,7 +383,8 @@ static void test_sure_teacher(void **state)
   assert_true(fabsf(there.soft - back.soft) < 1e-7f);
 }
 
-/* Rows without a label, NaN behind the vocabulary, and a bucket of a teacher and a student that leave nothing for it. */
+/* Rows without a label, NaN behind the vocabulary, and a bucket of a teacher and a student that leave nothing for it.
+ */
 static void test_rows(void **state)
 {
   ingot_nn              *nn = *state;
@@ -411,11 +411,16 @@ static void test_rows(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_forward),           cmocka_unit_test(test_reverse),
-      cmocka_unit_test(test_jsd),               cmocka_unit_test(test_ensemble_teacher),
-      cmocka_unit_test(test_differences),       cmocka_unit_test(test_top_k_differences),
-      cmocka_unit_test(test_top_k_worked),      cmocka_unit_test(test_top_k_of_all),
-      cmocka_unit_test(test_equal_and_hard),    cmocka_unit_test(test_sure_teacher),
+      cmocka_unit_test(test_forward),
+      cmocka_unit_test(test_reverse),
+      cmocka_unit_test(test_jsd),
+      cmocka_unit_test(test_ensemble_teacher),
+      cmocka_unit_test(test_differences),
+      cmocka_unit_test(test_top_k_differences),
+      cmocka_unit_test(test_top_k_worked),
+      cmocka_unit_test(test_top_k_of_all),
+      cmocka_unit_test(test_equal_and_hard),
+      cmocka_unit_test(test_sure_teacher),
       cmocka_unit_test(test_rows),
   };
   return cmocka_run_group_tests(tests, nn_worked_open, nn_worked_close);

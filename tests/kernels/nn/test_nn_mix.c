@@ -91,7 +91,8 @@ static void test_max(void **state)
                   tolerance);
 }
 
-/* A class that one model rules out: a mixture keeps it, a product does not; under a negative weight it meets the floor. */
+/* A class that one model rules out: a mixture keeps it, a product does not; under a negative weight it meets the floor.
+ */
 static void test_ruled_out(void **state)
 {
   static const float none[V] = {-INFINITY, 0, 0, -INFINITY}, some[V] = {0, 0, 0, -INFINITY};
@@ -113,7 +114,8 @@ static void test_ruled_out(void **state)
   nn_worked_check("floor", q, (const double[]){8.0 / 12, 2.0 / 12, 2.0 / 12, 0}, V, tolerance);
 }
 
-/* One model with weight 1 is itself bit for bit; copies mix to the same; adding to a member's logits changes nothing. */
+/* One model with weight 1 is itself bit for bit; copies mix to the same; adding to a member's logits changes nothing.
+ */
 static void test_identities(void **state)
 {
   enum { WIDE = 3001 };
@@ -168,7 +170,8 @@ static void test_moments(void **state)
   for (int m = 0; m < 2; m++) {
     const ingot_nn_logits member = {z[m], 2, V, V};
     check_ok(nn->ops->log_softmax(nn, &member, logp[m]));
-    check_ok(nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &member, (const float[]){weight[m], weight[m]}, 0, m == 0, mixed));
+    check_ok(
+        nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &member, (const float[]){weight[m], weight[m]}, 0, m == 0, mixed));
   }
   check_ok(nn->ops->moments(nn, &rows, 2, (const float *[]){logp[0], logp[1]}, labels, mean, product, label));
   const float gradient[2] = {mean[0] - label[0], mean[1] - label[1]};
@@ -196,10 +199,11 @@ static void test_moments_ruled_out(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_linear),    cmocka_unit_test(test_log_linear), cmocka_unit_test(test_negative),
-      cmocka_unit_test(test_log_z),     cmocka_unit_test(test_max),        cmocka_unit_test(test_ruled_out),
-      cmocka_unit_test(test_identities), cmocka_unit_test(test_far),        cmocka_unit_test(test_moments),
-      cmocka_unit_test(test_moments_ruled_out),
+      cmocka_unit_test(test_linear),     cmocka_unit_test(test_log_linear),
+      cmocka_unit_test(test_negative),   cmocka_unit_test(test_log_z),
+      cmocka_unit_test(test_max),        cmocka_unit_test(test_ruled_out),
+      cmocka_unit_test(test_identities), cmocka_unit_test(test_far),
+      cmocka_unit_test(test_moments),    cmocka_unit_test(test_moments_ruled_out),
   };
   return cmocka_run_group_tests(tests, nn_worked_open, nn_worked_close);
 }
