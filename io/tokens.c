@@ -282,7 +282,7 @@ int64_t ingot_window_count(const ingot_tokens *tokens, const ingot_window_spec *
 
 /* A permutation of 0 .. n - 1 without a table: a Feistel network over the next even number of bits, walked until the
  * value is in range. */
-static int64_t permute(int64_t n, uint64_t seed, int64_t index)
+int64_t ingot_permuted(int64_t n, uint64_t seed, int64_t index)
 {
   enum { ROUNDS = 6 };
   int half = 1;
@@ -308,7 +308,7 @@ ingot_status ingot_window_read(const ingot_tokens *tokens, const ingot_window_sp
   ingot_status st = INGOT_OK;
   int64_t      length = spec->length, stride = stride_of(spec), n_all = count_all(tokens->count, spec);
   INGOT_ASSERT(index >= 0 && index < n_all && length >= 2);
-  int64_t window = spec->shuffle ? permute(n_all, spec->seed, index) : index;
+  int64_t window = spec->shuffle ? ingot_permuted(n_all, spec->seed, index) : index;
   int64_t first = window * stride, n = tokens->count - first < length ? tokens->count - first : length;
   int64_t known = window > 0 && stride < length ? length - stride : 0; /* tokens that the window before has predicted */
   int32_t start = 0;

@@ -40,6 +40,8 @@ typedef struct ingot_window_spec {
   uint64_t seed;
 } ingot_window_spec;
 
+/** The place of `index` in a permutation of 0 .. n - 1 drawn from a seed, without a table. */
+int64_t ingot_permuted(int64_t n, uint64_t seed, int64_t index);
 /** Windows of a stream under a spec. 0 when the stream is too short: the caller's error to report. */
 int64_t ingot_window_count(const ingot_tokens *tokens, const ingot_window_spec *spec);
 /**

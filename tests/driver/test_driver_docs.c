@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "driver/commands.h"
+#include "driver/distill_settings.h"
 #include "driver/gather_settings.h"
 #include "driver/job.h"
 #include "driver/merge_settings.h"
@@ -77,6 +78,8 @@ static void job_file_lines(lines *l)
   key_lines(l, ingot_merge_slice_keys, ingot_merge_slice_n_key);
   key_lines(l, ingot_merge_source_keys, ingot_merge_source_n_key);
   key_lines(l, ingot_data_keys, ingot_data_n_key);
+  key_lines(l, ingot_train_data_keys, ingot_train_data_n_key);
+  key_lines(l, ingot_teacher_keys, ingot_teacher_n_key);
 }
 
 static void error_lines(lines *l)

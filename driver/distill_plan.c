@@ -1,0 +1,574 @@
+#include "driver/distill_plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "driver/input_model.h"
+#include "driver/model_config.h"
+#include "driver/recipe.h"
+#include "driver/version.h"
+#include "driver/vocabulary.h"
+#include "io/json.h"
+#include "io/logits.h"
+#include "kernels/device.h"
+#include "workers/model/model.h"
+
+/* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
+static const char OUTPUT_VERSION[] = "ingot-distill-1";
+
+enum { BATCH_MAX = 64, RANKS_MAX = 4096 };
+
+static const char *const compute_names[] = {"float32", "tf32", "bfloat16"};
+static const char *const combine_names[] = {"linear", "log_linear", "average_loss"};
+static const char *const loss_names[] = {"forward_kl", "reverse_kl", "jsd"};
+static const char *const schedule_names[] = {"cosine", "linear", "constant"};
+
+/* What builds up while the step is resolved. */
+typedef struct builder {
+  ingot_planner                *planner;
+  const ingot_job_step         *step;
+  const ingot_distill_settings *settings;
+  ingot_step_plan              *out;
+  ingot_arena                  *arena;
+  ingot_distill_body           *body;
+  ingot_distill_plan           *plan; /* the body's */
+  const char                   *place;
+  ingot_input                  *student;  /* NULL: random */
+  ingot_input                 **teachers; /* [n_teacher] */
+  ingot_model_spec              spec;     /* the student's */
+  ingot_model_spec             *specs;    /* [n_teacher] */
+  ingot_model_layout            layout;
+  int                          *tensor;   /* [layout.n_param]: of the student's input */
+} builder;
+
+/* Report a failure as a problem of this step; memory alone ends planning. */
+static ingot_status take(builder *b, ingot_status st)
+{
+  if (st == INGOT_OK || st == INGOT_ERR_NOMEM) return st;
+  ingot_wrap(st, "%s", b->place);
+  ingot_problems_take(&b->planner->problems, st);
+  return INGOT_OK;
+}
+
+/* ---- models ---- */
+
+static ingot_status read_config(builder *b)
+{
+  ingot_status st = INGOT_OK;
+  const char  *path = b->settings->config_path;
+  FILE        *f = fopen(path, "rb");
+  char        *text = NULL;
+  long         size = -1;
+  INGOT_CHECK(f, INGOT_ERR_NOTFOUND, "%s: cannot be read", path);
+  if (fseek(f, 0, SEEK_END) == 0) size = ftell(f);
+  INGOT_CHECK(size >= 0 && size < 1 << 20 && fseek(f, 0, SEEK_SET) == 0, INGOT_ERR_FORMAT, "%s: no config.json of a model", path);
+  text = ingot_arena_alloc(b->arena, (size_t)size + 1, 1);
+  INGOT_TRY_ALLOC(text);
+  INGOT_CHECK(fread(text, 1, (size_t)size, f) == (size_t)size, INGOT_ERR_IO, "%s: cannot be read", path);
+  INGOT_TRY(ingot_model_spec_parse(text, (size_t)size, path, &b->spec));
+  INGOT_CHECK(b->plan->window.length <= b->spec.n_position, INGOT_ERR_MISMATCH, "windows of %lld tokens, and %s has %lld positions",
+              (long long)b->plan->window.length, path, (long long)b->spec.n_position);
+  b->plan->config = text;
+done:
+  if (f) fclose(f);
+  return st;
+}
+
+static ingot_status add_student(builder *b)
+{
+  ingot_status                  st = INGOT_OK;
+  const ingot_distill_settings *s = b->settings;
+  if (s->config_path) {
+    INGOT_TRY(read_config(b));
+  } else {
+    INGOT_TRY(ingot_planner_input(b->planner, &s->student, b->step->value, &b->student));
+    if (!b->student) goto done;
+    INGOT_TRY(ingot_input_model_spec(b->student, b->plan->window.length, &b->spec));
+    b->plan->student = s->student.path;
+    b->out->ready = b->student->source != NULL;
+  }
+  INGOT_TRY(ingot_model_layout_make(&b->spec, &b->layout));
+  b->tensor = ingot_arena_alloc(b->arena, (size_t)b->layout.n_param, sizeof *b->tensor);
+  INGOT_TRY_ALLOC(b->tensor);
+  if (b->student) INGOT_TRY(ingot_input_model_bind(b->student, &b->spec, &b->layout, b->tensor));
+  if (b->body->on_device) INGOT_TRY(ingot_model_check_device(&b->spec, "the student"));
+done:
+  return st;
+}
+
+static ingot_status check_teacher(builder *b, int i)
+{
+  ingot_status       st = INGOT_OK;
+  ingot_model_layout layout = {0};
+  int               *tensor = NULL;
+  const ingot_input *first = b->student ? b->student : b->teachers[0];
+  INGOT_TRY(ingot_input_model_spec(b->teachers[i], b->plan->window.length, &b->specs[i]));
+  INGOT_TRY(ingot_model_layout_make(&b->specs[i], &layout));
+  tensor = malloc((size_t)layout.n_param * sizeof *tensor);
+  INGOT_CHECK(tensor, INGOT_ERR_NOMEM, "no memory for %d parameters", layout.n_param);
+  INGOT_TRY(ingot_input_model_bind(b->teachers[i], &b->specs[i], &layout, tensor));
+  if (b->body->on_device) INGOT_TRY(ingot_model_check_device(&b->specs[i], b->teachers[i]->path));
+  if (first && first != b->teachers[i]) INGOT_TRY(ingot_vocabulary_compare(first, b->teachers[i]));
+  INGOT_CHECK(b->spec.n_vocab == 0 || b->specs[i].n_vocab == b->spec.n_vocab, INGOT_ERR_MISMATCH,
+              "different vocabularies: %lld tokens in the student and %lld in \"%s\" (%s)", (long long)b->spec.n_vocab,
+              (long long)b->specs[i].n_vocab, b->teachers[i]->id, b->teachers[i]->path);
+done:
+  free(tensor);
+  ingot_model_layout_release(&layout);
+  return st;
+}
+
+static ingot_status add_teachers(builder *b)
+{
+  ingot_status                  st = INGOT_OK;
+  const ingot_distill_settings *s = b->settings;
+  int                           n = s->alpha > 0.0 ? s->n_teacher : 0;
+  ingot_gather_model           *models = ingot_arena_alloc(b->arena, (size_t)s->n_teacher + 1, sizeof *models);
+  b->teachers = ingot_arena_alloc(b->arena, (size_t)s->n_teacher + 1, sizeof(ingot_input *));
+  b->specs = calloc((size_t)s->n_teacher + 1, sizeof *b->specs);
+  INGOT_TRY_ALLOC(models && b->teachers && b->specs);
+  b->plan->teachers = models;
+  b->plan->n_teacher = n;
+  b->plan->weights = s->weights;
+  for (int i = 0; i < n; i++) {
+    const ingot_job_reference *ref = &s->teachers[i].ref;
+    INGOT_TRY(ingot_planner_input(b->planner, ref, s->teachers[i].value, &b->teachers[i]));
+    if (!b->teachers[i]) continue;
+    models[i] = (ingot_gather_model){ref->id, ref->path};
+    b->out->ready = b->out->ready && b->teachers[i]->source;
+    INGOT_TRY(take(b, check_teacher(b, i)));
+  }
+done:
+  return st;
+}
+
+/* ---- data ---- */
+
+static ingot_status check_logits(builder *b, const ingot_tokens *tokens, const char *name)
+{
+  ingot_status  st = INGOT_OK;
+  ingot_logits *file = NULL;
+  int           number = 0;
+  INGOT_TRY(ingot_logits_open(b->plan->logits, &file));
+  if (b->spec.n_vocab > 0) INGOT_TRY(ingot_logits_check_tokenizer(file, b->spec.n_vocab, 0, "the student"));
+  INGOT_TRY(ingot_logits_find_data(file, tokens, &b->plan->window, &number));
+done:
+  ingot_logits_close(&file);
+  return ingot_wrap(st, "data \"%s\"", name);
+}
+
+static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingot_window_spec *window, bool train, int64_t *n_window,
+                                 uint64_t *identity)
+{
+  ingot_tokens *tokens = NULL;
+  ingot_status  st = ingot_tokens_open(d->path, d->dtype, &tokens);
+  INGOT_TRY(st);
+  *n_window = ingot_window_count(tokens, window);
+  *identity = ingot_tokens_identity(tokens);
+  INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,
+              (long long)ingot_tokens_count(tokens), (long long)window->length);
+  if (train && b->plan->logits) INGOT_TRY(check_logits(b, tokens, d->name));
+done:
+  ingot_tokens_close(&tokens);
+  if (st != INGOT_OK && st != INGOT_ERR_NOMEM) ingot_wrap(st, "%s: data \"%s\"", ingot_value_place(d->value), d->name);
+  return st;
+}
+
+static void add_input(builder *b, const char *id, const char *path, uint64_t bytes, uint64_t identity)
+{
+  b->out->inputs[b->out->n_input++] = (ingot_plan_input){id, path, bytes, identity};
+}
+
+static ingot_status add_data(builder *b)
+{
+  ingot_status                  st = INGOT_OK;
+  const ingot_distill_settings *s = b->settings;
+  ingot_distill_data           *data = ingot_arena_alloc(b->arena, (size_t)s->n_data + 1, sizeof *data);
+  ingot_gather_data            *checks = ingot_arena_alloc(b->arena, (size_t)s->n_validation + 1, sizeof *checks);
+  ingot_gather_plan            *v = &b->plan->validation;
+  INGOT_TRY_ALLOC(data && checks);
+  b->plan->data = data;
+  b->plan->n_data = s->n_data;
+  v->data = checks;
+  v->n_data = s->n_validation;
+  for (int i = 0; i < s->n_data + s->n_validation; i++) {
+    bool                  train = i < s->n_data;
+    const ingot_job_data *d = train ? &s->data[i] : &s->validation[i - s->n_data];
+    int64_t               n_window = 0;
+    uint64_t              identity = 0;
+    st = look_at_data(b, d, train ? &b->plan->window : &v->window, train, &n_window, &identity);
+    if (st == INGOT_ERR_NOMEM) goto done;
+    if (st != INGOT_OK) ingot_problems_take(&b->planner->problems, st);
+    st = INGOT_OK;
+    if (train) data[i] = (ingot_distill_data){d->name, d->path, d->dtype, d->weight, n_window};
+    else checks[i - s->n_data] = (ingot_gather_data){d->name, d->path, d->dtype, n_window};
+    add_input(b, d->name, d->path, (uint64_t)n_window * (uint64_t)s->window * sizeof(uint16_t), identity);
+  }
+done:
+  return st;
+}
+
+static void add_models_as_inputs(builder *b)
+{
+  uint64_t n_rank = (uint64_t)b->planner->options.n_rank;
+  for (int i = -1; i < b->plan->n_teacher; i++) {
+    const ingot_input *input = i < 0 ? b->student : b->teachers[i];
+    if (!input) continue;
+    uint64_t bytes = ingot_input_bytes(input);
+    b->out->bytes_read += bytes * n_rank;
+    add_input(b, input->id, input->path, bytes, input->source ? ingot_source_identity(input->source) : 0);
+  }
+}
+
+/* A data set that is used up before the end, when it may not begin again. */
+static ingot_status check_amount(builder *b)
+{
+  ingot_status              st = INGOT_OK;
+  const ingot_distill_plan *plan = b->plan;
+  int64_t                  *drawn = ingot_arena_alloc(b->arena, (size_t)plan->n_data + 1, sizeof *drawn);
+  INGOT_TRY_ALLOC(drawn);
+  if (b->settings->repeat) goto done;
+  ingot_distill_count_draws(plan, drawn);
+  for (int d = 0; d < plan->n_data; d++)
+    if (drawn[d] > plan->data[d].n_window)
+      ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                         "%s: data \"%s\" (%s) ends early: %lld windows are drawn from it and it has %lld (repeat = true begins again)",
+                         ingot_value_place(b->settings->data[d].value), plan->data[d].name, plan->data[d].path, (long long)drawn[d],
+                         (long long)plan->data[d].n_window);
+done:
+  return st;
+}
+
+/* ---- arithmetic and memory ---- */
+
+static void choose_compute(builder *b)
+{
+  int  choice = b->settings->dtype;
+  bool gpu = b->planner->options.on_device && ingot_device_count() > 0;
+  ingot_gather_plan *v = &b->plan->validation;
+  b->body->on_device = gpu;
+  v->compute = choice == INGOT_DTYPE_TF32                                                 ? INGOT_COMPUTE_TF32
+               : choice == INGOT_DTYPE_BFLOAT16 || (choice == INGOT_DTYPE_AUTO && gpu) ? INGOT_COMPUTE_BF16
+                                                                                          : INGOT_COMPUTE_F32;
+  if (!gpu && v->compute != INGOT_COMPUTE_F32)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: dtype = \"%s\" needs a GPU, and this run uses none",
+                       ingot_value_place(ingot_value_member(b->step->value, "dtype")), compute_names[v->compute]);
+}
+
+static uint64_t bytes_on(const builder *b, int n_rank)
+{
+  return ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank);
+}
+
+/* What would make the training fit, for the message. */
+static void suggest(const builder *b, uint64_t limit, char text[160])
+{
+  int n_rank = b->planner->options.n_rank;
+  while (n_rank < RANKS_MAX && bytes_on(b, n_rank) > limit) n_rank *= 2;
+  char need[32];
+  if (bytes_on(b, n_rank) <= limit)
+    snprintf(text, 160, "it fits on %d ranks, which share the optimiser's state", n_rank);
+  else
+    snprintf(text, 160, "weights, teachers and gradients alone are %s: fewer teachers, a logits file instead, shorter windows or a smaller student",
+             ingot_bytes_text(bytes_on(b, RANKS_MAX), need));
+}
+
+static ingot_status fit_memory(builder *b)
+{
+  ingot_status                  st = INGOT_OK;
+  const ingot_distill_settings *s = b->settings;
+  uint64_t                      limit = s->memory_limit_bytes;
+  size_t                        total = 0, free_bytes = 0;
+  char                          name[128], need[32], have[32], hint[160];
+  bool                          stated = limit > 0;
+  int                           n_rank = b->planner->options.n_rank;
+  if (b->body->on_device) {
+    INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
+    if (limit == 0 || limit > total) limit = total, stated = false;
+  }
+  int64_t wanted = (b->body->on_device ? 16384 : 2048) / b->plan->window.length, own = (s->batch + n_rank - 1) / n_rank;
+  if (wanted > BATCH_MAX) wanted = BATCH_MAX;
+  if (wanted < 1) wanted = 1;
+  if (s->micro_batch > 0) wanted = s->micro_batch;
+  b->plan->micro_batch = wanted < own ? wanted : own;
+  b->out->memory_bytes = bytes_on(b, n_rank);
+  while (s->micro_batch == 0 && b->plan->micro_batch > 1 && limit > 0 && b->out->memory_bytes > limit) {
+    b->plan->micro_batch /= 2;
+    b->out->memory_bytes = bytes_on(b, n_rank);
+  }
+  b->plan->validation.batch = b->plan->micro_batch;
+  if (limit > 0 && b->out->memory_bytes > limit) {
+    suggest(b, limit, hint);
+    ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
+                       "%s: the student does not fit: a rank needs %s with %lld window%s in a pass, and %s %s; %s", b->place,
+                       ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->micro_batch,
+                       b->plan->micro_batch == 1 ? "" : "s", stated ? "memory_limit is" : "the GPU has",
+                       ingot_bytes_text(limit, have), hint);
+  }
+done:
+  return st;
+}
+
+/* ---- output ---- */
+
+static json_t *optimizer_json(const ingot_distill_settings *s)
+{
+  return json_pack("{s:f, s:f, s:I, s:s, s:f, s:f, s:f, s:f, s:f}", "rate", s->rate, "final_rate", s->final_rate, "warmup",
+                   (json_int_t)s->warmup, "schedule", schedule_names[s->schedule], "beta1", s->beta1, "beta2", s->beta2, "epsilon",
+                   s->epsilon, "decay", s->decay, "clip", s->clip);
+}
+
+static json_t *data_json(const builder *b, int d)
+{
+  json_t *row = json_pack("{s:o, s:I, s:f}", "name", ingot_json_text(b->plan->data[d].name), "windows",
+                          (json_int_t)b->plan->data[d].n_window, "weight", b->plan->data[d].weight);
+  json_t *weights = json_object();
+  for (int i = 0; i < b->plan->n_teacher; i++)
+    json_object_set_new(weights, b->plan->teachers[i].id, json_real(b->plan->weights[d * b->settings->n_teacher + i]));
+  json_object_set_new(row, "teachers", weights);
+  return row;
+}
+
+static json_t *recipe_json(const builder *b)
+{
+  const ingot_distill_settings *s = b->settings;
+  json_t *r = json_pack("{s:s, s:o, s:s, s:I, s:b, s:I, s:I, s:s, s:f, s:f}", "type", "distill", "student",
+                        b->student ? ingot_json_text(b->student->id) : json_null(), "combine", combine_names[s->combine], "window",
+                        (json_int_t)s->window, "separate", (int)s->separate, "steps", (json_int_t)s->steps, "batch",
+                        (json_int_t)s->batch, "loss", loss_names[s->loss],
+                        "temperature", s->temperature, "alpha", s->alpha);
+  json_t *data = json_array(), *checks = json_array();
+  if (s->micro_batch > 0) json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
+  if (s->loss == INGOT_NN_JSD) json_object_set_new(r, "beta", json_real(s->beta));
+  if (s->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(s->floor));
+  if (s->has_document) json_object_set_new(r, "document", json_integer(s->document));
+  if (b->plan->config) json_object_set_new(r, "config", ingot_json_text(b->plan->config));
+  if (b->plan->logits) json_object_set_new(r, "logits", ingot_json_text(s->logits));
+  for (int d = 0; d < s->n_data; d++) json_array_append_new(data, data_json(b, d));
+  for (int d = 0; d < s->n_validation; d++)
+    json_array_append_new(checks, json_pack("{s:o, s:I}", "name", ingot_json_text(s->validation[d].name), "windows",
+                                            (json_int_t)b->plan->validation.data[d].n_window));
+  json_object_set_new(r, "data", data);
+  json_object_set_new(r, "optimizer", optimizer_json(s));
+  json_object_set_new(r, "validation", checks);
+  json_object_set_new(r, "validate_every", json_integer(s->validate_every));
+  json_object_set_new(r, "keep", json_string(b->plan->keep_best ? "best" : "last"));
+  json_object_set_new(r, "seed", json_integer(s->seed));
+  json_object_set_new(r, "dtype", json_string(compute_names[b->plan->validation.compute]));
+  json_object_set_new(r, "output_dtype", json_string(s->output_dtype));
+  return r;
+}
+
+/* Tensors in the order of the student's files, each with the parameter that it holds. */
+static ingot_status add_tensors(builder *b)
+{
+  ingot_status       st = INGOT_OK;
+  int                n = b->layout.n_param, n_tensor = b->student ? b->student->n_tensor : n;
+  ingot_sink_tensor *tensors = ingot_arena_alloc(b->arena, (size_t)n, sizeof *tensors);
+  int               *params = ingot_arena_alloc(b->arena, (size_t)n, sizeof *params);
+  ingot_dtype        dtype = INGOT_DTYPE_F32;
+  bool               source = !ingot_dtype_parse(b->settings->output_dtype, &dtype);
+  INGOT_TRY_ALLOC(tensors && params);
+  b->out->sink.tensors = tensors;
+  for (int t = 0; t < n_tensor; t++) {
+    int p = 0;
+    while (p < n && (b->student ? b->tensor[p] : p) != t) p++;
+    if (p == n) continue; /* a buffer that nobody needs */
+    const ingot_sink_tensor *from = b->student ? &b->student->tensors[t] : NULL;
+    const char              *name = ingot_arena_strdup(b->arena, from ? from->name : b->layout.params[p].name);
+    INGOT_TRY_ALLOC(name);
+    params[b->out->sink.n_tensor] = p;
+    tensors[b->out->sink.n_tensor++] = (ingot_sink_tensor){name, from && source ? from->dtype : dtype, b->layout.params[p].shape};
+  }
+  b->plan->tensor_param = params;
+done:
+  return st;
+}
+
+static ingot_status add_file(builder *b, ingot_sink_file *files, const char *name, const ingot_text *bytes)
+{
+  ingot_status     st = INGOT_OK;
+  ingot_sink_file *file = &files[b->out->sink.n_file];
+  file->name = ingot_arena_strdup(b->arena, name);
+  file->size = bytes->size;
+  file->bytes = ingot_arena_copy(b->arena, ingot_text_string(bytes), bytes->size);
+  INGOT_TRY_ALLOC(file->name && file->bytes);
+  b->out->sink.n_file++;
+done:
+  return st;
+}
+
+/* Side files that describe the student's own making: the output gets its own. */
+static bool is_own_business(const char *name)
+{
+  return strcmp(name, "README.md") == 0 || strcmp(name, "ingot_manifest.json") == 0 || strcmp(name, INGOT_TRAINING_FILE) == 0;
+}
+
+static ingot_status add_files(builder *b)
+{
+  ingot_status       st = INGOT_OK;
+  ingot_text         bytes = {0}, changed = {0};
+  const ingot_input *lender = b->student ? b->student : b->plan->n_teacher > 0 ? b->teachers[0] : NULL;
+  int                n = lender ? ingot_input_n_side_file(lender) : 0;
+  ingot_sink_file   *files = ingot_arena_alloc(b->arena, (size_t)n + 1, sizeof *files);
+  ingot_dtype        dtype = INGOT_DTYPE_F32;
+  bool               new_dtype = ingot_dtype_parse(b->settings->output_dtype, &dtype);
+  INGOT_TRY_ALLOC(files);
+  b->out->sink.files = files;
+  for (int i = 0; i < n; i++) {
+    const char *name = ingot_input_side_file_name(lender, i);
+    bool        found = false, is_config = strcmp(name, "config.json") == 0;
+    if (is_own_business(name) || (is_config && !b->student)) continue;
+    bytes.size = changed.size = 0;
+    INGOT_TRY(ingot_input_side_file(lender, name, &bytes, &found));
+    ingot_config_change change = {.new_dtype = new_dtype, .dtype = dtype};
+    if (is_config && lender->config) INGOT_TRY(ingot_model_config_change(lender->config, &change, &bytes, &changed));
+    INGOT_TRY(add_file(b, files, name, changed.size > 0 ? &changed : &bytes));
+  }
+  if (!b->plan->config) goto done;
+  bytes.size = 0;
+  INGOT_TRY(ingot_text_printf(&bytes, "%s", b->plan->config));
+  INGOT_TRY(add_file(b, files, "config.json", &bytes));
+done:
+  ingot_text_release(&bytes);
+  ingot_text_release(&changed);
+  return st;
+}
+
+static ingot_status add_attributes(builder *b)
+{
+  ingot_status          st = INGOT_OK;
+  ingot_sink_attribute *list = ingot_arena_alloc(b->arena, 3, sizeof *list);
+  char                 *job_text = ingot_arena_strdup(b->arena, b->planner->job->text);
+  INGOT_TRY_ALLOC(list && job_text);
+  list[0] = (ingot_sink_attribute){"ingot_job", job_text};
+  list[1] = (ingot_sink_attribute){"ingot_recipe", b->out->recipe};
+  list[2] = (ingot_sink_attribute){"ingot_version", ingot_version_text()};
+  b->out->sink.attributes = list;
+  b->out->sink.n_attribute = 3;
+done:
+  return st;
+}
+
+static uint64_t chain_string(uint64_t h, const char *s)
+{
+  return ingot_hash_seeded(s, strlen(s) + 1, h);
+}
+
+static void set_fingerprint(builder *b)
+{
+  ingot_step_plan *p = b->out;
+  int64_t          format = p->sink.format;
+  uint64_t         h = chain_string(ingot_hash_string(OUTPUT_VERSION), p->recipe);
+  h = ingot_hash_seeded(&format, sizeof format, h);
+  for (int i = 0; i < p->n_input; i++) {
+    h = chain_string(h, p->inputs[i].id);
+    h = ingot_hash_seeded(&p->inputs[i].identity, sizeof p->inputs[i].identity, h);
+  }
+  p->fingerprint = h;
+}
+
+static ingot_status make_sink(builder *b)
+{
+  ingot_status     st = INGOT_OK;
+  ingot_sink_spec *sink = &b->out->sink;
+  json_t          *recipe = recipe_json(b);
+  char            *text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
+  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
+  b->out->recipe = ingot_arena_strdup(b->arena, text);
+  sink->path = ingot_arena_strdup(b->arena, b->out->output);
+  INGOT_TRY_ALLOC(b->out->recipe && sink->path);
+  sink->format = ingot_sink_format_of(sink->path);
+  sink->durable = b->settings->durable && !b->planner->options.no_sync;
+  INGOT_TRY(add_tensors(b));
+  INGOT_TRY(add_files(b));
+  INGOT_TRY(add_attributes(b));
+  set_fingerprint(b);
+  b->out->bytes_written = ingot_sink_bytes(sink);
+  b->plan->sink = *sink;
+  b->plan->validation.output = sink->path;
+  b->plan->validation.fingerprint = b->out->fingerprint;
+done:
+  free(text);
+  json_decref(recipe);
+  return st;
+}
+
+/* ---- the whole ---- */
+
+static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
+{
+  ingot_status                  st = INGOT_OK;
+  const ingot_distill_settings *s = step->settings;
+  *b = (builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena};
+  b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
+  b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (distill)", step->value->file, step->value->line, step->number);
+  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 2), sizeof *plan->inputs);
+  INGOT_TRY_ALLOC(b->body && b->place && plan->inputs);
+  b->plan = &b->body->plan;
+  plan->body = b->body;
+  plan->ready = true;
+  plan->n_thread = planner->options.n_thread;
+  plan->n_pass = 1;
+  int32_t document = s->has_document ? (int32_t)s->document : -1;
+  *b->plan = (ingot_distill_plan){
+      .logits = s->alpha > 0.0 ? s->logits_path : NULL, .combine = (ingot_distill_combine)s->combine, .floor = s->floor,
+      .window = {.length = s->window, .limit = s->limit, .document = document, .separate = s->separate},
+      .n_step = s->steps, .batch = s->batch, .micro_batch = 1,
+      .loss = {.divergence = (ingot_nn_divergence)s->loss, .beta = (float)s->beta, .temperature = (float)s->temperature,
+               .alpha = (float)s->alpha},
+      .optimizer = {.rate = s->rate, .final_rate = s->final_rate * s->rate, .warmup = s->warmup,
+                    .schedule = (ingot_distill_schedule)s->schedule, .beta1 = s->beta1, .beta2 = s->beta2, .epsilon = s->epsilon,
+                    .decay = s->decay, .clip = s->clip},
+      .seed = (uint64_t)s->seed, .validate_every = s->validate_every, .keep_best = s->keep == 0 && s->n_validation > 0,
+      .save_every_s = (double)s->save_every_s};
+  b->plan->validation.window = (ingot_window_spec){.length = s->window, .limit = s->validation_limit, .document = document,
+                                                   .separate = s->separate};
+  b->plan->validation.batch = 1;
+done:
+  return st;
+}
+
+static ingot_status make_title(builder *b)
+{
+  ingot_status              st = INGOT_OK;
+  const ingot_distill_plan *p = b->plan;
+  const char               *student = b->student ? b->student->id : "a new student";
+  if (p->logits) b->out->title = ingot_arena_printf(b->arena, "distill %s into %s", b->settings->logits, student);
+  else if (p->n_teacher == 0) b->out->title = ingot_arena_printf(b->arena, "train %s", student);
+  else
+    b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher, p->n_teacher == 1 ? "" : "s", student);
+  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s",
+                                    (long long)p->n_step, (long long)p->batch, (long long)p->window.length, (long long)p->micro_batch,
+                                    compute_names[p->validation.compute], b->body->on_device ? "GPU" : "CPU");
+  INGOT_TRY_ALLOC(b->out->title && b->out->work);
+done:
+  return st;
+}
+
+ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  builder      b;
+  int          n_problem = planner->problems.count;
+  plan->title = "distill";
+  INGOT_TRY(start(&b, planner, step, plan));
+  choose_compute(&b);
+  INGOT_TRY(take(&b, add_student(&b)));
+  INGOT_TRY(add_teachers(&b));
+  INGOT_TRY(add_data(&b));
+  add_models_as_inputs(&b);
+  if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;
+  INGOT_TRY(check_amount(&b));
+  INGOT_TRY(fit_memory(&b));
+  INGOT_TRY(make_sink(&b));
+  INGOT_TRY(make_title(&b));
+done:
+  ingot_model_spec_release(&b.spec);
+  for (int i = 0; b.specs && i < b.settings->n_teacher; i++) ingot_model_spec_release(&b.specs[i]);
+  free(b.specs);
+  ingot_model_layout_release(&b.layout);
+  return st;
+}
