@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "driver/begun.h"
 #include "driver/recipe.h"
 #include "driver/version.h"
 #include "io/atomic_file.h"
@@ -74,6 +75,8 @@ static json_t *hex_json(uint64_t value)
   return json_string(text);
 }
 
+static const char OTHER_JOB[] = "made by other settings or from other inputs";
+
 /* The reason why a manifest does not show the output to be complete, or NULL. */
 static const char *mismatch(const json_t *tree, const char *output, uint64_t fingerprint)
 {
@@ -84,7 +87,7 @@ static const char *mismatch(const json_t *tree, const char *output, uint64_t fin
   snprintf(text, sizeof text, "%016" PRIx64, fingerprint);
   if (json_integer_value(json_object_get(tree, "manifest_version")) != INGOT_MANIFEST_VERSION)
     return "with a manifest of another version";
-  if (!found || strcmp(found, text) != 0) return "made by other settings or from other inputs";
+  if (!found || strcmp(found, text) != 0) return OTHER_JOB;
   const json_t *place = json_object_get(tree, "output");
   if (ingot_output_extent(output, &bytes, &modified) != INGOT_OK) return "and cannot be looked at";
   if (json_integer_value(json_object_get(place, "bytes")) != (json_int_t)bytes ||
@@ -93,9 +96,10 @@ static const char *mismatch(const json_t *tree, const char *output, uint64_t fin
   return NULL;
 }
 
-ingot_status ingot_manifest_matches(const char *output, uint64_t fingerprint, bool *matches, ingot_text *why)
+ingot_status ingot_manifest_matches(const ingot_step_plan *plan, bool *matches, ingot_text *why)
 {
   ingot_status st = INGOT_OK;
+  const char  *output = plan->output;
   ingot_text   path = {0};
   json_t      *tree = NULL;
   const char  *reason = NULL;
@@ -104,25 +108,19 @@ ingot_status ingot_manifest_matches(const char *output, uint64_t fingerprint, bo
   if (access(ingot_text_string(&path), F_OK) != 0) reason = "without a manifest";
   else if (ingot_json_read(ingot_text_string(&path), MANIFEST_MAX, &tree) != INGOT_OK)
     reason = "with a broken manifest";
-  else reason = mismatch(tree, output, fingerprint);
+  else reason = mismatch(tree, output, plan->fingerprint);
   ingot_error_clear();
   *matches = reason == NULL;
   if (reason) INGOT_TRY(ingot_text_printf(why, "%s", reason));
+  if (reason == OTHER_JOB && json_object_get(tree, "recipe")) {
+    INGOT_TRY(ingot_text_printf(why, " ("));
+    INGOT_TRY(ingot_begun_difference(tree, plan, why));
+    INGOT_TRY(ingot_text_printf(why, ")"));
+  }
 done:
   json_decref(tree);
   ingot_text_release(&path);
   return st;
-}
-
-static json_t *inputs_json(const ingot_step_plan *plan)
-{
-  json_t *list = json_array();
-  for (int i = 0; i < plan->n_input; i++) {
-    const ingot_plan_input *in = &plan->inputs[i];
-    json_array_append_new(list, json_pack("{s:s, s:o, s:I, s:o}", "id", in->id, "path", ingot_json_text(in->path),
-                                          "bytes", (json_int_t)in->bytes, "identity", hex_json(in->identity)));
-  }
-  return list;
 }
 
 static json_t *tensors_json(const ingot_step_plan *plan, const uint64_t *checksums)
@@ -172,7 +170,7 @@ ingot_status ingot_manifest_write(const ingot_job *job, const ingot_step_plan *p
   tree = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:I, s:I}}", "manifest_version",
                    INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint", hex_json(plan->fingerprint),
                    "job", ingot_json_text(job->text), "recipe", json_loads(plan->recipe, 0, NULL), "inputs",
-                   inputs_json(plan), "run", run_json(run), "tensors", tensors_json(plan, checksums), "output", "path",
+                   ingot_inputs_list(plan), "run", run_json(run), "tensors", tensors_json(plan, checksums), "output", "path",
                    ingot_json_text(plan->output), "bytes", (json_int_t)bytes, "modified_ns", (json_int_t)modified);
   INGOT_CHECK(tree, INGOT_ERR_NOMEM, "%s: no memory for the manifest", plan->output);
   text = json_dumps(tree, JSON_INDENT(1));

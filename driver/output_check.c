@@ -8,6 +8,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "driver/begun.h"
 #include "driver/manifest.h"
 #include "io/journal.h"
 
@@ -134,7 +135,7 @@ static ingot_status check_existing(ingot_planner *planner, const char *place, in
                        plan->output);
     goto done;
   }
-  INGOT_TRY(ingot_manifest_matches(plan->output, plan->fingerprint, &plan->complete, &why));
+  INGOT_TRY(ingot_manifest_matches(plan, &plan->complete, &why));
   if (plan->complete) goto done;
   /* Renamed into place, then stopped before the manifest was written: the journal is still there. */
   if (ingot_journal_open(plan->output, plan->fingerprint, plan->n_tile, &journal) == INGOT_OK) goto done;
@@ -144,6 +145,24 @@ static ingot_status check_existing(ingot_planner *planner, const char *place, in
 done:
   ingot_journal_close(&journal);
   ingot_text_release(&why);
+  return st;
+}
+
+/* The output of another job that was begun and not finished. While its run goes on, the lock has the word. */
+static ingot_status check_begun(ingot_planner *planner, const char *place, const ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   why = {0}, lock = {0};
+  INGOT_TRY(ingot_text_printf(&lock, "%s.lock", plan->output));
+  if (access(ingot_text_string(&lock), F_OK) == 0) goto done;
+  INGOT_TRY(ingot_begun_look(plan, &why));
+  if (why.size > 0)
+    ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS,
+                       "%s: output %s: was begun by other settings or from other inputs (%s); --fresh discards what is there",
+                       place, plan->output, ingot_text_string(&why));
+done:
+  ingot_text_release(&why);
+  ingot_text_release(&lock);
   return st;
 }
 
@@ -159,6 +178,7 @@ ingot_status ingot_output_check(ingot_planner *planner, const ingot_job_step *st
   INGOT_TRY(check_folder(planner, place, plan->output));
   if (!good || planner->problems.count != n_problem || planner->options.fresh) goto done;
   if (lstat(plan->output, &info) == 0) INGOT_TRY(check_existing(planner, place, plan));
+  if (plan->ready && !plan->complete && planner->problems.count == n_problem) INGOT_TRY(check_begun(planner, place, plan));
 done:
   return st;
 }

@@ -2,6 +2,7 @@
 #include "driver/run.h"
 
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -9,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "driver/begun.h"
 #include "driver/manifest.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
@@ -88,6 +90,7 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
     goto done;
   }
   INGOT_TRY(ingot_sink_remove_partial(plan->output));
+  INGOT_TRY(ingot_begun_remove(plan->output, false));
   ingot_report_make(timing, n_rank, &report);
   report.windows = plan->work != NULL;
   INGOT_TRY(ingot_report_text(&report, &text));
@@ -99,6 +102,29 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
 done:
   ingot_text_release(&text);
   return st;
+}
+
+/* Rank 0, with the lock: refuse unfinished work of another job, and note what this one is made from. */
+static ingot_status begin_step(const ingot_run_context *context, const ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   why = {0};
+  if (!context->fresh) INGOT_TRY(ingot_begun_look(plan, &why));
+  INGOT_CHECK(why.size == 0, INGOT_ERR_EXISTS,
+              "%s: was begun by other settings or from other inputs (%s); --fresh discards what is there", plan->output,
+              ingot_text_string(&why));
+  INGOT_TRY(ingot_begun_write(plan));
+done:
+  ingot_text_release(&why);
+  return st;
+}
+
+/* Rank 0, after a failure: what was begun needs its note as long as there is something to continue. */
+static void leave_step(ingot_status st, const ingot_step_plan *plan)
+{
+  char message[4096];
+  snprintf(message, sizeof message, "%s", ingot_error_message());
+  if (ingot_begun_remove(plan->output, true) != INGOT_OK) ingot_fail(st, "%s", message);
 }
 
 /* Run one step whose plan all ranks have. */
@@ -116,6 +142,8 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
   ingot_log_info("step %d: %s -> %s", plan->number, plan->title, plan->output);
   ingot_events_write(context->events, "step_start",
                      json_pack("{s:i, s:s}", "step", plan->number, "title", plan->title));
+  st = root ? begin_step(context, plan) : INGOT_OK;
+  INGOT_TRY(ingot_comm_agree(context->comm, st));
   st = plan->type->run(context, plan, &result);
   ingot_wrap(st, "step %d (%s)", plan->number, plan->title);
   INGOT_TRY(st);
@@ -123,6 +151,7 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
   st = root ? finish_step(state, context, plan, &result, timing, started) : INGOT_OK;
   st = ingot_comm_agree(context->comm, st);
 done:
+  if (st != INGOT_OK && root) leave_step(st, plan);
   free(timing);
   ingot_step_result_release(&result);
   return st;

@@ -62,6 +62,6 @@ diff -rq --exclude=ingot_manifest.json reference-hf out/hf || fail "hf: other by
 # Other settings do not continue it.
 INGOT_FAULT=kill@0:3 ranks 1 "$INGOT" run --quiet --fresh --threads 1 ties.cfg 2>/dev/null && fail "was not killed"
 rm -f out/m.h5 out/m.h5.manifest.json
-expect 2 "of another job, of other settings or of other inputs" "$INGOT" run --quiet --set 'steps[0].parameters.density=0.2' ties.cfg
+expect 2 "was begun by other settings or from other inputs (parameters.density was 0.4, is 0.2)" "$INGOT" run --quiet --set 'steps[0].parameters.density=0.2' ties.cfg
 run 1 ties.cfg || fail "the first settings still continue"
 cmp reference.h5 out/m.h5 || fail "other bytes after a refusal in between"
