@@ -55,6 +55,18 @@ done:
   return st;
 }
 
+ingot_status ingot_device_identity(int device, unsigned char identity[INGOT_DEVICE_IDENTITY_BYTES])
+{
+  ingot_status   st = INGOT_OK;
+  cudaDeviceProp properties;
+
+  static_assert(sizeof properties.uuid == INGOT_DEVICE_IDENTITY_BYTES, "a UUID");
+  INGOT_TRY_CUDA(cudaGetDeviceProperties(&properties, device));
+  memcpy(identity, &properties.uuid, sizeof properties.uuid);
+done:
+  return st;
+}
+
 ingot_status ingot_device_alloc(size_t bytes, void **out)
 {
   ingot_status st = INGOT_OK;

@@ -15,6 +15,8 @@
 extern "C" {
 #endif
 
+enum { INGOT_DEVICE_IDENTITY_BYTES = 16 };
+
 /** True when the program was built with CUDA. */
 bool ingot_device_built(void);
 /** Usable devices: 0 without CUDA, driver or GPU; never fails. */
@@ -23,6 +25,9 @@ int ingot_device_count(void);
 ingot_status ingot_device_use(int device);
 /** Name for people, total and free bytes of a device. */
 ingot_status ingot_device_info(int device, char name[128], size_t *total_bytes, size_t *free_bytes);
+
+/** Which device it is: differs between any two devices (and MIG slices) in the world. */
+ingot_status ingot_device_identity(int device, unsigned char identity[INGOT_DEVICE_IDENTITY_BYTES]);
 
 ingot_status ingot_device_alloc(size_t bytes, void **out);
 void         ingot_device_free(void *device_memory);

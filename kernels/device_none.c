@@ -29,6 +29,12 @@ ingot_status ingot_device_info(int device, char name[128], size_t *total_bytes, 
   return without_cuda();
 }
 
+ingot_status ingot_device_identity(int device, unsigned char identity[INGOT_DEVICE_IDENTITY_BYTES])
+{
+  (void)device, (void)identity;
+  return without_cuda();
+}
+
 ingot_status ingot_device_alloc(size_t bytes, void **out)
 {
   (void)bytes;

@@ -37,7 +37,7 @@ typedef struct ingot_nn_ops ingot_nn_ops;
 
 typedef struct ingot_nn_options {
   ingot_nn_kind kind;
-  int           n_thread; /* CPU: at least 1 */
+  int           n_thread; /* of the CPU: at least 1; CUDA: for what its users do beside, such as reading weights */
   int           device;   /* CUDA: its number */
   ingot_dtype   dtype;    /* CPU: F32. CUDA: BF16 or F32 */
   bool          tf32;     /* CUDA with F32: matrix products may use TF32 */

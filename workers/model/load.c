@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "kernels/convert.h"
-#include "workers/model/model.h"
+#include "workers/model/load_file.h"
 
 /* A tensor goes through host memory in pieces of this many elements; a transposed one at once. */
 enum { PIECE_ELEM = 1 << 22 };
@@ -37,14 +37,6 @@ static ingot_status stage_make(const ingot_model_layout *layout, stage *s)
   return ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", s->capacity);
 }
 
-static void transpose(const float *in, int64_t n_row, int64_t n_column, float *out)
-{
-  enum { BLOCK = 32 };
-  for (int64_t r0 = 0; r0 < n_row; r0 += BLOCK)
-    for (int64_t c = 0; c < n_column; c++)
-      for (int64_t r = r0; r < n_row && r < r0 + BLOCK; r++) out[c * n_row + r] = in[r * n_column + c];
-}
-
 static ingot_status fill_param(ingot_model *model, const ingot_weight_source *weights, int index, stage *s)
 {
   ingot_status             st = INGOT_OK;
@@ -57,7 +49,7 @@ static ingot_status fill_param(ingot_model *model, const ingot_weight_source *we
     INGOT_TRY(weights->read(weights->context, index, first, n, s->wide));
     const float *wide = s->wide;
     if (p->transposed) {
-      transpose(s->wide, p->shape.dim[0], p->shape.dim[1], s->turned);
+      ingot_model_transpose(s->wide, p->shape.dim[0], p->shape.dim[1], s->turned);
       wide = s->turned;
     }
     const void *narrow = wide;
@@ -83,57 +75,27 @@ done:
   return st;
 }
 
-/* Weights from a checkpoint. */
-typedef struct file_weights {
-  const ingot_source *src;
-  int                *tensor; /* [n_param] */
-  void               *stored; /* as in the file */
-  int64_t             capacity;
-} file_weights;
-
-static ingot_status read_weights(void *context, int param, int64_t first, int64_t n, float *values)
-{
-  ingot_status             st = INGOT_OK;
-  file_weights            *f = context;
-  const ingot_tensor_info *info = ingot_source_tensor(f->src, f->tensor[param]);
-  const size_t             size = ingot_dtype_size(info->dtype);
-  if (n > f->capacity) {
-    free(f->stored);
-    f->stored = malloc((size_t)n * sizeof(double));
-    f->capacity = f->stored ? n : 0;
-    INGOT_CHECK(f->stored, INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", n);
-  }
-  INGOT_TRY(ingot_source_read(f->src, f->tensor[param], (uint64_t)first * size, (size_t)n * size, f->stored));
-  const int64_t bad = ingot_widen_counting(info->dtype, f->stored, values, n);
-  INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC, "%s: %s holds values that are not finite (%" PRId64 " among %" PRId64 ")",
-              ingot_source_path(f->src), info->name, bad, n);
-done:
-  return st;
-}
-
 ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model **out)
 {
-  ingot_status        st = INGOT_OK;
-  file_weights        file = {.src = src};
-  ingot_weight_source weights = {&file, read_weights};
-  ingot_model        *model = calloc(1, sizeof *model);
+  ingot_status st = INGOT_OK;
+  int         *tensor = NULL;
+  ingot_model *model = calloc(1, sizeof *model);
   *out = NULL;
   INGOT_CHECK(model, INGOT_ERR_NOMEM, "no memory for a model");
   model->nn = nn;
   INGOT_TRY(ingot_model_spec_read(src, &model->spec));
   INGOT_TRY(ingot_model_layout_make(&model->spec, &model->layout));
-  file.tensor = malloc((size_t)model->layout.n_param * sizeof *file.tensor);
-  INGOT_CHECK(file.tensor, INGOT_ERR_NOMEM, "no memory for a model");
-  INGOT_TRY(ingot_model_layout_bind(&model->layout, &model->spec, src, file.tensor));
+  tensor = malloc((size_t)model->layout.n_param * sizeof *tensor);
+  INGOT_CHECK(tensor, INGOT_ERR_NOMEM, "no memory for a model");
+  INGOT_TRY(ingot_model_layout_bind(&model->layout, &model->spec, src, tensor));
   const size_t bytes = (size_t)ingot_model_bytes(&model->spec, nn->dtype);
   INGOT_TRY(nn->ops->alloc(nn, bytes, &model->weights));
   INGOT_TRY(nn->ops->zero(nn, model->weights, bytes)); /* the padding too has values */
-  INGOT_TRY(ingot_model_fill(model, &weights));
+  INGOT_TRY(ingot_model_fill_from_file(model, src, tensor));
   *out = model;
   model = NULL;
 done:
-  free(file.tensor);
-  free(file.stored);
+  free(tensor);
   ingot_model_close(&model);
   return st;
 }

@@ -14,7 +14,7 @@
 #include "kernels/convert.h"
 #include "workers/statistics/labels.h"
 
-enum { SCRATCH_MAX = 16, PIECE = 1 << 20 };
+enum { SCRATCH_MAX = 16 };
 
 /* Memory for the gradient of a run of parameters, from its opening until it is squared. */
 typedef struct scratch {
@@ -42,6 +42,8 @@ typedef struct fisher {
   float           *host_logp;
   int              k;
   tail_class       tail;
+  float           *turned;                  /* sums of turned_param as the checkpoint has them; NULL: of none */
+  int              turned_param;
   ingot_text       state;
 } fisher;
 
@@ -322,6 +324,7 @@ static void close_fisher(fisher *f)
   free(f->host_logp);
   free(f->labels);
   free(f->tail.logits);
+  free(f->turned);
   ingot_text_release(&f->state);
   ingot_gather_release(&f->g);
 }
@@ -340,25 +343,27 @@ static void transpose(const float *from, int64_t n_out, int64_t n_in, float *to)
     for (int64_t j = 0; j < n_out; j++) to[i * n_out + j] = from[j * n_in + i];
 }
 
-static ingot_status write_param(fisher *f, ingot_stat_writer *w, int p, double scale)
+/* Sums in the order of the checkpoint. A transposed parameter is turned whole, and kept until another one is asked for. */
+static ingot_status read_sums(void *context, int p, int64_t first, int64_t n, void *values)
 {
   ingot_status             st = INGOT_OK;
+  fisher                  *f = context;
   ingot_nn                *nn = f->g.nn;
   const ingot_model_param *param = &f->g.model->layout.params[p];
-  int64_t                  piece = param->transposed || param->n_elem < PIECE ? param->n_elem : PIECE;
-  float                   *values = malloc((size_t)(piece > 0 ? piece : 1) * sizeof *values), *turned = NULL;
-  if (param->transposed) turned = malloc((size_t)piece * sizeof *turned);
-  if (!values || (param->transposed && !turned)) st = ingot_fail(INGOT_ERR_NOMEM, "no memory to write %s", param->name);
-  for (int64_t at = 0; at < param->n_elem; at += piece) {
-    int64_t n = param->n_elem - at < piece ? param->n_elem - at : piece;
-    if (st == INGOT_OK) st = nn->ops->copy_out(nn, values, f->sums + param->offset + at, (size_t)n * sizeof *values);
-    INGOT_TRY(ingot_comm_agree(f->g.comm, st));
-    if (turned) transpose(values, param->shape.dim[1], param->shape.dim[0], turned);
-    INGOT_TRY(ingot_stat_writer_add_f32(w, p, turned ? turned : values, n, scale));
+  float                   *kept = NULL;
+  if (!param->transposed) return nn->ops->copy_out(nn, values, f->sums + param->offset + first, (size_t)n * sizeof(float));
+  if (!f->turned || f->turned_param != p) {
+    free(f->turned);
+    f->turned = malloc((size_t)param->n_elem * sizeof(float));
+    kept = malloc((size_t)param->n_elem * sizeof(float));
+    INGOT_CHECK(f->turned && kept, INGOT_ERR_NOMEM, "no memory to write %s", param->name);
+    INGOT_TRY(nn->ops->copy_out(nn, kept, f->sums + param->offset, (size_t)param->n_elem * sizeof(float)));
+    transpose(kept, param->shape.dim[1], param->shape.dim[0], f->turned);
+    f->turned_param = p;
   }
+  memcpy(values, f->turned + first, (size_t)n * sizeof(float));
 done:
-  free(values);
-  free(turned);
+  free(kept);
   return st;
 }
 
@@ -372,12 +377,19 @@ static ingot_status write_fisher(fisher *f, uint64_t *checksums)
 {
   ingot_status       st = INGOT_OK;
   ingot_stat_writer *w = NULL;
-  double             start_s = ingot_clock_s(), scale = 1.0 / (double)ingot_fisher_examples(f->g.plan);
-  INGOT_TRY(ingot_stat_writer_open(f->g.comm, f->g.plan, &w));
-  for (int p = 0; p < f->g.model->layout.n_param; p++) INGOT_TRY(write_param(f, w, p, scale));
+  ingot_device_sum  *sum = NULL;
+  double             start_s = ingot_clock_s();
+  ingot_stat_values  values = {.context = f, .dtype = INGOT_DTYPE_F32, .scale = 1.0 / (double)ingot_fisher_examples(f->g.plan),
+                               .read = read_sums, .summed = ingot_comm_size(f->g.comm) == 1};
+  INGOT_TRY(ingot_device_sum_open(&f->g, &sum));
+  if (sum) INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F32, f->g.model->layout.n_elem, f->sums));
+  values.summed = values.summed || sum;
+  INGOT_TRY(ingot_stat_writer_open(f->g.comm, f->g.plan, f->g.options->n_thread, false, &w));
+  for (int p = 0; p < f->g.model->layout.n_param; p++) INGOT_TRY(ingot_stat_writer_put(w, p, &values));
   INGOT_TRY(ingot_stat_writer_commit(&w, checksums));
 done:
   ingot_stat_writer_discard(&w);
+  ingot_device_sum_close(&sum);
   f->g.timing->write_s += ingot_clock_s() - start_s;
   return st;
 }

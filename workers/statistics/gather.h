@@ -2,9 +2,11 @@
  * What is gathered from a model on data: scores (evaluate), diagonal Fisher information, Gram matrices. Three users of the
  * forward and backward pass of workers/model, on all ranks at once.
  *
- * Data parallel: every rank holds the whole model, and takes a contiguous part of the windows; sums are added at the end, in
- * the order of the ranks. So the number of ranks (and the windows of a pass) changes results by rounding alone:
- * scores are float32 per token, float64 sums; Fisher sums float32 on a rank and float64 over ranks; Gram sums float64.
+ * Data parallel: every rank holds the whole model, and takes a contiguous part of the windows; sums are added at the end. So
+ * the number of ranks (and the windows of a pass) changes results by rounding alone: scores are float32 per token,
+ * float64 sums; Fisher sums float32 on a rank; Gram sums float64. Over ranks the sums are added on the host in the order of the
+ * ranks, Fisher sums in float64; or, where every rank has a GPU of its own, by NCCL, Fisher sums in float32, in an order that is
+ * NCCL's: the same in every run on the same machine with as many ranks, otherwise not promised.
  *
  * A stop (options.stop) or a set time saves each rank's sums beside the output ("<output>.state.R-of-N"); the same plan
  * on as many ranks goes on from there. All run functions are collective; all ranks return the same status.
@@ -60,6 +62,8 @@ typedef struct ingot_gather_plan {
   uint64_t                  seed;    /* SAMPLED */
   bool                      head;    /* Gram: the head's input too */
   bool                      outputs; /* Gram: of the gradients at the outputs too */
+  uint64_t                  sums_bytes; /* Gram: of the sums in memory at most, by several passes; 0: all in one. Not part of
+                                           the fingerprint: the result is the same */
   double                    save_every_s; /* 0: when stopped alone */
   const char               *output;  /* path; states lie beside it */
   ingot_sink_spec           sink;    /* Fisher, Gram: what is written */
@@ -94,6 +98,10 @@ int64_t ingot_fisher_examples(const ingot_gather_plan *plan);
 uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec);
 uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
 uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
+
+/** Gram: passes over the data, and the bytes of the sums that are in memory at a time. */
+int      ingot_gram_passes(const ingot_gather_plan *plan, const ingot_model_layout *layout);
+uint64_t ingot_gram_sums_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout);
 
 /** One tensor of a Gram file. */
 typedef struct ingot_gram_item {

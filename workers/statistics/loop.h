@@ -78,16 +78,46 @@ ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_
 ingot_status ingot_state_load(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part, const char **why);
 
+/* ---- sums over GPUs (device_sum.c) ---- */
+typedef struct ingot_device_sum ingot_device_sum;
+
+/**
+ * Collective: NCCL, when the program has it and every rank works on a GPU of its own; otherwise *out is NULL on all ranks, and
+ * sums go through the host. That NCCL is there and cannot be opened is told, and no failure.
+ */
+ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out);
+void         ingot_device_sum_close(ingot_device_sum **sum); /* NULL is fine */
+/** Memory of the back end, n values F32 or F64, becomes the sum over ranks. Collective; waits. */
+ingot_status ingot_device_sum_add(ingot_device_sum *sum, ingot_dtype dtype, int64_t n, void *data);
+
 /* ---- output tensors (output.c) ---- */
 typedef struct ingot_stat_writer ingot_stat_writer;
 
-/** Collective. Values of a tensor come in order; every rank passes the same ones and writes its share of the tiles. */
-ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *plan, ingot_stat_writer **out);
-/** n more values of tensor `tensor`: this rank's sums, which are added over ranks, multiplied by scale, and written. Collective. */
-ingot_status ingot_stat_writer_add_f32(ingot_stat_writer *w, int tensor, float *sums, int64_t n, double scale);
-ingot_status ingot_stat_writer_add_f64(ingot_stat_writer *w, int tensor, double *sums, int64_t n, double scale);
+/** The values of a tensor, as this rank has them. */
+typedef struct ingot_stat_values {
+  void       *context;
+  ingot_dtype dtype;  /* F32 or F64 */
+  bool        summed; /* over the ranks already: then each rank is asked for its own tiles alone */
+  double      scale;  /* of the sums */
+  /** Elements first .. first + n - 1 of the tensor, in ascending order of tiles. By the calling thread. */
+  ingot_status (*read)(void *context, int tensor, int64_t first, int64_t n, void *values);
+} ingot_stat_values;
+
+/** Collective. `reopen`: go on with what an earlier run has written, if it is there (INGOT_ERR_NOTFOUND otherwise); its
+ *  hashes are the caller's to bring back. */
+ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *plan, int n_thread, bool reopen,
+                                    ingot_stat_writer **out);
+/** Tiles of all tensors, and the hashes of those that this rank has written (others 0): lent. */
+int64_t   ingot_stat_writer_tiles(const ingot_gather_plan *plan);
+uint64_t *ingot_stat_writer_hashes(ingot_stat_writer *w);
+/** Whether this rank's tiles of tensors 0 .. n_tensor - 1 are in the file as their hashes say. Not collective. */
+ingot_status ingot_stat_writer_verify(ingot_stat_writer *w, int n_tensor, bool *good);
+/** A whole tensor: sums over ranks times scale, as float32; each rank writes its share of the tiles. Collective. */
+ingot_status ingot_stat_writer_put(ingot_stat_writer *w, int tensor, const ingot_stat_values *values);
 /** Collective: commit, checksums [n_tensor]. *w becomes NULL in any case. */
 ingot_status ingot_stat_writer_commit(ingot_stat_writer **w, uint64_t *checksums);
+/** Close, and leave what is written for a later run. NULL is fine. Not collective. */
+void ingot_stat_writer_close(ingot_stat_writer **w);
 /** After a failure that another run would meet again: nothing is kept. NULL is fine. Collective. */
 void ingot_stat_writer_discard(ingot_stat_writer **w);
 
