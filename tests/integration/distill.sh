@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# The step distill on the shipped family: a student that learns, the same bytes after stops and kills at any step, other numbers of
+# ranks within rounding, and what wrong jobs get.
+. "$(dirname "$0")/lib.sh"
+: "${NEAR:?}"
+ln -s "$SOURCE/tests/experts" family
+export OMP_NUM_THREADS=1
+n_step=$((4 * SCALE))
+
+# write_job FILE OUTPUT [BODY]
+write_job() {
+  cat >"$1" <<EOT
+seed = 4;
+models = { base = "family/base"; sort = "family/sort"; dates = "family/dates"; };
+steps = ( { type = "distill"; student = "base"; teachers = ( "sort", "dates" ); window = 64; steps = $n_step; batch = 8; micro_batch = 4; rate = 0.001;
+  warmup = 2; output_dtype = "float32"; output = "$2"; validation = { sort = "family/data/sort.val.u16"; }; validation_limit = 8; validate_every = 3;
+  data = { sort = { path = "family/data/sort.calib.u16"; teachers = ( "sort" ); }; dates = { path = "family/data/dates.calib.u16"; weight = 2; }; };
+  ${3:-} } );
+EOT
+}
+
+# --- trained, and complete when run again; history, curves and config are there
+write_job h5.cfg out/student.h5
+"$INGOT" run --device cpu --json events.json h5.cfg 2>log.txt
+grep -qF "after step $n_step of $n_step: validation perplexity" log.txt || fail "no validation at the end"
+grep -q '"training_step":' events.json || fail "no events of the training"
+"$INGOT" run --device cpu h5.cfg 2>again.txt
+grep -qF "already complete" again.txt || fail "a training is not complete when run again"
+"$INGOT" inspect out/student.h5 | grep -q "ingot_training.json" || fail "no history in the checkpoint"
+grep -q "<svg" out/student.h5.svg || fail "no curves"
+[ -z "$(find out -name '*.state.*')" ] || fail "states are left behind"
+cp out/student.h5 straight.h5
+
+# --- stopped and killed at random steps: the same bytes
+for trial in 1 2 3; do
+  rm -rf out
+  at=$((RANDOM % n_step + 1))
+  code=0
+  INGOT_FAULT="stop@0:$at" "$INGOT" run --quiet --device cpu h5.cfg 2>stderr.txt || code=$?
+  [ "$code" = 75 ] || { cat stderr.txt >&2; fail "stopped in step $at: exit code $code"; }
+  [ -e out/student.h5.state.last ] || fail "stopped in step $at: nothing is saved"
+  kill_at=$((RANDOM % n_step + 1)) code=0
+  INGOT_FAULT="kill@0:$kill_at" "$INGOT" run --quiet --device cpu h5.cfg 2>/dev/null || code=$?
+  [ ! -e out/student.h5 ] || [ "$code" = 0 ] || fail "killed in step $kill_at: there is an output"
+  "$INGOT" run --quiet --device cpu h5.cfg
+  cmp straight.h5 out/student.h5 || fail "stopped in step $at and killed $kill_at steps later: other bytes"
+done
+
+# --- a state that is broken: the generation before, or from the start; the same bytes
+rm -rf out
+INGOT_FAULT="stop@0:3" "$INGOT" run --quiet --device cpu h5.cfg 2>/dev/null || true
+printf x | dd of=out/student.h5.state.0.0-of-1 bs=1 seek=5000 conv=notrunc 2>/dev/null
+"$INGOT" run --device cpu h5.cfg 2>stderr.txt
+grep -qF "not taken up, because its checksum is wrong" stderr.txt || fail "a broken state is not noticed"
+cmp straight.h5 out/student.h5 || fail "after a broken state: other bytes"
+
+# --- any number of ranks within rounding; resumed on another number
+for n in $(rank_counts); do
+  [ "$n" != 1 ] || continue
+  rm -rf out
+  ranks "$n" "$INGOT" run --quiet --device cpu h5.cfg
+  cp out/student.h5 "ranks-$n.h5"
+  "$NEAR" straight.h5 "ranks-$n.h5" 2e-3 || fail "other values on $n ranks"
+  rm -rf out
+  code=0
+  INGOT_FAULT="stop@$((n - 1)):3" ranks "$n" "$INGOT" run --quiet --device cpu h5.cfg 2>/dev/null || code=$?
+  [ "$code" = 75 ] || fail "stopped on $n ranks: exit code $code"
+  cp -r out saved
+  ranks "$n" "$INGOT" run --quiet --device cpu h5.cfg
+  cmp "ranks-$n.h5" out/student.h5 || fail "stopped on $n ranks: other bytes"
+  rm -rf out
+  mv saved out
+  "$INGOT" run --device cpu h5.cfg 2>stderr.txt
+  grep -qF "on another number of ranks" stderr.txt || { cat stderr.txt >&2; fail "the state of $n ranks is not taken up by one"; }
+  "$NEAR" straight.h5 out/student.h5 2e-3 || fail "begun on $n ranks, ended on one: other values"
+done
+
+# --- a random student from a config, as a directory that can be run again
+sed 's/"hidden_size": 128/"hidden_size": 64/; s/"head_dim": 32/"head_dim": 16/' family/base/config.json >small.json
+write_job small.cfg out/small
+sed -i 's/student = "base"/config = "small.json"/' small.cfg
+"$INGOT" run --quiet --device cpu small.cfg
+cmp small.json out/small/config.json || fail "a random student has another config"
+cmp family/base/tokenizer.json out/small/tokenizer.json || fail "a random student has no tokenizer of its teachers"
+cat >evaluate.cfg <<EOT
+models = { small = "out/small"; };
+steps = ( { type = "evaluate"; models = ( "small" ); window = 64; limit = 4; data = ( "family/data/sort.val.u16" ); output = "out/scores.json"; } );
+EOT
+"$INGOT" run --quiet --device cpu evaluate.cfg >/dev/null
+
+# --- refused while planning
+expect_bad() { # CODE TEXT SED-SCRIPT
+  write_job bad.cfg out/bad
+  sed -i "$3" bad.cfg
+  expect "$1" "$2" "$INGOT" run --quiet --device cpu bad.cfg
+  [ ! -e out/bad ] || fail "an output in spite of: $2"
+}
+expect_bad 2 'exactly one of "student" and "config"' 's/student = "base";//'
+expect_bad 2 'exactly one of "teachers" and "logits"' 's/teachers = ( "sort", "dates" );//; s/teachers = ( "sort" );//'
+expect_bad 2 'weight -1: weights of combine = "linear" must be above 0' 's/( "sort", "dates" )/( { model = "sort"; weight = -1; }, { model = "dates"; weight = 2; } )/'
+expect_bad 2 'sum to 0.9' 's/( "sort", "dates" )/( { model = "sort"; weight = 0.5; }, { model = "dates"; weight = 0.4; } )/; s/teachers = ( "sort" );//'
+expect_bad 2 '1 of 2 teachers have a weight' 's/( "sort", "dates" )/( { model = "sort"; weight = 0.5; }, "dates" )/'
+expect_bad 2 'is none of this step'"'"'s teachers' 's/teachers = ( "sort" );/teachers = ( "base" );/'
+expect_bad 2 'weight 0 of data "dates": must be above 0' 's/weight = 2/weight = 0/'
+expect_bad 2 '0 is not above 0' 's/rate = 0.001/rate = 0/'
+expect_bad 2 '2 is not from 0 to 1' 's/batch = 8;/batch = 8; alpha = 2;/'
+expect_bad 2 'steps of warm-up, and there are' 's/warmup = 2;/warmup = 2000;/'
+expect_bad 2 'a student is written to a .h5 file or a directory' 's/out.bad/out\/bad.safetensors/'
+expect_bad 2 'dtype = "bfloat16" needs a GPU' 's/batch = 8;/batch = 8; dtype = "bfloat16";/'
+expect_bad 2 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
+expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"
+expect_bad 3 'windows of 65 tokens' 's/window = 64/window = 65/'
+expect_bad 3 'none.u16' 's/dates.calib.u16/none.u16/'
+mkdir other
+cp family/dates/* other/
+sed -i 's/"a": *\([0-9]*\)/"@@": \1/' other/tokenizer.json
+expect_bad 3 'different vocabularies: ' 's/family.dates/other/'
+
+# --- data that ends early when it is read, and a training that explodes: exit 3, what was saved stays
+write_job hot.cfg out/hot
+sed -i 's/rate = 0.001/rate = 1e30; clip = 0/' hot.cfg
+expect 3 "is not finite" "$INGOT" run --quiet --device cpu hot.cfg
+[ ! -e out/hot ] || fail "an output of a training that exploded"
