@@ -84,17 +84,6 @@ static __device__ __forceinline__ void add_four(soft_part &s, const float z[4], 
   }
 }
 
-static __device__ __forceinline__ void load_four(const float *z, int64_t count, bool wide, float v[4])
-{
-  if (wide && count >= 4) {
-    float4 four = *reinterpret_cast<const float4 *>(z);
-    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; i++) v[i] = i < count ? z[i] : minus_infinity();
-  }
-}
-
 /** What a row's numbers are made from. */
 struct row_sums {
   float top_z, top_t;     /* largest logits of student and teacher */
@@ -113,8 +102,8 @@ static __device__ __forceinline__ row_sums sum_rows(const float *z, const float 
 #pragma unroll 2
   for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
     float v[4], w[4];
-    load_four(z + at, n - at, wide, v);
-    load_four(t + at, n - at, wide, w);
+    ingot_nn_load_four(z + at, n - at, wide, v);
+    ingot_nn_load_four(t + at, n - at, wide, w);
     add_four<true, KIND == INGOT_NN_REVERSE_KL>(student, v, w, inverse);
     add_four<false, KIND == INGOT_NN_FORWARD_KL>(teacher, w, v, inverse);
   }
@@ -156,8 +145,8 @@ static __device__ __forceinline__ void sum_mixture(const float *z, const float *
   float2 sums = make_float2(0.0f, 0.0f);
   for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
     float v[4], u[4];
-    load_four(z + at, n - at, wide, v);
-    load_four(t + at, n - at, wide, u);
+    ingot_nn_load_four(z + at, n - at, wide, v);
+    ingot_nn_load_four(t + at, n - at, wide, u);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       float q = r.scale_z * expf((v[i] - r.top_z) * inverse), p = r.scale_t * expf((u[i] - r.top_t) * inverse);
@@ -370,7 +359,7 @@ static __device__ __forceinline__ student_row read_student(const float *z, int64
   three     sums = {0.0, 0.0, 0.0};
   for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
     float v[4];
-    load_four(z + at, n - at, wide, v);
+    ingot_nn_load_four(z + at, n - at, wide, v);
     add_four<true, false>(s, v, v, inverse);
     if (!sum_wanted) continue;
 #pragma unroll

@@ -30,7 +30,7 @@ template <ingot_nn_mix KIND> static __device__ __forceinline__ float combine(flo
   return mixed + x;
 }
 
-/** logp and mixed may be one: no __restrict__. */
+/** mixed_rows may be the logits: no __restrict__. */
 template <ingot_nn_mix KIND>
 static __global__ void __launch_bounds__(BLOCK)
     mix_kernel(ingot_nn_logits logits, const float *weights, float floor, bool first, float *mixed_rows, bool wide)
@@ -149,8 +149,9 @@ static __global__ void __launch_bounds__(BLOCK)
     float             factor = 1.0f / sum.sum;
     for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
       float q[4], x[TILE][4], y[TILE][4];
+      ingot_nn_load_four(z + at, n - at, wide, q); /* what is not there becomes 0 */
 #pragma unroll
-      for (int i = 0; i < 4; i++) q[i] = at + i < n ? factor * expf(z[at + i] - sum.largest) : 0.0f;
+      for (int i = 0; i < 4; i++) q[i] = factor * expf(q[i] - sum.largest);
       load_tile(members, a, n_member, offset + at, n - at, wide, x);
       load_tile(members, b, n_member, offset + at, n - at, wide, y);
       add_tile(q, x, y, sums);

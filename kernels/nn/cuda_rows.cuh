@@ -79,6 +79,18 @@ static __device__ __forceinline__ ingot_nn_soft_sum ingot_nn_sum_row(const float
   return ingot_nn_merge_sums_block(s, shared);
 }
 
+/** Four neighbouring logits, of which `count` exist; the others are -inf. wide: z is 16-byte aligned. */
+static __device__ __forceinline__ void ingot_nn_load_four(const float *z, int64_t count, bool wide, float v[4])
+{
+  if (wide && count >= 4) {
+    float4 four = *reinterpret_cast<const float4 *>(z);
+    v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = i < count ? z[i] : -cuda::std::numeric_limits<float>::infinity();
+  }
+}
+
 /** log(exp(a) + exp(b)); either may be -inf. */
 static __device__ __forceinline__ float ingot_nn_log_add(float a, float b)
 {

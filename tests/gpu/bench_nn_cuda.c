@@ -34,6 +34,7 @@ typedef struct bench {
   float    *f, *g;           /* float32: logits [CHUNK][VOCAB] or gradients */
   double   *sum;             /* [INNER][INNER] */
   int32_t  *ids, *positions; /* [N] */
+  int32_t  *first;           /* [CHUNK][64]: 0 .. 63 */
   double    copy_rate, matrix_rate;
 } bench;
 
@@ -169,6 +170,66 @@ static ingot_status op_top_k(const bench *b, const int64_t *s)
   return b->nn->ops->top_k(b->nn, &z, (int)s[1], (int32_t *)(void *)b->c, b->g);
 }
 
+/* rows, kind */
+static ingot_status op_mix(const bench *b, const int64_t *s)
+{
+  ingot_nn_logits z = {b->f, s[0], VOCAB, VOCAB};
+  return b->nn->ops->mix(b->nn, (ingot_nn_mix)s[1], &z, (const float *)(const void *)b->w, -18, false, b->g);
+}
+
+static ingot_status op_log_softmax(const bench *b, const int64_t *s)
+{
+  ingot_nn_logits z = {b->f, s[0], VOCAB, VOCAB};
+  return b->nn->ops->log_softmax(b->nn, &z, b->f);
+}
+
+/* rows, divergence, quarters of alpha, with gradient */
+static ingot_status op_distill(const bench *b, const int64_t *s)
+{
+  ingot_nn_logits  z = {b->f, s[0], VOCAB, VOCAB};
+  ingot_nn_distill loss = {(ingot_nn_divergence)s[1], 0.5f, 2, (float)s[2] / 4, 1};
+  float           *out = (float *)(void *)b->c;
+  return b->nn->ops->distill(b->nn, &loss, &z, b->g, b->ids, out, out + N, s[3] ? b->b : NULL);
+}
+
+/* rows, k, tail: the teacher's k first classes, alike */
+static ingot_status op_distill_top_k(const bench *b, const int64_t *s)
+{
+  ingot_nn_logits  z = {b->f, s[0], VOCAB, VOCAB};
+  ingot_nn_distill loss = {INGOT_NN_FORWARD_KL, 0.5f, 1, 1, 1};
+  ingot_nn_top_k   teacher = {(int)s[1], b->first, b->g, (ingot_nn_tail)s[2]};
+  float           *out = (float *)(void *)b->c;
+  return b->nn->ops->distill_top_k(b->nn, &loss, &z, &teacher, b->ids, out, out + N, b->b);
+}
+
+/* rows, members */
+static ingot_status op_moments(const bench *b, const int64_t *s)
+{
+  ingot_nn_logits mixed = {b->f, s[0], VOCAB, VOCAB};
+  const float    *members[16];
+  float          *out = (float *)(void *)b->c;
+  for (int64_t m = 0; m < s[1]; m++) members[m] = b->g + m * s[0] * VOCAB;
+  return b->nn->ops->moments(b->nn, &mixed, (int)s[1], members, b->ids, out, out + 16 * s[0], out + 512 * s[0]);
+}
+
+/* parameters */
+static ingot_status op_adamw(const bench *b, const int64_t *s)
+{
+  const ingot_nn_adamw how = {1e-5f, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 10};
+  return b->nn->ops->adamw(b->nn, &how, s[0], b->f, b->g, (float *)(void *)b->a, (float *)(void *)b->b, b->c);
+}
+
+static ingot_status op_sum_squares(const bench *b, const int64_t *s)
+{
+  double sum;
+  return b->nn->ops->sum_squares(b->nn, s[0], b->f, &sum);
+}
+
+static ingot_status op_round(const bench *b, const int64_t *s)
+{
+  return b->nn->ops->round_to(b->nn, s[0], b->f, b->c);
+}
+
 static void report_bytes(bench *b, const char *name, op f, const int64_t *shape, double bytes)
 {
   double t = time_of(b, f, shape);
@@ -250,6 +311,30 @@ static void bench_bytes(bench *b)
   report_bytes(b, "top 16, 4096 rows", op_top_k, top, logits);
 }
 
+static void bench_training(bench *b)
+{
+  const double  logits = 4.0 * CHUNK * VOCAB, n = 1 << 26;
+  const int64_t linear[] = {CHUNK, INGOT_NN_MIX_LINEAR}, product[] = {CHUNK, INGOT_NN_MIX_LOG_LINEAR};
+  const int64_t forward[] = {CHUNK, INGOT_NN_FORWARD_KL, 4, 1}, both[] = {CHUNK, INGOT_NN_FORWARD_KL, 2, 1};
+  const int64_t loss[] = {CHUNK, INGOT_NN_FORWARD_KL, 4, 0}, reverse[] = {CHUNK, INGOT_NN_REVERSE_KL, 2, 1};
+  const int64_t jsd[] = {CHUNK, INGOT_NN_JSD, 2, 1}, bucket[] = {CHUNK, 64, INGOT_NN_TAIL_BUCKET};
+  const int64_t uniform[] = {CHUNK, 64, INGOT_NN_TAIL_UNIFORM}, four[] = {CHUNK / 4, 4}, all[] = {1 << 26};
+  report_bytes(b, "log softmax, 4096 rows", op_log_softmax, forward, 2 * logits);
+  report_bytes(b, "mix, linear, 4096 rows", op_mix, linear, 3 * logits);
+  report_bytes(b, "mix, log-linear, 4096 rows", op_mix, product, 3 * logits);
+  report_bytes(b, "distill, forward KL", op_distill, loss, 2 * logits);
+  report_bytes(b, "distill, forward KL and gradient", op_distill, forward, 2.5 * logits);
+  report_bytes(b, "distill, forward KL and labels, gradient", op_distill, both, 2.5 * logits);
+  report_bytes(b, "distill, reverse KL and labels, gradient", op_distill, reverse, 2.5 * logits);
+  report_bytes(b, "distill, JSD and labels, gradient", op_distill, jsd, 2.5 * logits);
+  report_bytes(b, "distill, top 64, bucket, gradient", op_distill_top_k, bucket, 1.5 * logits);
+  report_bytes(b, "distill, top 64, uniform, gradient", op_distill_top_k, uniform, 1.5 * logits);
+  report_bytes(b, "moments of 4 members, 1024 rows", op_moments, four, 1.25 * logits);
+  report_bytes(b, "sum of squares, 64 Mi", op_sum_squares, all, 4 * n);
+  report_bytes(b, "round to bfloat16, 64 Mi", op_round, all, 6 * n);
+  report_bytes(b, "AdamW, 64 Mi parameters", op_adamw, all, 30 * n);
+}
+
 /** Memory with small random bfloat16 values (also fine as float32 for timing). */
 static void *room(const bench *b, size_t bytes)
 {
@@ -270,18 +355,19 @@ static void *room(const bench *b, size_t bytes)
   return memory;
 }
 
-static int32_t *numbers(const bench *b, int64_t limit, bool random)
+static int32_t *numbers(const bench *b, int32_t n, int64_t limit, bool random)
 {
-  void    *memory = NULL;
-  int32_t *values = malloc(N * sizeof *values);
+  void        *memory = NULL;
+  const size_t bytes = (size_t)n * sizeof(int32_t);
+  int32_t     *values = malloc(bytes);
   if (values == NULL) exit(1);
-  for (int32_t i = 0; i < N; i++) {
+  for (int32_t i = 0; i < n; i++) {
     uint32_t word[4];
     ingot_philox4x32(6, (uint64_t)i, word);
     values[i] = (int32_t)((random ? word[0] : (uint32_t)i) % (uint32_t)limit);
   }
-  must(b->nn->ops->alloc(b->nn, N * sizeof *values, &memory));
-  must(b->nn->ops->copy_in(b->nn, memory, values, N * sizeof *values));
+  must(b->nn->ops->alloc(b->nn, bytes, &memory));
+  must(b->nn->ops->copy_in(b->nn, memory, values, bytes));
   free(values);
   return memory;
 }
@@ -304,14 +390,16 @@ int main(int argc, char **argv)
   b.f = room(&b, logits);
   b.g = room(&b, logits);
   b.sum = room(&b, sizeof(double) * INNER * INNER);
-  b.ids = numbers(&b, VOCAB, true);
-  b.positions = numbers(&b, WINDOW, false);
+  b.ids = numbers(&b, N, VOCAB, true);
+  b.positions = numbers(&b, N, WINDOW, false);
+  b.first = numbers(&b, CHUNK * 64, 64, false);
   double t = time_of(&b, op_copy, copied);
   b.copy_rate = 2.0 * (double)activations / t;
   printf("%-46s %9.1f us %8.0f GB/s\n", "copy, read and written", 1e6 * t, 1e-9 * b.copy_rate);
   bench_products(&b);
   bench_bytes(&b);
-  void *all[] = {b.a, b.b, b.c, b.w, b.f, b.g, b.sum, b.ids, b.positions};
+  bench_training(&b);
+  void *all[] = {b.a, b.b, b.c, b.w, b.f, b.g, b.sum, b.ids, b.positions, b.first};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) b.nn->ops->free(b.nn, all[i]);
   ingot_nn_close(&b.nn);
   return 0;

@@ -93,9 +93,11 @@ part_models() {
 
 part_nn() {
   local tool
-  cmake --build "$build" --target test_nn_cuda bench_nn_cuda test_attention_cuda bench_attention >>"$logs/build.log" 2>&1 ||
+  cmake --build "$build" --target test_nn_cuda test_nn_training_cuda bench_nn_cuda test_attention_cuda bench_attention \
+    >>"$logs/build.log" 2>&1 ||
     { tail -n 30 "$logs/build.log"; exit 1; }
   step "operators, CPU against GPU" nn.log "$build/tests/gpu/test_nn_cuda"
+  step "training, CPU against GPU" nn_training.log "$build/tests/gpu/test_nn_training_cuda"
   step "attention" attention.log "$build/tests/gpu/test_attention_cuda"
   for tool in memcheck racecheck; do
     command -v compute-sanitizer >/dev/null || break
@@ -103,6 +105,9 @@ part_nn() {
     step "operators, compute-sanitizer $tool" "nn_$tool.log" \
       compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$build/tests/gpu/test_nn_cuda" --brief
     note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_$tool.log" | tail -n 1)"
+    step "training, compute-sanitizer $tool" "nn_training_$tool.log" \
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_nn_training_cuda" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_training_$tool.log" | tail -n 1)"
     step "attention, compute-sanitizer $tool" "attention_$tool.log" \
       compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_attention_cuda" --brief
     note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/attention_$tool.log" | tail -n 1)"
