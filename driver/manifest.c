@@ -146,11 +146,14 @@ static json_t *run_json(const ingot_manifest_run *run)
   for (int r = 0; r < run->n_rank; r++) {
     const ingot_merge_timing *t = &run->timing[r];
     json_array_append_new(ranks,
-                          json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I}", "wall_s", t->wall_s,
+                          json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wall_s", t->wall_s,
                                     "cpu_s", t->cpu_s, "read_s", t->read_s, "move_s", t->move_s, "merge_s", t->merge_s,
-                                    "write_s", t->write_s, "wait_s", t->wait_s, "bytes_read", (json_int_t)t->bytes_read,
+                                    "write_s", t->write_s, "wait_s", t->wait_s, "device_s", t->device_s, "threads",
+                                    (json_int_t)t->n_lane, "bytes_read", (json_int_t)t->bytes_read,
                                     "bytes_written", (json_int_t)t->bytes_written, "tiles_done",
-                                    (json_int_t)t->tiles_done, "tiles_resumed", (json_int_t)t->tiles_resumed));
+                                    (json_int_t)t->tiles_done, "tiles_resumed", (json_int_t)t->tiles_resumed,
+                                    "tiles_on_device", (json_int_t)t->tiles_on_device, "peak_anon_bytes",
+                                    (json_int_t)t->peak_anon_bytes));
   }
   return json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:o}", "host", host, "started", run->started, "finished", finished,
                    "ranks", run->n_rank, "threads", run->n_thread, "device", run->device, "by_rank", ranks);

@@ -21,6 +21,10 @@ void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_repor
     for (int p = 0; p < INGOT_PHASE_COUNT; p++) spread_add(&out->phase_s[p], seconds[p] / lanes, r, n_rank);
     spread_add(&out->wall_s, t->wall_s, r, n_rank);
     spread_add(&out->cpu_s, t->cpu_s, r, n_rank);
+    /* A step that ran models on a GPU did all of its work there; lanes of a merge say it themselves. */
+    bool all_there = t->on_device && t->tiles_on_device == 0 && t->device_s == 0.0;
+    spread_add(&out->device_s, (all_there ? t->move_s + t->merge_s : t->device_s) / lanes, r, n_rank);
+    spread_add(&out->memory_bytes, (double)t->peak_anon_bytes, r, n_rank);
     out->bytes_read += t->bytes_read;
     out->bytes_written += t->bytes_written;
     out->tiles_done += t->tiles_done;
@@ -28,7 +32,6 @@ void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_repor
     out->tiles_on_device += t->tiles_on_device;
     out->n_lane += t->n_lane;
     out->n_on_device += t->on_device;
-    if (t->peak_anon_bytes > out->peak_anon_bytes) out->peak_anon_bytes = t->peak_anon_bytes;
   }
 }
 
@@ -48,7 +51,7 @@ static ingot_status row(ingot_text *text, const char *name, const ingot_spread *
 ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
-  char         anon[32], where[48] = "CPU";
+  char         least[32], mean[32], most[32], where[48] = "CPU";
   if (r->n_on_device > 0) snprintf(where, sizeof where, "GPU");
   if (r->n_on_device > 0 && r->tiles_on_device < r->tiles_done)
     snprintf(where, sizeof where, "CPU and GPU (%lld tiles)", (long long)r->tiles_on_device);
@@ -57,13 +60,16 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
     uint64_t bytes = p == INGOT_PHASE_READ ? r->bytes_read : p == INGOT_PHASE_WRITE ? r->bytes_written : 0;
     INGOT_TRY(row(text, phase_names[p], &r->phase_s[p], bytes));
   }
+  if (r->n_on_device > 0) INGOT_TRY(row(text, "on GPU", &r->device_s, 0));
   INGOT_TRY(row(text, "wall", &r->wall_s, r->bytes_read + r->bytes_written));
   INGOT_TRY(row(text, "cpu", &r->cpu_s, 0));
   INGOT_TRY(ingot_text_printf(
-      text, "  %d rank%s, %lld thread%s, %s; %lld %s, %lld taken over; %s a rank at most", r->n_rank,
+      text, "  %d rank%s, %lld thread%s, %s; %lld %s, %lld taken over\n"
+            "  memory of a rank: %s min, %s mean, %s max", r->n_rank,
       r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", where,
       (long long)r->tiles_done, r->windows ? "windows run" : "tiles merged", (long long)r->tiles_resumed,
-      ingot_bytes_text(r->peak_anon_bytes, anon)));
+      ingot_bytes_text((uint64_t)r->memory_bytes.min, least), ingot_bytes_text((uint64_t)r->memory_bytes.mean, mean),
+      ingot_bytes_text((uint64_t)r->memory_bytes.max, most)));
 done:
   return st;
 }
@@ -83,6 +89,8 @@ json_t *ingot_report_json(const ingot_report *r)
   }
   json_object_set_new(j, "wall_s", spread_json(&r->wall_s));
   json_object_set_new(j, "cpu_s", spread_json(&r->cpu_s));
+  json_object_set_new(j, "device_s", spread_json(&r->device_s));
+  json_object_set_new(j, "memory_bytes", spread_json(&r->memory_bytes));
   json_object_set_new(j, "bytes_read", json_integer((json_int_t)r->bytes_read));
   json_object_set_new(j, "bytes_written", json_integer((json_int_t)r->bytes_written));
   json_object_set_new(j, "gb_per_s", json_real(rate(r->bytes_read + r->bytes_written, r->wall_s.max)));
@@ -92,6 +100,6 @@ json_t *ingot_report_json(const ingot_report *r)
   json_object_set_new(j, "threads", json_integer(r->n_lane));
   json_object_set_new(j, "on_device", json_boolean(r->n_on_device > 0));
   json_object_set_new(j, "tiles_on_device", json_integer(r->tiles_on_device));
-  json_object_set_new(j, "peak_anon_bytes", json_integer((json_int_t)r->peak_anon_bytes));
+  json_object_set_new(j, "peak_anon_bytes", json_integer((json_int_t)r->memory_bytes.max));
   return j;
 }

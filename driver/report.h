@@ -20,7 +20,9 @@ typedef struct ingot_report {
   bool         windows; /* tiles_done and tiles_resumed count windows of a model's run on data */
   ingot_spread phase_s[INGOT_PHASE_COUNT];
   ingot_spread wall_s, cpu_s;
-  uint64_t     bytes_read, bytes_written, peak_anon_bytes; /* sums; largest of a rank */
+  ingot_spread device_s;     /* of moving and merging: what lanes on a GPU took */
+  ingot_spread memory_bytes; /* anonymous memory of a rank, its high water */
+  uint64_t     bytes_read, bytes_written; /* sums */
   int64_t      tiles_done, tiles_resumed, tiles_on_device, n_lane, n_on_device;
 } ingot_report;
 

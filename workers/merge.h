@@ -67,6 +67,7 @@ typedef struct ingot_merge_options {
 /** Seconds are summed over the rank's lanes; divide by lanes for wall time. */
 typedef struct ingot_merge_timing {
   double   read_s, move_s, merge_s, write_s, wait_s; /* merge_s: scan and apply (CPU), kernels' wait (GPU) */
+  double   device_s;           /* of move_s and merge_s: by lanes on a GPU, copying to it and waiting for it */
   double   wall_s, cpu_s;
   uint64_t bytes_read, bytes_written;
   int64_t  tiles_done, tiles_resumed; /* merged now; found done from an earlier run */

@@ -183,6 +183,7 @@ static void add_timing(ingot_merge_timing *sum, const ingot_merge_timing *t)
   sum->merge_s += t->merge_s;
   sum->write_s += t->write_s;
   sum->wait_s += t->wait_s;
+  sum->device_s += t->device_s;
   sum->bytes_read += t->bytes_read;
   sum->bytes_written += t->bytes_written;
   sum->tiles_done += t->tiles_done;
@@ -201,6 +202,7 @@ static void *worker_thread(void *argument)
   pthread_mutex_lock(&p->lock);
   for (int k = 0; k < N_KIND; k++)
     if (w.lane[k]) add_timing(&p->timing, &w.lane[k]->timing);
+  if (w.lane[ON_DEVICE]) p->timing.device_s += w.lane[ON_DEVICE]->timing.move_s + w.lane[ON_DEVICE]->timing.merge_s;
   p->n_running--;
   pthread_cond_signal(&p->left);
   pthread_mutex_unlock(&p->lock);
