@@ -21,20 +21,36 @@
 
 /* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
 static atomic_int stop_requested;
+/* Who asked: a stop that nobody remembers asking for may be a time limit's (timeout, a batch system). */
+static atomic_int stop_signal, stop_sender;
 
 /* The first SIGTERM or SIGUSR1 asks for a stop after the tiles in flight; a second one ends the process at once. */
-static void on_stop_signal(int number)
+static void on_stop_signal(int number, siginfo_t *info, void *unused)
 {
-  (void)number;
+  (void)unused;
+  if (atomic_load(&stop_requested) == 0) {
+    atomic_store(&stop_signal, number);
+    atomic_store(&stop_sender, (int)info->si_pid);
+  }
   if (atomic_fetch_add(&stop_requested, 1) > 0) _exit(75);
+}
+
+static void say_who_stopped(void)
+{
+  if (atomic_load(&stop_requested) == 0) return;
+  const char *name = atomic_load(&stop_signal) == SIGTERM ? "SIGTERM" : "SIGUSR1";
+  int         sender = atomic_load(&stop_sender);
+  if (sender == (int)getpid()) ingot_log_warning("%s came from this process", name);
+  else if (sender > 0) ingot_log_warning("%s came from process %d", name, sender);
+  else ingot_log_warning("%s came from outside of this container or from the kernel", name);
 }
 
 static void catch_signals(void)
 {
   struct sigaction action;
   memset(&action, 0, sizeof action);
-  action.sa_handler = on_stop_signal;
-  action.sa_flags = SA_RESTART;
+  action.sa_sigaction = on_stop_signal;
+  action.sa_flags = SA_RESTART | SA_SIGINFO;
   sigemptyset(&action.sa_mask);
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
@@ -103,6 +119,7 @@ int main(int argc, char **argv)
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);
   if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
+  if (st == INGOT_STOPPED) say_who_stopped();
   ingot_gpu_start_release(&gpu);
   ingot_comm_finalize(&comm);
   if (ingot_device_built()) {

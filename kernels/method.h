@@ -86,6 +86,7 @@ typedef struct ingot_scan_plan {
   int64_t        sample_stride; /* 0: all elements. Else only INGOT_SAMPLE_RUN elements at every multiple of this */
   const int64_t *tiles;         /* NULL: all tiles. Else ascending tile indices [n_tiles]; lives in the state */
   int64_t        n_tiles;
+  bool           keep_slots;    /* the method may go on using result->slots until the tensor is merged; not with model grain */
 } ingot_scan_plan;
 
 enum { INGOT_SCAN_DONE = -1 };

@@ -1,5 +1,7 @@
 #include "kernels/random_mask.h"
 
+#include <string.h>
+
 #include "base/philox.h"
 
 /*
@@ -184,4 +186,38 @@ void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64
   if (ingot_random_mask_version(INGOT_MASK_AVX512, stream, threshold, first, n, keep)) return;
   if (ingot_random_mask_version(INGOT_MASK_AVX2, stream, threshold, first, n, keep)) return;
   ingot_random_mask_version(INGOT_MASK_PLAIN, stream, threshold, first, n, keep);
+}
+
+void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits)
+{
+#if HAVE_X86
+  for (int64_t i = 0; i < n; i += 16) { /* SSE2, which every x86-64 has */
+    __m128i  a = _mm_loadu_si128((const __m128i *)(keep + i)), b = _mm_loadu_si128((const __m128i *)(keep + i + 8));
+    uint16_t word = (uint16_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
+    memcpy(bits + i / 8, &word, sizeof word);
+  }
+#else
+  for (int64_t i = 0; i < n; i += 8) {
+    unsigned byte = 0;
+    for (int j = 0; j < 8; j++) byte |= (keep[i + j] & 1u) << j;
+    bits[i / 8] = (unsigned char)byte;
+  }
+#endif
+}
+
+void ingot_mask_unpack(const unsigned char *bits, int64_t n, uint16_t *keep)
+{
+#if HAVE_X86
+  const __m128i low = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1), high = _mm_slli_epi16(low, 8);
+  for (int64_t i = 0; i < n; i += 16) {
+    uint16_t word;
+    memcpy(&word, bits + i / 8, sizeof word);
+    __m128i all = _mm_set1_epi16((short)word);
+    _mm_storeu_si128((__m128i *)(keep + i), _mm_cmpeq_epi16(_mm_and_si128(all, low), low));
+    _mm_storeu_si128((__m128i *)(keep + i + 8), _mm_cmpeq_epi16(_mm_and_si128(all, high), high));
+  }
+#else
+  for (int64_t i = 0; i < n; i += 8)
+    for (int j = 0; j < 8; j++) keep[i + j] = bits[i / 8] >> j & 1 ? 0xffff : 0;
+#endif
 }

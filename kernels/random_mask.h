@@ -19,6 +19,14 @@ enum { INGOT_MASK_ROUND = 128 }; /* masks are made in groups of so many elements
  */
 void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep);
 
+/**
+ * Masks as bits, element i in bit i % 8 of byte i / 8, and back.
+ *
+ * @param n  Any; both arrays must hold n rounded up to a multiple of INGOT_MASK_ROUND, all of which may be touched.
+ */
+void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits);
+void ingot_mask_unpack(const unsigned char *bits, int64_t n, uint16_t *keep);
+
 typedef enum ingot_mask_version { INGOT_MASK_PLAIN, INGOT_MASK_AVX2, INGOT_MASK_AVX512 } ingot_mask_version;
 
 /**

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -11,7 +12,7 @@
 
 /* docs/performance.md, "Starting the GPU", says where these come from. */
 static const ingot_hand_over_limits defaults = {
-    .min_bytes = UINT64_C(4000000000), .min_rest_s = 0.3, .trial_lanes = 2, .trial_tiles = 64};
+    .min_bytes = UINT64_C(4000000000), .look_s = 0.1, .min_start_s = 1.5, .min_rest_s = 0.3, .trial_lanes = 2, .trial_tiles = 64};
 
 /* A GPU lane that takes a thread so much longer than a CPU lane is still kept: it leaves the cores to others. */
 static const double TOLERANCE = 1.1;
@@ -25,6 +26,7 @@ struct ingot_hand_over {
   pthread_t              thread;
   int                    device;
   double                 start_s;
+  atomic_bool            ending;  /* the merge is over */
   atomic_int             state;   /* start_state */
   atomic_int             verdict; /* verdict */
   atomic_int             n_lane;
@@ -36,11 +38,27 @@ bool ingot_hand_over_is_worth(const ingot_hand_over_limits *limits, uint64_t n_b
   return n_bytes >= (limits ? limits : &defaults)->min_bytes;
 }
 
+/* Seconds that the rest would take as fast as it went so far. */
+static double rest_s(ingot_hand_over *h)
+{
+  long long done = atomic_load(&h->tiles[0]) + atomic_load(&h->tiles[1]);
+  double    elapsed_s = ingot_clock_s() - h->start_s;
+  return (double)(h->spec.n_tile - done) * elapsed_s / (double)(done > 0 ? done : 1);
+}
+
+/* Wait until the pace is known, and look whether the rest is worth a GPU's start and end: 0.4 s together. */
+static bool rest_is_worth_it(ingot_hand_over *h)
+{
+  const struct timespec poll = {.tv_nsec = 5 * 1000 * 1000};
+  while (!atomic_load(&h->ending) && ingot_clock_s() - h->start_s < h->limits.look_s) nanosleep(&poll, NULL);
+  return !atomic_load(&h->ending) && rest_s(h) >= h->limits.min_start_s;
+}
+
 static ingot_status start_device(ingot_hand_over *h)
 {
   ingot_status        st = INGOT_OK;
   ingot_device_cache *cache = NULL;
-  int                 n_device = ingot_device_count();
+  int                 n_device = rest_is_worth_it(h) ? ingot_device_count() : 0;
   if (n_device == 0) {
     atomic_store(&h->state, UNUSABLE);
     return INGOT_OK;
@@ -82,17 +100,10 @@ done:
 void ingot_hand_over_finish(ingot_hand_over **hand_over)
 {
   if (!*hand_over) return;
+  atomic_store(&(*hand_over)->ending, true);
   pthread_join((*hand_over)->thread, NULL);
   free(*hand_over);
   *hand_over = NULL;
-}
-
-/* Seconds that the rest would take as fast as it went so far. */
-static double rest_s(ingot_hand_over *h)
-{
-  long long done = atomic_load(&h->tiles[0]) + atomic_load(&h->tiles[1]);
-  double    elapsed_s = ingot_clock_s() - h->start_s;
-  return (double)(h->spec.n_tile - done) * elapsed_s / (double)(done > 0 ? done : 1);
 }
 
 /* Thread seconds a tile on either side, once enough have been merged on both. */

@@ -2,7 +2,8 @@
  * From the CPU to the GPU while a merge runs: starting CUDA takes a quarter of a second, and a rank's lanes begin on its
  * cores meanwhile. Results are the same bytes, wherever a tile is merged.
  *
- * The GPU is started on a thread of its own when the rank's part is large enough to gain from it. Once it is there, a few
+ * The GPU is started on a thread of its own when the rank's part is large enough to gain from it: by its bytes, and then by
+ * the time that the rest will take at the pace of the first tenth of a second. Once it is there, a few
  * of the rank's threads open GPU lanes and try it: when a tile takes a thread less time that way, more follow, at most
  * `lanes_max`; otherwise they go back. Threads beyond go on with their cores.
  *

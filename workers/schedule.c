@@ -120,11 +120,13 @@ void ingot_schedule_destroy(ingot_schedule **schedule)
 /* Enter the phase that a scan plan asks for. Under the lock, or before the entry is in the list. */
 static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
 {
-  e->scan = *plan;
-  free(e->slots);
+  if (!e->scan.keep_slots || plan->pass != INGOT_SCAN_DONE) {
+    free(e->slots);
+    e->slots = NULL;
+  }
   free(e->sums);
-  e->slots = NULL;
   e->sums = NULL;
+  e->scan = *plan;
   e->n_taken = 0;
   e->n_done = 0;
   if (e->scan.pass == INGOT_SCAN_DONE) {

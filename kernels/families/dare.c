@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "kernels/random_mask.h"
+
 static const char *const rescale_choices[] = {"none", "l1", "inv_density", NULL};
 
 const ingot_param_spec ingot_dare_params[INGOT_DARE_N_PARAM] = {
@@ -77,4 +79,46 @@ ingot_status ingot_dare_begin_vote(const ingot_method_tensor *t, void *state)
 {
   dare_begin(t, true, state);
   return INGOT_OK;
+}
+
+enum { MASKED_MODELS_MAX = 8 }; /* more take the general path, which draws again */
+
+/* Room in a slot for the masks of a tile; set once, before the pass. */
+static void reserve_masks(const ingot_method_tensor *t, ingot_delta_state *s, ingot_scan_plan *plan)
+{
+  int64_t tile = t->n_elem < INGOT_TILE ? t->n_elem : INGOT_TILE;
+  int64_t model_bytes = (tile + INGOT_MASK_ROUND - 1) / INGOT_MASK_ROUND * (INGOT_MASK_ROUND / 8);
+  int64_t bytes = model_bytes * t->n_model;
+  if (t->n_model > MASKED_MODELS_MAX || bytes * ingot_tile_count(t->n_elem) > INGOT_DARE_MASK_BYTES) return;
+  s->mask_model_bytes = (uint32_t)model_bytes;
+  plan->slot_bytes += (size_t)bytes; /* a multiple of 16: what follows stays aligned */
+  plan->keep_slots = true;
+}
+
+ingot_status ingot_dare_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                             ingot_scan_plan *plan)
+{
+  ingot_delta_state *s = state;
+  ingot_status       st = ingot_delta_l1_next(t, state, result, plan);
+  if (st != INGOT_OK) return st;
+  if (!result && plan->pass == INGOT_PASS_L1) reserve_masks(t, s, plan);
+  if (result && result->plan->keep_slots) {
+    s->masks = (const unsigned char *)result->slots + ingot_delta_l1_slot_bytes(s->n_model);
+    s->mask_tile_bytes = (uint32_t)result->plan->slot_bytes;
+  }
+  return INGOT_OK;
+}
+
+/*
+ * Blocks that are left to the general path, because of bad values, leave no masks. Merging them takes the general path, too,
+ * and what it looked up before it found that out is thrown away.
+ */
+bool ingot_dare_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
+                          int64_t n, const void *const *in, void *slot, int64_t *sums)
+{
+  (void)t, (void)sums;
+  const ingot_delta_state *s = state;
+  unsigned char           *bits = NULL;
+  if (plan->keep_slots) bits = (unsigned char *)slot + ingot_delta_l1_slot_bytes(s->n_model) + first % INGOT_TILE / 8;
+  return ingot_delta_l1_scan_masks(s, first, n, in, slot, bits);
 }

@@ -75,6 +75,9 @@ typedef struct ingot_delta_state {
   float   lambda;
   int32_t rescale;   /* INGOT_RESCALE_; with L1 the summary fills the models' scale */
   int32_t reserved;
+  /* Random masks that the L1 pass has drawn (families/dare.h), or NULL: of the models one after the other in every tile. */
+  const unsigned char *masks;
+  uint32_t             mask_tile_bytes, mask_model_bytes; /* from one tile's masks to the next, from one model's */
 } ingot_delta_state;
 
 static inline ingot_delta_model *ingot_delta_models(ingot_delta_state *s)
@@ -116,6 +119,9 @@ bool ingot_delta_l1_needed(const ingot_delta_state *s);
 void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void *slot);
 /** The same from bfloat16; false, and nothing added, when an input is NaN or infinite, or a model's mask is a cut. */
 bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot);
+/** The same, and the masks that it draws are left at mask_bits[i * mask_model_bytes] for model i; NULL: they are not. */
+bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot,
+                               unsigned char *mask_bits);
 void ingot_delta_l1_finish(ingot_delta_state *s, const ingot_scan_result *result);
 
 /** Pass number of the L1 summary in the plans of dare and ties. */

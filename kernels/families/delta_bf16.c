@@ -173,12 +173,14 @@ bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int
 {
   (void)t;
   const ingot_delta_state *s = state;
+  const unsigned char     *masks = s->masks;
   uint16_t                 keep[FEW][PIECE];
   few_args                 a;
   bool                     random;
   uint32_t                 seen = 0;
 
   if (s->n_model > FEW || !set_models(s, first, n, &a, &random)) return false;
+  if (masks) masks += first / INGOT_TILE * (int64_t)s->mask_tile_bytes + first % INGOT_TILE / 8;
   few_loop *loop = loop_for(random, s->vote, s->divide && (s->vote || s->divisor != 1.0f));
   a.zero_plus = s->zero_sign > 0, a.divisor = s->divisor, a.lambda = s->lambda;
   for (int64_t at = 0; at < n; at += PIECE) {
@@ -189,7 +191,8 @@ bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int
       a.x[g] = (const byte *)in[1 + g] + at * 2;
       if (!random) continue;
       a.keep[g] = (const byte *)keep[g];
-      if (m->mask == INGOT_MASK_RANDOM) ingot_random_mask(m->stream, m->keep_below, first + at, count, keep[g]);
+      if (m->mask == INGOT_MASK_RANDOM && masks) ingot_mask_unpack(masks + g * (int64_t)s->mask_model_bytes + at / 8, count, keep[g]);
+      else if (m->mask == INGOT_MASK_RANDOM) ingot_random_mask(m->stream, m->keep_below, first + at, count, keep[g]);
       else if (at == 0) memset(keep[g], 0xff, sizeof keep[g]);
     }
     int64_t whole = count - count % ROUND;
@@ -200,6 +203,12 @@ bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int
 }
 
 bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot)
+{
+  return ingot_delta_l1_scan_masks(s, first, n, in, slot, NULL);
+}
+
+bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot,
+                               unsigned char *mask_bits)
 {
   double  *sum = slot;
   uint16_t keep[INGOT_BLOCK];
@@ -212,6 +221,7 @@ bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t
     double                   whole, kept;
     if (m->mask != INGOT_MASK_RANDOM) continue;
     ingot_random_mask(m->stream, m->keep_below, first, n, keep);
+    if (mask_bits) ingot_mask_pack(keep, n, mask_bits + i * (int64_t)s->mask_model_bytes);
     ingot_block_sum_masked_bf16(in[1 + i], in[0], keep, n, &whole, &kept);
     sum[2 * i] += whole;
     sum[2 * i + 1] += kept;

@@ -122,9 +122,9 @@ static ingot_status run_pass(const run_setup *r, int first, int n, const ingot_s
   return INGOT_OK;
 }
 
-/* All passes over tensors first .. first + n that `ops` asks for. */
+/* All passes over tensors first .. first + n that `ops` asks for; *kept gets slots that the state refers to, to be freed. */
 static ingot_status run_passes(const run_setup *r, int first, int n, const ingot_scan_ops *ops,
-                               const void *model_state, void *state, run_report *report)
+                               const void *model_state, void *state, run_report *report, void **kept)
 {
   ingot_method_tensor last = run_view(r, first + n - 1, model_state);
   ingot_scan_plan     plan = {0};
@@ -145,6 +145,10 @@ static ingot_status run_passes(const run_setup *r, int first, int n, const ingot
       ingot_scan_plan   done = plan;
       ingot_scan_result result = {.plan = &done, .n_slot = n_slot, .slots = slots, .sums = sums};
       st = ops->next(&last, state, &result, &plan);
+      if (done.keep_slots && plan.pass == INGOT_SCAN_DONE) {
+        *kept = slots;
+        slots = NULL;
+      }
     }
     free(slots);
     free(sums);
@@ -161,7 +165,7 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
     if (t.n_elem) memcpy(tensor->out, tensor->in[0], (size_t)t.n_elem * ingot_dtype_size(tensor->out_dtype));
     return INGOT_OK;
   }
-  void        *state = calloc(m->state_bytes(&t) + 1, 1);
+  void        *state = calloc(m->state_bytes(&t) + 1, 1), *kept = NULL;
   float       *out = aligned_alloc(ALIGN, INGOT_BLOCK * sizeof *out);
   block_room   room;
   ingot_status st = INGOT_OK;
@@ -170,7 +174,7 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
   INGOT_ASSERT(state && out);
   INGOT_TRY(m->begin(&t, state));
   if (m->tensor.next && m->grain(&t) != INGOT_GRAIN_ELEMENT)
-    INGOT_TRY(run_passes(r, i, 1, &m->tensor, model_state, state, report));
+    INGOT_TRY(run_passes(r, i, 1, &m->tensor, model_state, state, report, &kept));
   for (int64_t first = 0; first < t.n_elem; first += INGOT_BLOCK) {
     int64_t n = t.n_elem - first < INGOT_BLOCK ? t.n_elem - first : INGOT_BLOCK;
     if (bf16) raw_block(tensor, t.n_input, first, room.raw);
@@ -181,6 +185,7 @@ static ingot_status run_tensor_apply(const run_setup *r, int i, const void *mode
   }
 done:
   room_release(&room);
+  free(kept);
   free(state);
   free(out);
   return st;
@@ -194,7 +199,7 @@ ingot_status run_model_passes(const run_setup *r, run_report *report, void **mod
   if (m->grain(&any) != INGOT_GRAIN_MODEL) return INGOT_OK;
   *model_state = calloc(m->model_state_bytes(&any) + 1, 1);
   INGOT_ASSERT(*model_state);
-  return run_passes(r, 0, r->n_tensor, &m->model, NULL, *model_state, report);
+  return run_passes(r, 0, r->n_tensor, &m->model, NULL, *model_state, report, NULL);
 }
 
 ingot_status run_method(const run_setup *r, run_report *report)

@@ -42,6 +42,22 @@ static void test_threshold(void **state)
   assert_true(ingot_philox_threshold(1 - 0x1p-53) == ((uint64_t)1 << 48) - 1);
 }
 
+/* The bits of a run whose end is inside of a group, against the definition, and back. */
+static void test_bits(void **state)
+{
+  (void)state;
+  enum { N = 1000, ROOM = 1024 };
+  uint16_t       keep[ROOM], back[ROOM];
+  unsigned char  bits[ROOM / 8];
+  const uint64_t threshold = (uint64_t)3 << 45; /* 3/8 */
+  ingot_random_mask(77, threshold, 4096, N, keep);
+  ingot_mask_pack(keep, N, bits);
+  for (int i = 0; i < N; i++) assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(77, threshold, 4096 + i));
+  memset(back, 0x5a, sizeof back);
+  ingot_mask_unpack(bits, N, back);
+  assert_memory_equal(keep, back, N * sizeof *keep);
+}
+
 /* Every version against the definition, with thresholds of which many elements equal the top 16 bits and few do. */
 static void test_versions(void **state)
 {
@@ -121,7 +137,7 @@ static void test_frequency(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer), cmocka_unit_test(test_threshold),
+    cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer), cmocka_unit_test(test_threshold), cmocka_unit_test(test_bits),
     cmocka_unit_test(test_versions),     cmocka_unit_test(test_equal_halves),           cmocka_unit_test(test_any_length),
     cmocka_unit_test(test_frequency),
   };
