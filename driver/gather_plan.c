@@ -12,7 +12,10 @@
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-gather-1";
 
-enum { BATCH_MAX = 64 };
+enum {
+  BATCH_MAX = 64,
+  GPU_SHARE = 90 /* per cent of a GPU's memory: libraries and scratch memory need the rest */
+};
 
 typedef enum step_kind { STEP_EVALUATE, STEP_FISHER, STEP_GRAM } step_kind;
 
@@ -181,6 +184,15 @@ static uint64_t bytes_of_rank(const builder *b)
   return most;
 }
 
+/* Gram matrices that do not fit are gathered in several passes over the data. */
+static void share_sums(builder *b, uint64_t limit)
+{
+  if (limit == 0 || b->out->memory_bytes <= limit) return;
+  uint64_t rest = b->out->memory_bytes - ingot_gram_sums_bytes(b->plan, &b->layout);
+  b->plan->sums_bytes = rest < limit ? limit - rest : 1; /* a group has one matrix at least */
+  b->out->memory_bytes = bytes_of_rank(b);
+}
+
 /* Windows of a pass, and whether that fits. */
 static ingot_status fit_memory(builder *b)
 {
@@ -202,6 +214,7 @@ static ingot_status fit_memory(builder *b)
     b->plan->batch /= 2;
     b->out->memory_bytes = bytes_of_rank(b);
   }
+  if (b->kind == STEP_GRAM) share_sums(b, stated ? limit : limit / 100 * GPU_SHARE);
   if (limit > 0 && b->out->memory_bytes > limit)
     ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
                        "%s: a rank needs %s for weights, activations and sums, and %s %s", b->place,
@@ -451,6 +464,9 @@ static ingot_status make_title(builder *b)
   b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s", (long long)n,
                                     (long long)b->plan->window.length, (long long)b->plan->batch,
                                     compute_names[b->plan->compute], b->body->on_device ? "GPU" : "CPU");
+  int passes = b->kind == STEP_GRAM ? ingot_gram_passes(b->plan, &b->layout) : 1;
+  if (passes > 1 && b->out->work)
+    b->out->work = ingot_arena_printf(b->arena, "%s, in %d passes over the data", b->out->work, passes);
   if (b->kind == STEP_EVALUATE) b->out->form = b->out->sink.n_tensor ? "scores (HDF5)" : "scores (JSON)";
   else b->out->form = b->out->sink.format == INGOT_SINK_HDF5 ? "statistics (HDF5)" : "statistics (directory)";
   INGOT_TRY_ALLOC(b->out->title && b->out->work);

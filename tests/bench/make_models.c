@@ -4,6 +4,8 @@
  * expert's difference from the base is about a hundredth of it and, as in real fine-tuning, exactly zero in places.
  *
  *   make_models DIR N_EXPERT MILLIONS_OF_PARAMETERS
+ *
+ * DIR/tokens.u16: 8 Mi random token ids, for steps that run the models.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -121,6 +123,19 @@ done:
   return st;
 }
 
+static bool write_tokens(const char *path, int64_t n_vocab)
+{
+  enum { N_TOKEN = 8 << 20 };
+  uint64_t  state = 1;
+  FILE     *f = fopen(path, "wb");
+  uint16_t *ids = malloc(N_TOKEN * sizeof *ids);
+  for (int64_t i = 0; ids && i < N_TOKEN; i++) ids[i] = (uint16_t)(next_random(&state) % (uint64_t)n_vocab);
+  bool good = f && ids && fwrite(ids, sizeof *ids, N_TOKEN, f) == N_TOKEN;
+  if (f) good = fclose(f) == 0 && good;
+  free(ids);
+  return good;
+}
+
 int main(int argc, char **argv)
 {
   if (argc != 4) {
@@ -137,10 +152,16 @@ int main(int argc, char **argv)
            "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %lld,\n"
            "  \"intermediate_size\": %lld,\n  \"num_hidden_layers\": %lld,\n  \"num_attention_heads\": %lld,\n"
            "  \"num_key_value_heads\": %lld,\n  \"vocab_size\": %lld,\n  \"tie_word_embeddings\": false,\n"
+           "  \"max_position_embeddings\": 4096,\n  \"rms_norm_eps\": 1e-5,\n  \"rope_theta\": 10000.0,\n  \"hidden_act\": \"silu\",\n"
            "  \"dtype\": \"bfloat16\"\n}\n",
            (long long)s.hidden, (long long)s.ffn, (long long)s.layers, (long long)(s.hidden / 64), (long long)(s.kv / 64),
            (long long)s.vocab);
   mkdir(argv[1], 0777);
+  snprintf(path, sizeof path, "%s/tokens.u16", argv[1]);
+  if (!write_tokens(path, s.vocab)) {
+    fprintf(stderr, "make_models: %s cannot be written\n", path);
+    return 1;
+  }
   for (int expert = 0; expert <= atoi(argv[2]); expert++) {
     if (expert == 0) snprintf(path, sizeof path, "%s/base", argv[1]);
     else snprintf(path, sizeof path, "%s/expert-%d", argv[1], expert);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build with CUDA and run everything that needs a GPU; a table of the results comes last.
 #
-#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels models process; all of them when none is named
+#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels models nn linalg statistics process; all of them when none is named
 #
 #   test      the same bytes on CPU and GPU, every method, dtype and size
 #   sanitize  the same under compute-sanitizer: memcheck and racecheck
@@ -9,6 +9,8 @@
 #   models    forward and backward of tiny models against Transformers, in float32, TF32 and bfloat16; speed of a Llama
 #             of 1.1 G parameters
 #   nn        operators of the transformer runtime: against the CPU, under compute-sanitizer, and their speed
+#   linalg    float64 matrices: against the CPU, and the speed of RegMean's solves beside the library's own
+#   statistics  steps evaluate, fisher and gram: against the CPU, two GPUs against one, compute-sanitizer, time
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
 #
 # BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated
@@ -20,7 +22,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${BUILD:-$root/build/gpu}
 threads=${THREADS:-$(nproc)}
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels models process)
+[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels models nn linalg statistics process)
 logs=$build/gpu-logs
 table=()
 failed=0
@@ -118,6 +120,25 @@ part_nn() {
   cat "$logs/attention_bench.log"
 }
 
+part_linalg() {
+  local width
+  cmake --build "$build" --target test_linalg_cuda bench_linalg >>"$logs/build.log" 2>&1 || { tail -n 30 "$logs/build.log"; exit 1; }
+  step "matrices, CPU against GPU" linalg.log "$build/tests/gpu/test_linalg_cuda"
+  for width in ${WIDTHS:-4096 14336}; do
+    step "RegMean of 4, width $width" "linalg_$width.log" "$build/tests/bench/bench_linalg" "$width" 4 1 cuda
+    cat "$logs/linalg_$width.log"
+  done
+}
+
+part_statistics() {
+  local work=${WORK:-$build/gpu-statistics}
+  cmake --build "$build" --target ingot make_models >>"$logs/build.log" 2>&1 || { tail -n 30 "$logs/build.log"; exit 1; }
+  step "evaluate, fisher, gram" statistics.log "$root/tests/gpu/statistics.sh" "$build" "$work" "${MILLIONS:-1100}" \
+    "${WINDOWS:-1024}" "$((threads < 8 ? threads : 8))"
+  cat "$logs/statistics.log"
+  [ -n "${WORK:-}" ] || rm -rf "$work"
+}
+
 part_process() {
   local work=${WORK:-$build/gpu-work}
   cmake --build "$build" --target ingot make_models limit >>"$logs/build.log" 2>&1 ||
@@ -137,6 +158,8 @@ for part in "${parts[@]}"; do
   kernels) part_kernels ;;
   nn) part_nn ;;
   models) part_models ;;
+  linalg) part_linalg ;;
+  statistics) part_statistics ;;
   process) part_process ;;
   *) echo "unknown part: $part" >&2; exit 2 ;;
   esac

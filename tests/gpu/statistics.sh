@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Steps evaluate, fisher and gram on GPUs: against the CPU on the small family of tests/experts; with two GPUs against one,
+# there and on a generated Llama, whose times are printed; one run under compute-sanitizer.
+#
+#   tests/gpu/statistics.sh BUILD WORK [MILLIONS [WINDOWS [THREADS]]]
+#
+# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. WINDOWS: of 2048 tokens.
+# Gram matrices take half a Fisher matrix's time, so they get twice the windows. Needs Python (standard library).
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=$(cd "$1" && pwd)
+mkdir -p "$2"
+work=$(cd "$2" && pwd)
+millions=${3:-1100} windows=${4:-1024} threads=${5:-8}
+ingot=$build/bin/ingot
+near=$root/tests/gpu/statistics_near.py
+n_gpu=$(nvidia-smi --list-gpus | wc -l)
+cd "$work"
+TIMEFORMAT=%R
+failed=0
+
+check() { # TEXT COMMAND...
+  local text=$1 said
+  shift
+  if said=$("$@" 2>&1); then echo "$text: ok: $said"; else echo "$text: FAILED: $said"; failed=1; fi
+}
+
+small_job() { # NAME DTYPE
+  local data="$root/tests/experts/data"
+  cat >"$1.cfg" <<END
+models = { add = "$root/tests/experts/add"; };
+steps = (
+  { type = "evaluate"; models = ( "add" ); data = { add = "$data/add.val.u16"; sort = "$data/sort.val.u16"; }; window = 64; limit = 32; dtype = "$2"; output = "$1/scores.json"; },
+  { type = "fisher"; model = "add"; data = ( "$data/add.calib.u16" ); window = 64; limit = 32; dtype = "$2"; durable = false; output = "$1/fisher"; },
+  { type = "gram"; model = "add"; data = ( "$data/add.calib.u16" ); window = 64; limit = 32; outputs = true; head = true; dtype = "$2"; durable = false; output = "$1/gram"; }
+);
+END
+}
+
+perplexity_near() { # A B TOLERANCE
+  python3 - "$@" <<'END'
+import json, sys
+
+def found(node):
+    if isinstance(node, dict):
+        if isinstance(node.get("perplexity"), (int, float)):
+            yield node["perplexity"]
+        for child in node.values():
+            yield from found(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from found(child)
+
+a, b = (list(found(json.load(open(path)))) for path in sys.argv[1:3])
+worst = max(abs(x - y) / y for x, y in zip(a, b, strict=True)) if a else float("inf")
+print(f"{len(a)} perplexities within {100 * worst:.3g} %")
+sys.exit(worst > float(sys.argv[3]))
+END
+}
+
+part_small() {
+  local kind
+  for kind in cpu:float32 cuda:float32 cuda:bfloat16; do
+    small_job "${kind/:/-}" "${kind#*:}"
+    "$ingot" run --quiet --fresh --device "${kind%:*}" --threads "$threads" "${kind/:/-}.cfg" >/dev/null
+  done
+  check "float32, fisher" python3 "$near" 1e-4 cuda-float32/fisher cpu-float32/fisher
+  check "float32, gram" python3 "$near" 1e-4 cuda-float32/gram cpu-float32/gram
+  check "float32, scores" perplexity_near cuda-float32/scores.json cpu-float32/scores.json 1e-4
+  check "bfloat16, scores" perplexity_near cuda-bfloat16/scores.json cpu-float32/scores.json 2e-3
+  check "two ranks on one GPU" two_ranks one-gpu 0
+  [ "$n_gpu" -lt 2 ] || check "two ranks, two GPUs" two_ranks two-gpus 0,1
+}
+
+# Float32 on two ranks against one, on the GPUs named. Other windows share a pass, and the tensor cores cut off low bits as they
+# add: up to 3e-5 of a diagonal.
+two_ranks() { # NAME DEVICES
+  small_job "$1" float32
+  CUDA_VISIBLE_DEVICES=$2 mpirun -n 2 --bind-to none "$ingot" run --quiet --fresh --device cuda --threads "$threads" "$1.cfg" >/dev/null
+  python3 "$near" 3e-5 "$1/fisher" cuda-float32/fisher && python3 "$near" 3e-5 "$1/gram" cuda-float32/gram &&
+    perplexity_near "$1/scores.json" cuda-float32/scores.json 1e-5
+}
+
+part_passes() { # Gram matrices in several passes
+  sed 's/outputs = true; head = true;/memory_limit = "'"${PASS_MEMORY:-7MiB}"'"; outputs = true; head = true;/; s/cuda-float32/passes/g' cuda-float32.cfg >passes.cfg
+  "$ingot" plan passes.cfg | grep -i "passes over" || true
+  "$ingot" run --quiet --fresh --device cuda --threads "$threads" passes.cfg >/dev/null
+  check "gram in several passes" python3 "$near" 3e-5 passes/gram cuda-float32/gram
+}
+
+part_sanitize() {
+  command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer: not run: not installed"; return; }
+  sed 's/limit = 32/limit = 2/; s/cuda-bfloat16/sanitized/g' cuda-bfloat16.cfg >sanitized.cfg
+  compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
+    "$ingot" run --quiet --fresh --device cuda --threads 2 sanitized.cfg >sanitize.log 2>&1 || { tail -n 20 sanitize.log; failed=1; }
+  echo "compute-sanitizer memcheck: $(grep 'ERROR SUMMARY' sanitize.log | tail -n 1)"
+}
+
+part_large() {
+  local kind one both
+  [ -e base/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 0 "$millions"
+  cat base/*.safetensors >/dev/null
+  for kind in fisher gram; do
+    [ "$kind" = fisher ] || windows=$((2 * windows))
+    for n in 1 2; do
+      echo "models = { base = \"base\"; }; steps = ( { type = \"$kind\"; model = \"base\"; data = ( \"tokens.u16\" );" \
+        "window = 2048; limit = $windows; durable = false; output = \"large-$n/$kind.h5\"; } );" >"large-$kind-$n.cfg"
+    done
+    one=$({ time CUDA_VISIBLE_DEVICES=0 "$ingot" run --fresh --device cuda --threads "$threads" "large-$kind-1.cfg" >"$kind-1.log" 2>&1; } 2>&1) || { tail "$kind-1.log"; failed=1; }
+    grep -E 'read|write|wall|merge' "$kind-1.log" || true
+    [ "$n_gpu" -ge 2 ] || { echo "$kind, $windows windows: one GPU $one s"; continue; }
+    both=$({ time mpirun -n 2 --bind-to none "$ingot" run --fresh --device cuda --threads "$threads" "large-$kind-2.cfg" >"$kind-2.log" 2>&1; } 2>&1) || { tail "$kind-2.log"; failed=1; }
+    grep -E 'read|write|wall|merge|host' "$kind-2.log" || true
+    echo "$kind, $windows windows: one GPU $one s, two GPUs $both s: $(awk -v a="$one" -v b="$both" 'BEGIN { printf "%.3f", b / a }') of it"
+    "$ingot" diff "large-1/$kind.h5" "large-2/$kind.h5" 2>&1 | tail -n 1 || true
+    rm -rf "large-1/$kind.h5" "large-2/$kind.h5"
+  done
+}
+
+for part in ${PARTS:-small passes sanitize large}; do part_"$part"; done
+exit $failed
