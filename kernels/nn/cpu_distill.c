@@ -52,36 +52,39 @@ INGOT_INLINE float share_of_teacher(const soft_pair *pair, int64_t i)
   return log_ratio(pair, i) + pair->logit_beta;
 }
 
-static INGOT_CLONES float forward_sum(int64_t n, int64_t first, const soft_pair *pair)
+static INGOT_CLONES float forward_sum(int64_t n, int64_t first, const soft_pair *rows)
 {
-  float sum = 0;
+  const soft_pair pair = *rows; /* not what a pointer may change */
+  float           sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = first; i < first + n; i++) {
-    float p = probability(&pair->teacher, i), ratio = log_ratio(pair, i);
+    float p = probability(&pair.teacher, i), ratio = log_ratio(&pair, i);
     sum += p == 0 ? 0 : p * ratio;
   }
   return sum;
 }
 
-static INGOT_CLONES float reverse_sum(int64_t n, int64_t first, const soft_pair *pair)
+static INGOT_CLONES float reverse_sum(int64_t n, int64_t first, const soft_pair *rows)
 {
-  float sum = 0;
+  const soft_pair pair = *rows; /* not what a pointer may change */
+  float           sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = first; i < first + n; i++) {
-    float q = probability(&pair->student, i), ratio = log_ratio(pair, i);
+    float q = probability(&pair.student, i), ratio = log_ratio(&pair, i);
     sum += q == 0 ? 0 : -q * ratio;
   }
   return sum;
 }
 
 /* E_q of softplus(share), and at *teacher E_p of softplus(-share). */
-static INGOT_CLONES float mixture_sum(int64_t n, int64_t first, const soft_pair *pair, float *teacher)
+static INGOT_CLONES float mixture_sum(int64_t n, int64_t first, const soft_pair *rows, float *teacher)
 {
-  float student_sum = 0, teacher_sum = 0;
+  const soft_pair pair = *rows; /* not what a pointer may change */
+  float           student_sum = 0, teacher_sum = 0;
 #pragma omp simd reduction(+ : student_sum, teacher_sum)
   for (int64_t i = first; i < first + n; i++) {
-    float p = probability(&pair->teacher, i), q = probability(&pair->student, i), share = share_of_teacher(pair, i);
-    float above = ingot_cpu_softplus(share), below = ingot_cpu_softplus(-share);
+    float p = probability(&pair.teacher, i), q = probability(&pair.student, i), share = share_of_teacher(&pair, i);
+    float below, above = ingot_cpu_softplus(share, &below);
     student_sum += q == 0 ? 0 : q * above;
     teacher_sum += p == 0 ? 0 : p * below;
   }
@@ -107,37 +110,47 @@ static double divergence(const ingot_nn_distill *loss, int64_t n, const soft_pai
   return beta * (-log(beta) - teacher) + (1 - beta) * (-log1p(-beta) - student);
 }
 
-/* d = soft * (gradient of D by z, times T) + hard * exp(z - top): the cross-entropy's part lacks its label. */
-static INGOT_CLONES void forward_gradient(int64_t n, const soft_pair *pair, float soft, float hard, float *d)
+/* Gradient of D by z, times T; `mean` as divergence gives it. */
+INGOT_INLINE float soft_slope(ingot_nn_divergence kind, const soft_pair *pair, float mean, int64_t i)
 {
-  const soft_row *student = &pair->student;
+  float q = probability(&pair->student, i), other, slope;
+  if (kind == INGOT_NN_FORWARD_KL) return q - probability(&pair->teacher, i);
+  if (kind == INGOT_NN_REVERSE_KL) slope = q * (-log_ratio(pair, i) - mean);
+  else slope = q * (mean - ingot_cpu_softplus(share_of_teacher(pair, i), &other));
+  return q == 0 ? 0 : slope;
+}
+
+/* d = soft * slope + hard * exp(z - top): the cross-entropy's part lacks its label. Inlined for each kind, with and
+ * without a hard part. */
+INGOT_INLINE void gradient_loop(ingot_nn_divergence kind, bool with_hard, int64_t n, const soft_pair *rows, float mean,
+                                float soft, float hard, float *d)
+{
+  const soft_pair pair = *rows;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    float difference = probability(student, i) - probability(&pair->teacher, i);
-    d[i] = soft * difference + hard * ingot_cpu_exp(student->z[i] - student->top);
+    float slope = soft * soft_slope(kind, &pair, mean, i);
+    d[i] = with_hard ? slope + hard * ingot_cpu_exp(pair.student.z[i] - pair.student.top) : slope;
   }
+}
+
+static INGOT_CLONES void forward_gradient(int64_t n, const soft_pair *pair, float soft, float hard, float *d)
+{
+  if (hard == 0) gradient_loop(INGOT_NN_FORWARD_KL, false, n, pair, 0, soft, hard, d);
+  else gradient_loop(INGOT_NN_FORWARD_KL, true, n, pair, 0, soft, hard, d);
 }
 
 static INGOT_CLONES void reverse_gradient(int64_t n, const soft_pair *pair, float mean, float soft, float hard,
                                           float *d)
 {
-  const soft_row *student = &pair->student;
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) {
-    float q = probability(student, i), slope = q * (-log_ratio(pair, i) - mean);
-    d[i] = soft * (q == 0 ? 0 : slope) + hard * ingot_cpu_exp(student->z[i] - student->top);
-  }
+  if (hard == 0) gradient_loop(INGOT_NN_REVERSE_KL, false, n, pair, mean, soft, hard, d);
+  else gradient_loop(INGOT_NN_REVERSE_KL, true, n, pair, mean, soft, hard, d);
 }
 
 static INGOT_CLONES void mixture_gradient(int64_t n, const soft_pair *pair, float mean, float soft, float hard,
                                           float *d)
 {
-  const soft_row *student = &pair->student;
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) {
-    float q = probability(student, i), slope = q * (mean - ingot_cpu_softplus(share_of_teacher(pair, i)));
-    d[i] = soft * (q == 0 ? 0 : slope) + hard * ingot_cpu_exp(student->z[i] - student->top);
-  }
+  if (hard == 0) gradient_loop(INGOT_NN_JSD, false, n, pair, mean, soft, hard, d);
+  else gradient_loop(INGOT_NN_JSD, true, n, pair, mean, soft, hard, d);
 }
 
 /* One row's outputs; d NULL: no gradient. */
@@ -289,13 +302,22 @@ static double sum_of(int64_t n, const float *z)
 }
 
 /* d = soft (share q - each) + hard exp(z - top): the classes that are not stored. */
-static INGOT_CLONES void tail_gradient(int64_t n, const soft_row *student, float share, float each, float soft,
-                                       float hard, float *d)
+static INGOT_CLONES void tail_gradient(int64_t n, const soft_row *row, float share, float each, float soft, float hard,
+                                       float *d)
 {
+  const soft_row student = *row;
+  const bool     same = student.inverse == 1; /* one exponential serves both */
+  if (same || hard == 0) {
+    const float factor = soft * share * student.scale + (same ? hard : 0), offset = soft * each;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+      d[i] = factor * ingot_cpu_exp((student.z[i] - student.top) * student.inverse) - offset;
+    return;
+  }
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    float q = probability(student, i);
-    d[i] = soft * (share * q - each) + hard * ingot_cpu_exp(student->z[i] - student->top);
+    float q = probability(&student, i);
+    d[i] = soft * (share * q - each) + hard * ingot_cpu_exp(student.z[i] - student.top);
   }
 }
 

@@ -67,10 +67,12 @@ INGOT_INLINE float ingot_cpu_log_add(float a, float b)
   return low == -INFINITY ? high : sum;
 }
 
-/** log(1 + exp(x)), to a relative error of 4e-7; 0 for -inf. */
-INGOT_INLINE float ingot_cpu_softplus(float x)
+/** log(1 + exp(x)), and at *other log(1 + exp(-x)), to a relative error of 4e-7; 0 for -inf. */
+INGOT_INLINE float ingot_cpu_softplus(float x, float *other)
 {
-  return (x > 0 ? x : 0) + ingot_cpu_log1p(ingot_cpu_exp(x > 0 ? -x : x));
+  float rest = ingot_cpu_log1p(ingot_cpu_exp(x > 0 ? -x : x));
+  *other = (x > 0 ? 0 : -x) + rest;
+  return (x > 0 ? x : 0) + rest;
 }
 
 /** 1 / (1 + exp(-x)), and at *complement 1 minus that, without cancellation. */

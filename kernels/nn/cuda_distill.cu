@@ -127,10 +127,12 @@ struct mixture_weights {
   float beta, log_beta, log_rest; /* log_rest: of 1 - beta */
 };
 
-/** log(1 + exp(x)); 0 for -inf */
-static __device__ __forceinline__ float softplus(float x)
+/** log(1 + exp(x)), and at other log(1 + exp(-x)); 0 for -inf */
+static __device__ __forceinline__ float softplus(float x, float &other)
 {
-  return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x)));
+  float rest = log1pf(expf(-fabsf(x)));
+  other = fmaxf(-x, 0.0f) + rest;
+  return fmaxf(x, 0.0f) + rest;
 }
 
 /**
@@ -151,8 +153,9 @@ static __device__ __forceinline__ void sum_mixture(const float *z, const float *
     for (int i = 0; i < 4; i++) {
       float q = r.scale_z * expf((v[i] - r.top_z) * inverse), p = r.scale_t * expf((u[i] - r.top_t) * inverse);
       float share = (u[i] - v[i]) * inverse - r.offset + (w.log_beta - w.log_rest);
-      if (!(q == 0.0f)) sums.x += q * softplus(share);
-      if (!(p == 0.0f)) sums.y += p * softplus(-share);
+      float below, above = softplus(share, below);
+      if (!(q == 0.0f)) sums.x += q * above;
+      if (!(p == 0.0f)) sums.y += p * below;
     }
   }
   sums = ingot_nn_sum_pair<BLOCK>(sums, shared);
@@ -190,12 +193,12 @@ static __device__ __forceinline__ void write_gradient(const float *z, const floa
     ingot_nn_load(t + at, n - at, wide, u);
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      float q = r.scale_z * expf((v[i] - r.top_z) * inverse), slope;
+      float q = r.scale_z * expf((v[i] - r.top_z) * inverse), slope, other;
       float ratio = (u[i] - v[i]) * inverse - r.offset;
       if (KIND == INGOT_NN_FORWARD_KL) slope = q - r.scale_t * expf((u[i] - r.top_t) * inverse);
       else if (q == 0.0f) slope = 0.0f;
       else if (KIND == INGOT_NN_REVERSE_KL) slope = q * (-ratio - r.mean);
-      else slope = q * (r.mean - softplus(ratio + (w.log_beta - w.log_rest)));
+      else slope = q * (r.mean - softplus(ratio + (w.log_beta - w.log_rest), other));
       float all = f.soft * slope + hard_gradient(f, v[i], r.top_z, at + i == label);
       v[i] = at + i < n ? all : 0.0f;
     }

@@ -191,6 +191,62 @@ static void run_cross_entropy_backward(bench *b)
   must(b->nn->ops->cross_entropy(b->nn, &z, b->index, 1, b->stats, NULL, b->table));
 }
 
+enum { CHUNK = 1024 }; /* rows of logits: as many as fit the other arrays */
+
+static void run_mix(bench *b)
+{
+  ingot_nn_logits z = {b->table, CHUNK, VOCABULARY, VOCABULARY};
+  must(b->nn->ops->mix(b->nn, INGOT_NN_MIX_LINEAR, &z, b->lse, 0, false, b->wide));
+}
+
+static void run_distill_as(bench *b, ingot_nn_divergence divergence, float alpha)
+{
+  ingot_nn_logits  z = {b->table, CHUNK, VOCABULARY, VOCABULARY};
+  ingot_nn_distill loss = {divergence, 0.5f, 2, alpha, 1};
+  must(b->nn->ops->distill(b->nn, &loss, &z, b->wide, b->index, b->stats, NULL, b->weights));
+}
+
+static void run_distill(bench *b)
+{
+  run_distill_as(b, INGOT_NN_FORWARD_KL, 1);
+}
+
+static void run_distill_labels(bench *b)
+{
+  run_distill_as(b, INGOT_NN_FORWARD_KL, 0.5f);
+}
+
+static void run_distill_jsd(bench *b)
+{
+  run_distill_as(b, INGOT_NN_JSD, 1);
+}
+
+static void run_top_k(bench *b)
+{
+  ingot_nn_logits z = {b->table, CHUNK, VOCABULARY, VOCABULARY};
+  must(b->nn->ops->top_k(b->nn, &z, 64, (int32_t *)(void *)b->qkv, b->d_qkv));
+}
+
+static void run_distill_top_k(bench *b)
+{
+  ingot_nn_logits  z = {b->table, CHUNK, VOCABULARY, VOCABULARY};
+  ingot_nn_distill loss = {INGOT_NN_FORWARD_KL, 0, 1, 1, 1};
+  ingot_nn_top_k   teacher = {64, (const int32_t *)(const void *)b->qkv, b->d_qkv, INGOT_NN_TAIL_BUCKET};
+  must(b->nn->ops->distill_top_k(b->nn, &loss, &z, &teacher, b->index, b->stats, NULL, b->weights));
+}
+
+static void run_adamw(bench *b)
+{
+  ingot_nn_adamw how = {0, 0.9f, 0.95f, 1e-8f, 0.1f, 1, 10};
+  must(b->nn->ops->adamw(b->nn, &how, (int64_t)HIDDEN * MIDDLE, b->table, b->weights, b->wide, b->wide2, NULL));
+}
+
+static void run_sum_squares(bench *b)
+{
+  double sum;
+  must(b->nn->ops->sum_squares(b->nn, (int64_t)HIDDEN * MIDDLE, b->table, &sum));
+}
+
 static void run_gram(bench *b)
 {
   must(b->nn->ops->gram(b->nn, b->n_token, HIDDEN, b->x, HIDDEN, NULL, b->gram));
@@ -295,6 +351,15 @@ int main(int argc, char **argv)
   report(&b, "add squares", run_add_squares, 12 * h * MIDDLE, "GB/s");
   report(&b, "cross entropy", run_cross_entropy, 4 * h * VOCABULARY, "GB/s");
   report(&b, "cross entropy backward", run_cross_entropy_backward, 8 * h * VOCABULARY, "GB/s");
+  const double logits = 4.0 * CHUNK * VOCABULARY;
+  report(&b, "mix, linear", run_mix, 3 * logits, "GB/s");
+  report(&b, "distill", run_distill, 3 * logits, "GB/s");
+  report(&b, "distill and labels", run_distill_labels, 3 * logits, "GB/s");
+  report(&b, "distill, JSD", run_distill_jsd, 3 * logits, "GB/s");
+  report(&b, "top 64", run_top_k, logits, "GB/s");
+  report(&b, "distill, top 64", run_distill_top_k, 2 * logits, "GB/s");
+  report(&b, "sum of squares", run_sum_squares, 4 * h * MIDDLE, "GB/s");
+  report(&b, "AdamW", run_adamw, 28 * h * MIDDLE, "GB/s");
   ingot_nn_close(&b.nn);
   return 0;
 }
