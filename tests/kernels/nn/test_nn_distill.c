@@ -349,7 +349,7 @@ static void test_equal_and_hard(void **state)
     const ingot_nn_distill same = loss_of(kind, 0.5f, 2, 1);
     check_ok(nn->ops->distill(nn, &same, &rows, z, &label, &soft, NULL, d));
     if (kind != INGOT_NN_JSD) assert_true(soft == 0);
-    assert_true(fabsf(soft) < 1e-6f); /* JSD: roundings of log 2, times T^2 */
+    assert_true(fabsf(soft) < 2e-6f); /* JSD: roundings of log 2, times T^2 */
     for (int i = 0; i < WIDE; i++) assert_true(fabsf(d[i]) < 5e-8f);
   }
   ingot_nn_distill hard = loss_of(INGOT_NN_FORWARD_KL, 0.5f, 2, 0);
