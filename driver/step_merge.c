@@ -138,6 +138,35 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
   }
 }
 
+/* The largest ridge that the job asks for. */
+static double asked_ridge(const ingot_merge_plan *plan)
+{
+  double most = 0.0;
+  int    ridge = ingot_method_param(plan->method, "ridge", NULL);
+  for (int i = 0; ridge >= 0 && i < plan->n_tensor; i++) {
+    const double *global = plan->tensors[i].view.global;
+    if (global && global[ridge] > most) most = global[ridge];
+  }
+  return most;
+}
+
+/* What solving the matrices took: a line, an event, and a warning where a sum was not positive definite. */
+static void report_matrices(const ingot_run_context *context, const ingot_merge_plan *plan, const ingot_matrix_summary *m)
+{
+  if (m->n_matrix == 0) return;
+  ingot_log_info("%lld matrices solved: at most %lld iterations, residual %.3g, %lld not within the tolerance; ridge on %lld, at "
+                 "most %.3g; %lld input features never active",
+                 (long long)m->n_matrix, (long long)m->n_iteration, m->residual, (long long)m->n_unfinished,
+                 (long long)m->n_ridge, m->ridge, (long long)m->n_dead);
+  if (m->ridge > asked_ridge(plan))
+    ingot_log_warning("sums of Gram matrices are not positive definite: %lld of %lld matrices have a ridge, the largest %.3g "
+                      "of the mean diagonal", (long long)m->n_ridge, (long long)m->n_matrix, m->ridge);
+  ingot_events_write(context->events, "matrices",
+                     json_pack("{s:I, s:I, s:f, s:I, s:I, s:f, s:I}", "solved", (json_int_t)m->n_matrix, "iterations",
+                               (json_int_t)m->n_iteration, "residual", m->residual, "unfinished", (json_int_t)m->n_unfinished,
+                               "with_ridge", (json_int_t)m->n_ridge, "ridge", m->ridge, "dead_features", (json_int_t)m->n_dead));
+}
+
 ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan,
                                   ingot_step_result *result)
 {
@@ -160,6 +189,7 @@ ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
   report_nonfinite(context, &merge, &merged);
+  report_matrices(context, &merge, &merged.matrices);
   result->timing = merged.timing;
   result->checksums = merged.checksums;
   merged.checksums = NULL;

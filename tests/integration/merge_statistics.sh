@@ -39,6 +39,16 @@ run_case mats mats.cfg
 statistics_job regmean.cfg regmean gram h5
 run_case regmean regmean.cfg
 
+# What solving took is told, and is an event.
+rm -rf out
+"$INGOT" run --json events.json regmean.cfg 2>stderr.txt || fail "regmean with events"
+grep -q 'matrices solved: at most 0 iterations' stderr.txt || fail "regmean says nothing of its matrices: $(cat stderr.txt)"
+grep -q 'not positive definite' stderr.txt && fail "a warning of a ridge that was not needed"
+grep -q '"event": *"matrices".*"dead_features": *0' events.json || fail "no event of the matrices"
+rm -rf out
+"$INGOT" run mats.cfg 2>stderr.txt || fail "mats with text"
+grep -q 'matrices solved: at most 3 iterations' stderr.txt || fail "mats says nothing of its iterations: $(cat stderr.txt)"
+
 # Shared Gram matrices and matrices of others' files under every layer's own name: the same when they hold the same.
 statistics_job other.cfg regmean other safetensors
 rm -rf out

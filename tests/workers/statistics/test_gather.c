@@ -348,18 +348,6 @@ static void test_gram(void **state)
   }
 }
 
-/* Without head and outputs: inputs alone, and no logits. */
-static void test_gram_inputs(void **state)
-{
-  (void)state;
-  plan_case c;
-  open_case(&c, "gpt2");
-  gram_tensors(&c);
-  check_ok(run_gram(&c));
-  assert_int_equal(check_triangles(&c, "gram", false, 1e-5), 4 * c.spec.n_layer);
-  close_case(&c);
-}
-
 static void read_file(const char *path, char **bytes, size_t *size)
 {
   FILE *f = fopen(path, "rb");
@@ -379,6 +367,70 @@ static void check_same_file(const char *a, const char *b)
   assert_memory_equal(x, y, n);
   free(x);
   free(y);
+}
+
+/* Matrices that do not fit take several passes over the data; stopped in the second one, and gone on with. */
+static void test_gram_passes(void **state)
+{
+  (void)state;
+  plan_case c;
+  char      first[PATH + 8];
+  open_case(&c, "llama_bias_tied");
+  c.plan.head = c.plan.outputs = true;
+  c.plan.batch = 1;
+  gram_tensors(&c);
+  snprintf(first, sizeof first, "%s.first", c.output);
+  assert_int_equal(ingot_gram_passes(&c.plan, &c.layout), 1);
+  check_ok(run_gram(&c));
+  assert_int_equal(rename(c.output, first), 0);
+
+  c.plan.sums_bytes = 1; /* one matrix at a time */
+  assert_int_equal(ingot_gram_passes(&c.plan, &c.layout), c.plan.sink.n_tensor);
+  c.plan.sums_bytes = ingot_gram_sums_bytes(&c.plan, &c.layout) * 4;
+  const int n_pass = ingot_gram_passes(&c.plan, &c.layout);
+  assert_true(n_pass > 2 && n_pass < c.plan.sink.n_tensor);
+  check_ok(run_gram(&c));
+  check_same_file(c.output, first);
+  assert_int_equal(unlink(c.output), 0);
+
+  signal(SIGTERM, on_signal);
+  check_ok(ingot_fault_init("stop@0:6", 0));
+  check_fails(run_gram(&c), INGOT_STOPPED, "the same command continues");
+  signal(SIGTERM, SIG_DFL);
+  atomic_store(&stop_flag, 0);
+  char fault[32]; /* six windows are done: one read more than what is left would be an error */
+  snprintf(fault, sizeof fault, "read@0:%d", n_pass * N_WINDOW - 6 + 1);
+  check_ok(ingot_fault_init(fault, 0));
+  check_ok(run_gram(&c));
+  check_same_file(c.output, first);
+  check_ok(ingot_gather_forget(c.output));
+
+  /* what was written is lost: begun anew */
+  char partial[PATH + 16];
+  snprintf(partial, sizeof partial, "%s.partial", c.output);
+  assert_int_equal(unlink(c.output), 0);
+  signal(SIGTERM, on_signal);
+  check_ok(ingot_fault_init("stop@0:6", 0));
+  check_fails(run_gram(&c), INGOT_STOPPED, "the same command continues");
+  signal(SIGTERM, SIG_DFL);
+  atomic_store(&stop_flag, 0);
+  assert_int_equal(unlink(partial), 0);
+  check_ok(ingot_fault_init(NULL, 0));
+  check_ok(run_gram(&c));
+  check_same_file(c.output, first);
+  close_case(&c);
+}
+
+/* Without head and outputs: inputs alone, and no logits. */
+static void test_gram_inputs(void **state)
+{
+  (void)state;
+  plan_case c;
+  open_case(&c, "gpt2");
+  gram_tensors(&c);
+  check_ok(run_gram(&c));
+  assert_int_equal(check_triangles(&c, "gram", false, 1e-5), 4 * c.spec.n_layer);
+  close_case(&c);
 }
 
 /* Stopped before its third window, a run goes on from there to the same bytes; states that do not fit are left. */
@@ -553,7 +605,7 @@ int main(void)
       cmocka_unit_test(test_fisher),         cmocka_unit_test(test_fisher_spans),
       cmocka_unit_test(test_fisher_exact),   cmocka_unit_test(test_fisher_sampled),
       cmocka_unit_test(test_gram),           cmocka_unit_test(test_gram_inputs),
-      cmocka_unit_test(test_stop_and_resume), cmocka_unit_test(test_evaluate_resume),
+      cmocka_unit_test(test_stop_and_resume), cmocka_unit_test(test_gram_passes), cmocka_unit_test(test_evaluate_resume),
       cmocka_unit_test(test_bad_data),       cmocka_unit_test(test_not_finite),
       cmocka_unit_test(test_plan_mismatch),  cmocka_unit_test(test_bytes),
   };
