@@ -220,9 +220,9 @@ static ingot_status fit_memory(builder *b)
     INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
     if (limit == 0 || limit > total) limit = total, stated = false;
   }
-  uint64_t together = total_bytes(b);
   while (b->settings->gather.batch == 0 && b->plan->gather.batch > 1 && limit > 0 && total_bytes(b) > limit) b->plan->gather.batch /= 2;
-  if (limit == 0 || total_bytes(b) <= limit) {
+  uint64_t together = total_bytes(b); /* at least */
+  if (limit == 0 || together <= limit) {
     b->out->work = ingot_arena_printf(b->arena, "all %d on each rank", b->settings->gather.n_model);
   } else if (b->plan->learn && b->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) {
     ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The steps ensemble and logits on the shipped family: scores against the reference, any number of ranks, models one after the other,
+# learnt weights, killed runs, and what wrong models get.
+. "$(dirname "$0")/lib.sh"
+ln -s "$SOURCE/tests/experts" family
+export OMP_NUM_THREADS=1
+models='models = { add = "family/add"; sort = "family/sort"; brackets = "family/brackets"; dates = "family/dates"; };'
+all='models = ( "add", "sort", "brackets", "dates" );'
+
+# the number behind "KEY": in a JSON file
+number() { tr -d ' \n' <"$1" | grep -o "\"$2\":{\"nll\":[0-9.e-]*" | tail -n +"${3:-1}" | head -n 1 | sed 's/.*://'; }
+near() { awk -v a="$1" -v b="$2" -v e="$3" 'BEGIN { exit !(a > 0 && b > 0 && a / b < 1 + e && a / b > 1 - e) }'; }
+
+# --- equal weights, in full: the family's README has 1.3107 and 3.709 for add
+cat >linear.cfg <<EOT
+$models
+steps = ( { type = "ensemble"; $all window = 64; output = "out/linear.json"; data = { add = "family/data/add.val.u16"; }; } );
+EOT
+"$INGOT" run --quiet --device cpu linear.cfg >table.txt
+near "$(number out/linear.json add)" 1.3107 5e-5 || fail "linear: $(number out/linear.json add) instead of 1.3107"
+grep -qF "| ensemble | 3.709 | 3.709 |" table.txt || fail "the table lacks the reference's perplexity"
+grep -qF "| add | 3.199 | 3.199 |" table.txt || fail "the table lacks a member's perplexity"
+
+# --- weights that are learnt, on any number of ranks, and with one model at a time; then a logits file with them
+cat >learn.cfg <<EOT
+$models
+steps = ( { type = "ensemble"; weights = "learn"; per_data = true; $all window = 64; limit = 16; output = "out/learn.h5"; name = "weights";
+  learn_data = { add = "family/data/add.calib.u16"; dates = "family/data/dates.calib.u16"; };
+  data = { add = "family/data/add.val.u16"; dates = "family/data/dates.val.u16"; }; },
+  { type = "logits"; weights = "weights"; $all window = 64; limit = 16; k = 8; output = "out/logits.h5"; batch = 2;
+  data = { add = "family/data/add.val.u16"; dates = "family/data/dates.val.u16"; }; } );
+EOT
+for n in $(rank_counts); do
+  rm -rf out
+  ranks "$n" "$INGOT" run --quiet --device cpu learn.cfg >"learn-$n.txt"
+  cmp learn-1.txt "learn-$n.txt" || fail "ensemble: other figures on $n ranks"
+done
+awk -F'|' '/^\| (add|dates) \| [0-9.]* \| [0-9.]* \| [0-9.]* \| [0-9.]* \|/ && NF == 9 { n++; if (!($8 < $7)) exit 1 } END { exit n != 2 }' learn-1.txt ||
+  fail "learnt weights are no better than equal ones"
+"$INGOT" inspect out/logits.h5 | grep -q "ids .*U16" || fail "the logits file lacks its tensors"
+mv out/logits.h5 whole.h5
+rm -rf out
+sed 's/window = 64;/window = 64; memory_limit = "4MiB";/' learn.cfg >small.cfg
+"$INGOT" plan small.cfg >plan.txt
+grep -q "one after the other, for [0-9]* windows at a time" plan.txt || { cat plan.txt >&2; fail "the plan does not say how models are held"; }
+"$INGOT" run --quiet --device cpu small.cfg >small.txt
+cmp learn-1.txt small.txt || fail "other figures with one model at a time"
+
+# --- killed while it writes logits: the same command goes on
+for fault in "kill@0:3" "stop@0:2"; do
+  rm -rf out/logits.h5*
+  code=0
+  INGOT_FAULT=$fault "$INGOT" run --quiet --device cpu --step 2 learn.cfg >/dev/null 2>stderr.txt || code=$?
+  [ "$code" != 0 ] || fail "$fault: nothing was killed"
+  "$INGOT" run --device cpu --step 2 learn.cfg 2>stderr.txt >/dev/null
+  grep -qF "goes on behind" stderr.txt || { cat stderr.txt >&2; fail "$fault: logits begin anew"; }
+done
+"$INGOT" verify out/logits.h5 >/dev/null || fail "the checksums of the logits are wrong"
+[ -z "$(find out -name '*.state.*' -o -name '*.journal' -o -name '*.partial')" ] || fail "something is left behind"
+
+# --- other vocabularies, and weights of other models
+cp -rL family/sort other
+chmod -R u+w other
+if [ -f other/tokenizer.json ]; then
+  sed -i '0,/"a": *\([0-9]*\)/s//"aa": \1/' other/tokenizer.json
+  sed -e 's|family/sort|other|' linear.cfg >other.cfg
+  expect 3 "different vocabularies: " "$INGOT" plan other.cfg
+fi
+sed -e 's/, "dates" );/ );/' -e 's/type = "ensemble"; weights = "learn"; per_data = true;/type = "ensemble"; weights = "out\/learn.h5";/' \
+  -e 's/learn_data = .*//' -e 's/output = "out\/learn.h5"/output = "out\/three.json"/' learn.cfg >three.cfg
+expect 3 'has a weight for model "dates", which is not one of the models here' "$INGOT" plan --step 1 three.cfg
