@@ -146,17 +146,55 @@ done:
 
 /* ---- data ---- */
 
-static ingot_status check_logits(builder *b, const ingot_tokens *tokens, const char *name)
+static void add_input(builder *b, const char *id, const char *path, uint64_t bytes, uint64_t identity)
+{
+  b->out->inputs[b->out->n_input++] = (ingot_plan_input){id, path, bytes, identity};
+}
+
+/* Whether an earlier step of the job is to make the logits file. */
+static bool logits_promised(const builder *b)
+{
+  for (int i = 0; b->plan->logits && i < b->step->number - 1; i++) {
+    const ingot_step_plan *earlier = &b->planner->steps[i];
+    if (earlier->type && !earlier->complete && strcmp(b->planner->job->steps[i].output, b->plan->logits) == 0) return true;
+  }
+  return false;
+}
+
+/* The logits file among the inputs. */
+static ingot_status add_logits(builder *b)
+{
+  ingot_status  st = INGOT_OK;
+  ingot_source *source = NULL;
+  uint64_t      bytes = 0;
+  if (!b->plan->logits) goto done;
+  if (logits_promised(b)) {
+    b->out->ready = false;
+    add_input(b, b->settings->logits, b->plan->logits, 0, 0);
+    goto done;
+  }
+  INGOT_TRY(ingot_source_open(b->plan->logits, &source));
+  for (int i = 0; i < ingot_source_count(source); i++) bytes += ingot_source_tensor(source, i)->bytes;
+  add_input(b, b->settings->logits, b->plan->logits, bytes, ingot_source_identity(source));
+  b->out->bytes_read += bytes;
+done:
+  if (source) ingot_source_close(&source);
+  return st;
+}
+
+static ingot_status check_logits(builder *b, const ingot_tokens *tokens)
 {
   ingot_status  st = INGOT_OK;
   ingot_logits *file = NULL;
   int           number = 0;
+  uint64_t      tokenizer = 0;
+  if (b->student) INGOT_TRY(ingot_vocabulary_hash(b->student, &tokenizer));
   INGOT_TRY(ingot_logits_open(b->plan->logits, &file));
-  if (b->spec.n_vocab > 0) INGOT_TRY(ingot_logits_check_tokenizer(file, b->spec.n_vocab, 0, "the student"));
+  if (b->spec.n_vocab > 0) INGOT_TRY(ingot_logits_check_tokenizer(file, b->spec.n_vocab, tokenizer, b->student ? b->student->path : "the student"));
   INGOT_TRY(ingot_logits_find_data(file, tokens, &b->plan->window, &number));
 done:
   ingot_logits_close(&file);
-  return ingot_wrap(st, "data \"%s\"", name);
+  return st;
 }
 
 static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingot_window_spec *window, bool train, int64_t *n_window,
@@ -169,16 +207,11 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingo
   *identity = ingot_tokens_identity(tokens);
   INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,
               (long long)ingot_tokens_count(tokens), (long long)window->length);
-  if (train && b->plan->logits) INGOT_TRY(check_logits(b, tokens, d->name));
+  if (train && b->plan->logits && !logits_promised(b)) INGOT_TRY(check_logits(b, tokens));
 done:
   ingot_tokens_close(&tokens);
   if (st != INGOT_OK && st != INGOT_ERR_NOMEM) ingot_wrap(st, "%s: data \"%s\"", ingot_value_place(d->value), d->name);
   return st;
-}
-
-static void add_input(builder *b, const char *id, const char *path, uint64_t bytes, uint64_t identity)
-{
-  b->out->inputs[b->out->n_input++] = (ingot_plan_input){id, path, bytes, identity};
 }
 
 static ingot_status add_data(builder *b)
@@ -505,7 +538,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   *b = (builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (distill)", step->value->file, step->value->line, step->number);
-  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 2), sizeof *plan->inputs);
+  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 3), sizeof *plan->inputs);
   INGOT_TRY_ALLOC(b->body && b->place && plan->inputs);
   b->plan = &b->body->plan;
   plan->body = b->body;
@@ -559,6 +592,7 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   INGOT_TRY(take(&b, add_student(&b)));
   INGOT_TRY(add_teachers(&b));
   INGOT_TRY(add_data(&b));
+  INGOT_TRY(take(&b, add_logits(&b)));
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;
   INGOT_TRY(check_amount(&b));

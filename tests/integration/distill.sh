@@ -88,6 +88,27 @@ steps = ( { type = "evaluate"; models = ( "small" ); window = 64; limit = 4; dat
 EOT
 "$INGOT" run --quiet --device cpu evaluate.cfg >/dev/null
 
+# --- from a logits file with all classes: one line of the job changes, and the student within the rounding of the file
+cat >logits.cfg <<EOT
+models = { sort = "family/sort"; dates = "family/dates"; base = "family/base"; };
+steps = ( { type = "logits"; models = ( "sort", "dates" ); window = 64; limit = 32; k = 79; logp_dtype = "float32"; tail = "none";
+            data = ( "family/data/sort.calib.u16" ); output = "out/logits.h5"; },
+          { type = "distill"; student = "base"; logits = "out/logits.h5"; window = 64; limit = 32; steps = $n_step; batch = 4; rate = 0.001;
+            data = ( "family/data/sort.calib.u16" ); output_dtype = "float32"; output = "out/from-file.h5"; } );
+EOT
+"$INGOT" plan --bandwidth 1,1 logits.cfg >/dev/null
+"$INGOT" run --quiet --device cpu logits.cfg
+sed -e 's/logits = "out.logits.h5"/teachers = ( "sort", "dates" )/; s/from-file/live/' logits.cfg >live.cfg
+"$INGOT" run --quiet --device cpu live.cfg
+"$NEAR" out/live.h5 out/from-file.h5 2e-3 || fail "from a logits file: another student than from live teachers"
+cat >other.cfg <<EOT
+models = { base = "family/base"; };
+steps = ( { type = "distill"; student = "base"; logits = "out/logits.h5"; window = 64; limit = 32; steps = 2; batch = 4;
+            data = ( "family/data/dates.calib.u16" ); output = "out/other.h5"; } );
+EOT
+expect 3 "logits.h5" "$INGOT" run --quiet --device cpu other.cfg
+[ ! -e out/other.h5 ] || fail "an output in spite of logits of other tokens"
+
 # --- refused while planning
 expect_bad() { # CODE TEXT SED-SCRIPT
   write_job bad.cfg out/bad
