@@ -56,6 +56,7 @@ extern const ingot_command ingot_command_diff;    /* cmd_diff.c */
 extern const ingot_command ingot_command_verify;  /* cmd_verify.c */
 extern const ingot_command ingot_command_export;  /* cmd_export.c */
 extern const ingot_command ingot_command_import;  /* cmd_import.c */
+extern const ingot_command ingot_command_report;  /* cmd_report.c */
 
 /** All commands in the order of the help; NULL at the end. */
 extern const ingot_command *const ingot_commands[];

@@ -64,7 +64,7 @@ says 0 err 'is complete' "$INGOT" run --json events.jsonl job.cfg
 [ "$(tail -c 16 out/merged.safetensors | od -An -f | tr -s ' ')" = ' 2 2 2.5 2.5' ] || fail "other values"
 for event in job_start plan step_start step_end job_end; do grep -q "\"event\":\"$event\"" events.jsonl || fail "no event $event"; done
 says 0 err 'is already complete' "$INGOT" run job.cfg
-says 2 err 'made by other settings or from other inputs; --fresh replaces it' "$INGOT" run --set 'steps[0].parameters.normalize=false' job.cfg
+says 2 err 'made by other settings or from other inputs (parameters.normalize was true, is false); --fresh replaces it' "$INGOT" run --set 'steps[0].parameters.normalize=false' job.cfg
 says 0 err 'is complete' "$INGOT" run --fresh --set 'steps[0].parameters.normalize=false' job.cfg
 [ "$(tail -c 16 out/merged.safetensors | od -An -f | tr -s ' ')" = ' 4 4 10 10' ] || fail "other values without normalize"
 says 2 err 'is an input' "$INGOT" run --fresh --set 'steps[0].output="one.safetensors"' job.cfg

@@ -3,6 +3,7 @@
 # address, with all files in one folder.
 #   cluster.sh start DIR NODES     start, wait until all nodes are idle, write DIR/env for the caller to source
 #   cluster.sh stop DIR            end the jobs and everything that was started
+#   cluster.sh guard DIR PID       wait for the end of process PID, then stop and remove DIR's folder, if they are still there
 #   cluster.sh kill-node DIR NODE  end a node's slurmd and all processes of its jobs at once: the node has died
 #   cluster.sh start-node DIR NODE start it again
 # Debian packages: slurm-wlm munge libpmix-dev (Slurm's PMIx plugin loads libpmix.so by that name). Exit code 77 with a reason
@@ -73,6 +74,16 @@ kill_tree() {
   kill -KILL "$1" 2>/dev/null || true
 }
 
+# Processes of this cluster's jobs whose parents are gone already.
+end_orphans() {
+  local proc
+  for proc in /proc/[0-9]*; do
+    if grep -qzxF "SLURM_CONF=$dir/slurm.conf" "$proc/environ" 2>/dev/null && grep -qz '^SLURM_JOB_ID=' "$proc/environ" 2>/dev/null; then
+      kill -KILL "${proc##*/}" 2>/dev/null || true
+    fi
+  done
+}
+
 start_node() {
   # A host name of its own for each node: Open MPI names its shared memory by host, and two nodes must not meet there.
   mkdir -p "$dir/spool/$1" "$dir/tmp/$1"
@@ -95,8 +106,8 @@ write_settings() { # NODES PORT
 	SlurmdUser=root
 	AuthType=auth/munge
 	CredType=cred/munge
-	# A requeued job waits for its credential to expire.
-	AuthInfo=socket=$dir/munge.socket,cred_expire=2
+	# A requeued job waits for its credential to expire; below 5 s Slurm takes its default, 120 s.
+	AuthInfo=socket=$dir/munge.socket,cred_expire=5
 	StateSaveLocation=$dir/state
 	SlurmdSpoolDir=$dir/spool/%n
 	# Slurm's PMIx plugin makes a folder here by job and step: nodes need different ones.
@@ -180,12 +191,24 @@ stop() {
   fi
   for name in "$dir"/pid/slurmd.n*; do [[ $name == *.own || ! -e $name ]] || end TERM "${name##*/}"; done
   for pid in $(step_daemons); do kill_tree "$pid"; done
+  end_orphans
   for name in slurmctld munged; do end TERM "$name"; done
+}
+
+# A test that is killed (ctest's time limit) cannot clean up.
+guard() { # PID
+  local started
+  started=$(started_at "$1")
+  while [ -n "$started" ] && [ "$(started_at "$1")" = "$started" ]; do sleep 0.5; done
+  [ -e "$dir/slurm.conf" ] || return 0
+  stop
+  rm -rf "${dir%/*}"
 }
 
 case $action in
 start) start "${3:?}" ;;
 stop) stop ;;
+guard) guard "${3:?}" ;;
 kill-node)
   export SLURM_CONF=$dir/slurm.conf
   end KILL "slurmd.${3:?}"

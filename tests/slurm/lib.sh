@@ -17,6 +17,7 @@ fail() {
   exit 1
 }
 "$cluster" start "$work/slurm" "${NODES:-2}" || exit $?
+setsid "$cluster" guard "$work/slurm" $$ </dev/null >/dev/null 2>&1 &
 # shellcheck disable=SC1091 # made just now
 . "$work/slurm/env"
 cd "$work"

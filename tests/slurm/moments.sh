@@ -14,7 +14,9 @@ steps = ( { type = "merge"; method = "dare_ties"; base = "base"; models = ( "add
 CFG
 "$INGOT" run --quiet jobs/slurm.cfg
 mv out reference
-export INGOT_FAULT=slow@-1:120 # 38 tiles on 4 ranks: a second and more, for the moment to fall into
+slow=slow@-1:200 # 38 tiles on 4 ranks: two seconds, for the moment to fall into
+export INGOT_FAULT=$slow
+stopped=0
 
 requeued() { [ "$(field "$1" Restarts)" -ge 1 ]; }
 running() { [ "$(field "$1" JobState)" = RUNNING ] && [ -e out/slurm.h5.journal ]; }
@@ -34,6 +36,7 @@ for ((round = 0; round < count; round++)); do
     export INGOT_FAULT=slow@-1:9000 INGOT_SIGNAL_SECONDS=45
   fi
   id=$(restart "${limit[@]}")
+  first=$id
   until_true 60 running "$id" || { ended "$id" || fail "$way: job $id does not start: $(field "$id" JobState)"; }
   sleep "0.$((RANDOM % 90 + 10))"
   case $way in
@@ -42,7 +45,7 @@ for ((round = 0; round < count; round++)); do
   scancel)
     scancel "$id"
     wait_end "$id"
-    id=$(restart)
+    [ -e out/slurm.h5 ] || id=$(restart)
     ;;
   rank)
     victim=$(ranks_of | shuf -n 1 --random-source=<(yes "$RANDOM"))
@@ -67,13 +70,16 @@ for ((round = 0; round < count; round++)); do
     [ -s slurm-"$id".out ] && grep -q 'stopped; requeue 1 of at most' slurm-"$id".out || fail "limit: the script does not say that it requeues"
     scancel "$id" # its environment is slow; another one goes on
     wait_end "$id"
-    export INGOT_FAULT=slow@-1:120
+    export INGOT_FAULT=$slow
     unset INGOT_SIGNAL_SECONDS
     id=$(restart)
   fi
   wait_end "$id" 120
   [ "$(field "$id" JobState)" = COMPLETED ] || { cat slurm-*.out >&2; fail "$way (round $round): job $id ended as $(field "$id" JobState), $(field "$id" ExitCode)"; }
+  [ "$(field "$id" Restarts)" = 0 ] && [ "$id" = "$first" ] || stopped=$((stopped + 1))
   cmp reference/slurm.h5 out/slurm.h5 || fail "$way (round $round): other bytes"
   nothing_left "$way (round $round)"
   echo "round $round: $way, $(field "$id" Restarts) restarts, same bytes"
 done
+echo "$count rounds, $stopped stopped before their end, all with the same bytes, nothing left"
+[ "$stopped" -gt 0 ] || fail "no job was stopped before its end: nothing was tested"
