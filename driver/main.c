@@ -22,27 +22,26 @@
 /* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
 static atomic_int stop_requested;
 /* Who asked: a stop that nobody remembers asking for may be a time limit's (timeout, a batch system). */
-static atomic_int stop_signal, stop_sender;
+static atomic_int stop_sender;
 
 /* The first SIGTERM or SIGUSR1 asks for a stop after the tiles in flight; a second one ends the process at once. */
 static void on_stop_signal(int number, siginfo_t *info, void *unused)
 {
-  (void)unused;
-  if (atomic_load(&stop_requested) == 0) {
-    atomic_store(&stop_signal, number);
-    atomic_store(&stop_sender, (int)info->si_pid);
-  }
+  (void)number, (void)unused;
+  if (atomic_load(&stop_requested) == 0) atomic_store(&stop_sender, (int)info->si_pid);
   if (atomic_fetch_add(&stop_requested, 1) > 0) _exit(75);
 }
 
-static void say_who_stopped(void)
+/* Collective: one of the ranks that were asked knows from whom. */
+static void say_who_stopped(ingot_comm *comm)
 {
-  if (atomic_load(&stop_requested) == 0) return;
-  const char *name = atomic_load(&stop_signal) == SIGTERM ? "SIGTERM" : "SIGUSR1";
-  int         sender = atomic_load(&stop_sender);
-  if (sender == (int)getpid()) ingot_log_warning("%s came from this process", name);
-  else if (sender > 0) ingot_log_warning("%s came from process %d", name, sender);
-  else ingot_log_warning("%s came from outside of this container or from the kernel", name);
+  enum { SELF = 1, OUTSIDE = 2, PROCESS = 4 }; /* added to the sender's number times 8 */
+  int64_t sender = atomic_load(&stop_sender), told = 0;
+  if (atomic_load(&stop_requested)) told = sender == getpid() ? SELF : sender > 0 ? sender * 8 + PROCESS : OUTSIDE;
+  if (ingot_comm_max_i64(comm, &told, 1) != INGOT_OK || told == 0) return;
+  if (told == SELF) ingot_log_warning("the signal came from this process");
+  else if (told == OUTSIDE) ingot_log_warning("the signal came from outside of this container, or from the kernel");
+  else ingot_log_warning("the signal came from process %lld", (long long)(told / 8));
 }
 
 static void catch_signals(void)
@@ -119,7 +118,7 @@ int main(int argc, char **argv)
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);
   if (st != INGOT_OK && ingot_comm_rank(comm) == 0) ingot_log_error("%s", ingot_error_message());
-  if (st == INGOT_STOPPED) say_who_stopped();
+  if (st == INGOT_STOPPED) say_who_stopped(comm);
   ingot_gpu_start_release(&gpu);
   ingot_comm_finalize(&comm);
   if (ingot_device_built()) {

@@ -50,7 +50,13 @@ static double rest_s(ingot_hand_over *h)
 static bool rest_is_worth_it(ingot_hand_over *h)
 {
   const struct timespec poll = {.tv_nsec = 5 * 1000 * 1000};
-  while (!atomic_load(&h->ending) && ingot_clock_s() - h->start_s < h->limits.look_s) nanosleep(&poll, NULL);
+  while (!atomic_load(&h->ending)) {
+    double elapsed_s = ingot_clock_s() - h->start_s;
+    /* Passes of a summary come before the first tile: look again before calling that slow. */
+    bool known = atomic_load(&h->tiles[0]) >= h->spec.n_tile / 8 || elapsed_s >= 3 * h->limits.look_s;
+    if (known && elapsed_s >= h->limits.look_s) break;
+    nanosleep(&poll, NULL);
+  }
   return !atomic_load(&h->ending) && rest_s(h) >= h->limits.min_start_s;
 }
 

@@ -3,7 +3,7 @@
  * cores meanwhile. Results are the same bytes, wherever a tile is merged.
  *
  * The GPU is started on a thread of its own when the rank's part is large enough to gain from it: by its bytes, and then by
- * the time that the rest will take at the pace of the first tenth of a second. Once it is there, a few
+ * the time that the rest will take at the pace of its begin. Once it is there, a few
  * of the rank's threads open GPU lanes and try it: when a tile takes a thread less time that way, more follow, at most
  * `lanes_max`; otherwise they go back. Threads beyond go on with their cores.
  *

@@ -45,7 +45,7 @@ typedef enum ingot_device_choice { INGOT_DEVICE_AUTO, INGOT_DEVICE_CPU, INGOT_DE
 /** When a merge that began on the CPU goes over to a GPU (workers/hand_over.h). */
 typedef struct ingot_hand_over_limits {
   uint64_t min_bytes;   /* read and written by this rank: below, no GPU is started */
-  double   look_s;      /* so long after the merge's begin it is decided whether a GPU is started */
+  double   look_s;      /* after so long, at most three times so long, it is decided whether a GPU is started */
   double   min_start_s; /* with less work left then, no GPU is started */
   double   min_rest_s;  /* with less work left, no more lanes are opened */
   int      trial_lanes; /* that try the GPU first */

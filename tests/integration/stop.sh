@@ -25,7 +25,7 @@ for n in $(rank_counts); do
     INGOT_FAULT="stop@$rank:2" ranks "$n" "$INGOT" run --quiet --threads 1 ties.cfg 2>stderr.txt || code=$?
     [ "$code" = 75 ] || { cat stderr.txt >&2; fail "SIGTERM at a tile of rank $rank, $n ranks: exit code $code instead of 75"; }
     [ -e out/m.h5.journal ] || fail "SIGTERM at a tile of rank $rank, $n ranks: no journal"
-    grep -qF "SIGTERM came from this process" stderr.txt || fail "SIGTERM at a tile of rank $rank, $n ranks: does not say from whom"
+    grep -qF "the signal came from this process" stderr.txt || fail "SIGTERM at a tile of rank $rank, $n ranks: does not say from whom"
   check "SIGTERM at a tile" "$n" "$code"
     [ "$n" -gt 1 ] || break
   done

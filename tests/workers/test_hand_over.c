@@ -259,11 +259,13 @@ static void stays(void **unused)
   static const ingot_hand_over_limits now = {.trial_lanes = 2, .trial_tiles = 4};
   static const ingot_hand_over_limits small = {.min_bytes = UINT64_C(1) << 40, .trial_lanes = 2};
   static const ingot_hand_over_limits short_rest = {.min_rest_s = 1e9, .trial_lanes = 2};
+  static const ingot_hand_over_limits short_start = {.min_start_s = 1e9, .trial_lanes = 2};
   fixture f;
   fixture_init(&f, "linear");
   assert_int_equal(expect_same(&f, NULL, 2), 0);   /* the defaults: far too little to start a GPU for */
   assert_int_equal(expect_same(&f, &small, 2), 0); /* not worth starting it */
   assert_int_equal(expect_same(&f, &short_rest, 2), 0);
+  assert_int_equal(expect_same(&f, &short_start, 2), 0); /* the pace says that it is not worth starting it */
   atomic_store(&fake_device_number, 0);
   assert_int_equal(expect_same(&f, &now, 2), 0);
   atomic_store(&fake_device_number, 1);
