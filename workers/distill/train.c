@@ -193,7 +193,8 @@ static ingot_status add_losses(ingot_trainer *t, const ingot_batch *batch, const
 {
   ingot_status              st = INGOT_OK;
   const ingot_distill_plan *plan = t->plan;
-  int                       n_soft = plan->combine == INGOT_COMBINE_AVERAGE_LOSS && !plan->logits ? plan->n_teacher : 1;
+  bool                      each = plan->combine == INGOT_COMBINE_AVERAGE_LOSS && !plan->logits && plan->loss.alpha > 0.0f;
+  int                       n_soft = each ? plan->n_teacher : 1;
   int64_t                   n = batch->n_batch * batch->n_time, room = t->teachers.n_token;
   float                    *nll = t->host_rows, *soft = nll + room;
   ingot_nn                 *nn = t->g.nn;
