@@ -6,8 +6,12 @@
 
 static const char *base_text(ingot_base_rule rule)
 {
-  static const char *const texts[] = {"no base", "a base, and models as base plus task vector",
-                                      "a base, which is one of its two models"};
+  static const char *const texts[] = {
+      [INGOT_BASE_UNUSED] = "no base",
+      [INGOT_BASE_TASK_VECTOR] = "a base, and models as base plus task vector",
+      [INGOT_BASE_ENDPOINT] = "a base, which is one of its two models",
+      [INGOT_BASE_START] = "no base, or one to start from",
+  };
   return texts[rule];
 }
 

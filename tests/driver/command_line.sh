@@ -46,6 +46,7 @@ says 2 err '--bandwidth: expected GB/s' "$INGOT" plan --bandwidth fast job.cfg
 says 1 err '--json: cannot write no/such/folder' "$INGOT" run --json no/such/folder job.cfg
 says 0 out 'ties: ' "$INGOT" methods
 says 0 out '(0, 1]' "$INGOT" methods ties
+says 0 out 'needs no base, or one to start from' "$INGOT" methods mats
 says 2 err 'unknown method "linaer"; did you mean "linear"?' "$INGOT" methods linaer
 [ ! -e out ] || fail "something was written"
 

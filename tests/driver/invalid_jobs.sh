@@ -7,9 +7,11 @@ folder=$1
 work=$(mktemp -d "${TMPDIR:-/tmp}/ingot-test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 failed=0 count=0
-cp -r "$folder" "$work/invalid"
-before=$(find "$work/invalid" | sort)
-for job in "$work"/invalid/*.cfg; do
+mkdir "$work/jobs"
+cp -r "$folder" "$work/jobs/invalid"
+ln -s "$(cd "$folder/../../tests" && pwd)" "$work/tests" # some jobs are wrong about models that are there
+before=$(find "$work/jobs" | sort)
+for job in "$work"/jobs/invalid/*.cfg; do
   first=$(head -n 1 "$job")
   name=$(basename "$job")
   case $first in
@@ -26,9 +28,9 @@ for job in "$work"/invalid/*.cfg; do
   fi
   count=$((count + 1))
 done
-if [ "$(find "$work/invalid" | sort)" != "$before" ]; then echo "something was written" >&2; failed=1; fi
+if [ "$(find "$work/jobs" | sort)" != "$before" ]; then echo "something was written" >&2; failed=1; fi
 # All problems of a file are reported in one go.
-"$INGOT" plan "$work/invalid/several.cfg" 2>"$work/err" && failed=1
+"$INGOT" plan "$work/jobs/invalid/several.cfg" 2>"$work/err" && failed=1
 for text in 'unknown key "sed"' 'unknown method "tie"' 'unknown value "x"' 'unknown key "colour"'; do
   grep -qF "$text" "$work/err" || { echo "several.cfg: lacks: $text" >&2; failed=1; }
 done
