@@ -6,6 +6,7 @@
 #
 # BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. WINDOWS: of 2048 tokens.
 # Gram matrices take half a Fisher matrix's time, so they get twice the windows. Needs Python (standard library).
+# shellcheck disable=SC2317 # parts are called by name
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -32,7 +32,7 @@ grep -q "<svg" out/student.h5.svg || fail "no curves"
 cp out/student.h5 straight.h5
 
 # --- stopped and killed at random steps: the same bytes
-for trial in 1 2 3; do
+for _ in 1 2 3; do
   rm -rf out
   at=$((RANDOM % n_step + 1))
   code=0

@@ -22,7 +22,7 @@ members=$(member out/s.h5.soup.json)
 [ "$(echo "$members" | wc -w)" -ge 2 ] || fail "the soup has the members $members"
 [ -z "$(find out -name '*.state.*' -o -name '*.journal' -o -name '*.partial')" ] || fail "something is left"
 "$INGOT" verify out/s.h5 >/dev/null || fail "checksums"
-list=$(echo "$members" | sed 's/ /", "/g')
+list=${members// /\", \"}
 cat >linear.cfg <<EOT
 models = { base = "family/base"; sort = "family/sort"; brackets = "family/brackets"; dates = "family/dates"; };
 steps = ( { type = "merge"; method = "linear"; models = ( "$list" ); parameters = { weight = 1.0; }; output = "out/linear.h5"; },
