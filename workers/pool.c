@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/hash.h"
+#include "base/process.h"
 
 enum { MAX_FLIGHT = 8, MESSAGE_BYTES = 4096, SUPERVISE_NS = 20 * 1000 * 1000 };
 
@@ -211,19 +212,6 @@ static void *worker_thread(void *argument)
   return NULL;
 }
 
-/* Anonymous memory of this process now, from /proc; 0 where there is none. */
-static uint64_t anon_bytes(void)
-{
-  unsigned long long kib = 0;
-  char               line[128];
-  FILE              *f = fopen("/proc/self/status", "r");
-  if (!f) return 0;
-  while (fgets(line, sizeof line, f))
-    if (sscanf(line, "RssAnon: %llu", &kib) == 1) break;
-  fclose(f);
-  return (uint64_t)kib * 1024;
-}
-
 /* What the calling thread keeps while lanes run. */
 typedef struct supervisor {
   ingot_comm *comm;
@@ -318,7 +306,7 @@ static ingot_status supervise(supervisor *s)
     if (st == INGOT_OK && lane_status != INGOT_OK) st = tell_others(s, lane_status);
     if (st == INGOT_OK) st = report_progress(s);
     if (st != INGOT_OK) cancel_here(s);
-    uint64_t anon = anon_bytes();
+    uint64_t anon = ingot_process_anon_bytes();
     pthread_mutex_lock(&p->lock);
     if (anon > p->timing.peak_anon_bytes) p->timing.peak_anon_bytes = anon;
   }

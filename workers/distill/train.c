@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "workers/distill/trainer.h"
 #include "workers/statistics/score.h"
 
@@ -303,6 +304,8 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   t->history->records[t->step++] = record;
   t->timing->tiles_done += t->plan->batch;
   t->timing->merge_s += ingot_clock_s() - start_s;
+  uint64_t anon = ingot_process_anon_bytes();
+  if (anon > t->timing->peak_anon_bytes) t->timing->peak_anon_bytes = anon;
   tell(t, &record, NULL, ingot_clock_s() - start_s);
 done:
   return st;

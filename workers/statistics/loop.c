@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "kernels/device.h"
 
 static const double NOTICE_EVERY_S = 0.2;
@@ -229,26 +230,13 @@ static ingot_status tell_others(loop *l, ingot_status why)
   return ingot_comm_notify(l->g->comm, -1, &notice);
 }
 
-/* Anonymous memory of this process now, from /proc; 0 where there is none. */
-static uint64_t anon_bytes(void)
-{
-  unsigned long long kib = 0;
-  char               line[128];
-  FILE              *f = fopen("/proc/self/status", "r");
-  if (!f) return 0;
-  while (fgets(line, sizeof line, f))
-    if (sscanf(line, "RssAnon: %llu", &kib) == 1) break;
-  fclose(f);
-  return (uint64_t)kib * 1024;
-}
-
 static ingot_status report(loop *l, int64_t n_done)
 {
   ingot_gather *g = l->g;
   double        now_s = ingot_clock_s();
   if (now_s - l->notice_s < NOTICE_EVERY_S) return INGOT_OK;
   l->notice_s = now_s;
-  uint64_t anon = anon_bytes();
+  uint64_t anon = ingot_process_anon_bytes();
   if (anon > g->timing->peak_anon_bytes) g->timing->peak_anon_bytes = anon;
   if (ingot_comm_rank(g->comm) != 0) {
     ingot_notice notice = {.kind = INGOT_NOTICE_PROGRESS, .value = {n_done}};

@@ -1,0 +1,17 @@
+/** What the system says of this process. */
+#ifndef INGOT_BASE_PROCESS_H
+#define INGOT_BASE_PROCESS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Anonymous memory in bytes, now: what is not a page of a file. 0 where the system does not tell (/proc). Any thread. */
+uint64_t ingot_process_anon_bytes(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
