@@ -303,6 +303,7 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   INGOT_TRY(ingot_optimizer_step(&t->optimizer, how, record.rate, scale, t->step + 1));
   t->history->records[t->step++] = record;
   t->timing->tiles_done += t->plan->batch;
+  if (t->options->gather.on_device) t->timing->tiles_on_device += t->plan->batch;
   t->timing->merge_s += ingot_clock_s() - start_s;
   uint64_t anon = ingot_process_anon_bytes();
   if (anon > t->timing->peak_anon_bytes) t->timing->peak_anon_bytes = anon;
