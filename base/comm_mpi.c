@@ -55,11 +55,14 @@ static bool is_on_one_node(void)
 /*
  * What Open MPI would do at its start and a merge has no use for: hwloc's look at every GPU through the vendor's
  * libraries; where all ranks are on one machine, the opening of fast networks; and, for a process that no launcher has
- * started and so is alone, a daemon. That takes from 0.2 to 0.5 seconds. Settings of the user's own stay.
+ * started and so is alone, a daemon. That takes from 0.2 to 0.5 seconds. And the shared file pointers of MPI-IO, which
+ * nobody uses: their files lie in a folder that all lone processes of a user share, and the first one to end removes it,
+ * so that another's file cannot be opened. Settings of the user's own stay.
  */
 static void prepare_environment(void)
 {
   static const char *const launched[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"};
+  setenv("OMPI_MCA_sharedfp", "individual", 0);
   setenv("HWLOC_COMPONENTS", "-cuda,-nvml,-rsmi,-levelzero,-opencl,-gl", 0);
   if (is_on_one_node()) setenv("OMPI_MCA_pml", "ob1", 0); /* shared memory */
   for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)

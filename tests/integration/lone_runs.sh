@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Many runs that no launcher has started, at once on one machine, as in a job array: none gets in another's way.
+. "$(dirname "$0")/lib.sh"
+cat >lone.cfg <<EOT
+models = { add = "$SOURCE/tests/experts/add"; sort = "$SOURCE/tests/experts/sort"; };
+steps = ( { type = "merge"; method = "linear"; models = ( "add", "sort" ); parameters = { weight = 1.0; }; output = "out.h5"; } );
+EOT
+"$INGOT" run --quiet --threads 1 lone.cfg
+for round in 1 2 3 4; do
+  pids=()
+  for i in 1 2 3 4 5 6 7 8; do
+    mkdir -p "run-$i"
+    cp lone.cfg "run-$i"
+    "$INGOT" run --quiet --fresh --no-sync --threads 1 "run-$i/lone.cfg" 2>"run-$i/err.txt" &
+    pids+=($!)
+  done
+  for i in 1 2 3 4 5 6 7 8; do
+    wait "${pids[i - 1]}" || { cat "run-$i/err.txt" >&2; fail "round $round, run $i"; }
+    [ ! -s "run-$i/err.txt" ] || { cat "run-$i/err.txt" >&2; fail "round $round, run $i says something"; }
+    cmp out.h5 "run-$i/out.h5" || fail "round $round, run $i: other bytes"
+  done
+done
