@@ -3,7 +3,7 @@
 include(GNUInstallDirs)
 install(TARGETS ingot RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(PROGRAMS slurm/submit slurm/pipeline slurm/sweep DESTINATION ${CMAKE_INSTALL_DATADIR}/ingot/slurm)
-install(FILES slurm/merge.sbatch slurm/batch.sh slurm/common.sh slurm/site.env.example
+install(FILES slurm/merge.sbatch slurm/distill.sbatch slurm/batch.sh slurm/common.sh slurm/site.env.example
   DESTINATION ${CMAKE_INSTALL_DATADIR}/ingot/slurm)
 install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
 install(FILES README.md LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -32,6 +32,25 @@ rm -rf out
 wait_end "$(sbatch --parsable --nodes=2 --cpus-per-task=1 "$slurm/merge.sbatch" jobs/chain.cfg --step 1)"
 same numbers.h5 merge.sbatch
 
+# distill.sbatch: a student in a few steps, told to stop on the way: it puts itself back and ends with the same bytes.
+cat >jobs/student.cfg <<'CFG'
+@include "experts.cfg"
+steps = ( { type = "distill"; student = "base"; teachers = ( "add", "sort" ); data = ( "../tests/experts/data/add.calib.u16" );
+            window = 64; batch = 4; steps = 12; output = "../out/student.h5"; } );
+CFG
+"$INGOT" run --quiet --threads 1 jobs/student.cfg
+mv out/student.h5 reference/student.h5
+rm -rf out
+id=$(INGOT_FAULT=slow@-1:400 sbatch --parsable --cpus-per-task=1 "$slurm/distill.sbatch" jobs/student.cfg)
+steps_run() { grep -q "step 1" "ingot-distill-$id.out"; }
+until_true 30 steps_run || fail "distill.sbatch does not start"
+sleep 1.5
+scancel -b -s USR1 "$id"
+wait_end "$id"
+[ "$(field "$id" JobState)" = COMPLETED ] || fail "distill.sbatch: $(field "$id" JobState)"
+[ "$(field "$id" Restarts)" = 1 ] || fail "distill.sbatch: $(field "$id" Restarts) restarts"
+same student.h5 distill.sbatch
+
 # Steps as jobs of their own, those for the same inputs as one array, in the order of their inputs.
 rm -rf out
 "$slurm/pipeline" jobs/chain.cfg 2>pipeline.txt
