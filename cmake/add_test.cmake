@@ -14,7 +14,7 @@ if(INGOT_MPI)
 endif()
 
 # Programs that run models end with threads of the OpenMP runtime, over which the leak checker itself crashes now and then:
-# for script tests of such steps it is off, unit tests of the same code keep it.
+# for a script test of such steps it is off, unit tests of the same code keep it.
 function(ingot_no_leak_check)
   foreach(name ${ARGN})
     set_property(TEST ${name} APPEND PROPERTY ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
