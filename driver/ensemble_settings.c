@@ -8,43 +8,23 @@
 #include "workers/ensemble/ensemble.h"
 
 #define FIELD(name) offsetof(ingot_ensemble_settings, name)
+#define GATHER_FIELD(name) FIELD(gather.name)
+#include "driver/gather_rows.h"
 
 static const char *const kind_names[] = {"linear", "log_linear", "max", "vote", "posterior", NULL};
 static const char *const logits_kind_names[] = {"linear", "log_linear", "max", "posterior", NULL};
-static const char *const dtype_names[] = {"auto", "float32", "tf32", "bfloat16", NULL};
 static const char *const logp_names[] = {"float16", "float32", NULL};
 static const char *const tail_names[] = {"none", "bucket", "uniform", NULL};
 static const double      SUM_TOLERANCE = 1e-6;
 
-/* Rows that the types share. */
+/* Further rows that both types share. */
 #define ROW_NAME {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(gather.name), "name of the step"}
-#define ROW_DATA \
-  {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(gather.data_value), \
-   "token files: a group { name = \"path\"; ... }, or a list of paths and groups"}
-#define ROW_WINDOW {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(gather.window), "tokens of a window"}
-#define ROW_PARTIAL {"partial", INGOT_KEY_BOOL, false, "false", NULL, FIELD(gather.partial), "keep a last window that is short"}
-#define ROW_LIMIT {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(gather.limit), "windows of a data set at most; 0: all"}
-#define ROW_BATCH {"batch", INGOT_KEY_INT, false, "0", NULL, FIELD(gather.batch), "windows of a pass; 0: chosen by memory"}
-#define ROW_DOCUMENT \
-  {"document", INGOT_KEY_INT, false, NULL, NULL, FIELD(gather.document), "id of the token that begins a document"}
-#define ROW_SEPARATE \
-  {"separate", INGOT_KEY_BOOL, false, "false", NULL, FIELD(gather.separate), \
-   "documents do not see each other, and their first tokens are not predicted"}
-#define ROW_SHUFFLE \
-  {"shuffle", INGOT_KEY_BOOL, false, "false", NULL, FIELD(gather.shuffle), \
-   "take windows in an order drawn from the seed, not from the file's start"}
-#define ROW_SEED {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(gather.seed), "seed of this step's random choices"}
-#define ROW_DTYPE \
-  {"dtype", INGOT_KEY_CHOICE, false, "auto", dtype_names, FIELD(gather.dtype), \
-   "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"}
 #define ROW_MEMORY \
   {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(gather.memory_limit_bytes), \
    "memory of a rank at most; models that do not fit together are loaded one after the other; 0: no limit"}
 #define ROW_FLOOR \
   {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(floor_value), \
    "log_linear: probabilities below count as this where the weight is negative"}
-#define ROW_DURABLE \
-  {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(gather.durable), "flush the output to disk before it gets its name"}
 
 const ingot_key ingot_ensemble_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(gather.type), "\"ensemble\""},
@@ -61,8 +41,7 @@ const ingot_key ingot_ensemble_keys[] = {
     ROW_FLOOR,
     ROW_DATA,
     ROW_WINDOW,
-    {"stride", INGOT_KEY_INT, false, "0", NULL, FIELD(gather.stride),
-     "tokens from one window's start to the next; 0: as long as a window"},
+    ROW_STRIDE,
     ROW_PARTIAL,
     ROW_LIMIT,
     ROW_BATCH,

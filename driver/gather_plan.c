@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "driver/input_model.h"
 #include "driver/recipe.h"
-#include "driver/version.h"
+#include "driver/step_sink.h"
 #include "kernels/device.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
@@ -365,39 +365,6 @@ done:
   return st;
 }
 
-static ingot_status add_attributes(builder *b)
-{
-  ingot_status          st = INGOT_OK;
-  ingot_sink_attribute *list = ingot_arena_alloc(b->arena, 3, sizeof *list);
-  char                 *job_text = ingot_arena_strdup(b->arena, b->planner->job->text);
-  INGOT_TRY_ALLOC(list && job_text);
-  list[0] = (ingot_sink_attribute){"ingot_job", job_text};
-  list[1] = (ingot_sink_attribute){"ingot_recipe", b->out->recipe};
-  list[2] = (ingot_sink_attribute){"ingot_version", ingot_version_text()};
-  b->out->sink.attributes = list;
-  b->out->sink.n_attribute = 3;
-done:
-  return st;
-}
-
-static uint64_t chain_string(uint64_t h, const char *s)
-{
-  return ingot_hash_seeded(s, strlen(s) + 1, h);
-}
-
-static void set_fingerprint(builder *b)
-{
-  ingot_step_plan *p = b->out;
-  int64_t          format = p->sink.format;
-  uint64_t         h = chain_string(ingot_hash_string(OUTPUT_VERSION), p->recipe);
-  h = ingot_hash_seeded(&format, sizeof format, h);
-  for (int i = 0; i < p->n_input; i++) {
-    h = chain_string(h, p->inputs[i].id);
-    h = ingot_hash_seeded(&p->inputs[i].identity, sizeof p->inputs[i].identity, h);
-  }
-  p->fingerprint = h;
-}
-
 static ingot_status make_sink(builder *b)
 {
   ingot_status     st = INGOT_OK;
@@ -413,8 +380,8 @@ static ingot_status make_sink(builder *b)
   if (b->kind == STEP_EVALUATE) INGOT_TRY(evaluation_tensors(b));
   else INGOT_TRY(b->kind == STEP_FISHER ? fisher_tensors(b) : gram_tensors(b));
   if (b->kind != STEP_EVALUATE) INGOT_TRY(add_statistics(b));
-  INGOT_TRY(add_attributes(b));
-  set_fingerprint(b);
+  INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));
+  b->out->fingerprint = ingot_step_fingerprint(b->out, OUTPUT_VERSION);
   b->out->bytes_written = sink->n_tensor > 0 ? ingot_sink_bytes(sink) : 0;
   b->plan->output = sink->path;
   b->plan->sink = *sink;

@@ -6,39 +6,24 @@
 #include "io/sink.h"
 
 #define FIELD(name) offsetof(ingot_gather_settings, name)
+#define GATHER_FIELD FIELD
+#include "driver/gather_rows.h"
 
-static const char *const dtype_names[] = {"auto", "float32", "tf32", "bfloat16", NULL};
+const char *const ingot_gather_dtype_names[] = {"auto", "float32", "tf32", "bfloat16", NULL};
+
 static const char *const label_names[] = {"given", "sampled", "exact", NULL};
 static const char *const gram_label_names[] = {"given", "sampled", NULL};
 static const char *const loss_names[] = {"mean", "sum", NULL};
 
-/* Rows that the types share. */
+/* Further rows that the types of this file share. */
 #define ROW_NAME {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(name), "name by which later steps may take the output"}
 #define ROW_MODEL {"model", INGOT_KEY_STRING, true, NULL, NULL, FIELD(model_name), "the model: an id, or an earlier step"}
-#define ROW_DATA \
-  {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(data_value), \
-   "token files: a group { name = \"path\"; ... }, or a list of paths and groups"}
-#define ROW_WINDOW {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(window), "tokens of a window"}
-#define ROW_LIMIT {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(limit), "windows of a data set at most; 0: all"}
-#define ROW_BATCH {"batch", INGOT_KEY_INT, false, "0", NULL, FIELD(batch), "windows of a pass; 0: chosen by memory"}
-#define ROW_DOCUMENT {"document", INGOT_KEY_INT, false, NULL, NULL, FIELD(document), "id of the token that begins a document"}
-#define ROW_SEPARATE \
-  {"separate", INGOT_KEY_BOOL, false, "false", NULL, FIELD(separate), \
-   "documents do not see each other, and their first tokens are not predicted"}
-#define ROW_SHUFFLE \
-  {"shuffle", INGOT_KEY_BOOL, false, "false", NULL, FIELD(shuffle), "take windows in an order drawn from the seed, not from the file's start"}
-#define ROW_SEED {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(seed), "seed of this step's random choices"}
-#define ROW_DTYPE \
-  {"dtype", INGOT_KEY_CHOICE, false, "auto", dtype_names, FIELD(dtype), \
-   "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"}
 #define ROW_MEMORY \
   {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes), \
    "memory for weights, activations and sums of a rank at most; 0: no limit"}
 #define ROW_SAVE \
   {"save_every", INGOT_KEY_INT, false, "300", NULL, FIELD(save_every_s), \
    "seconds between saved states, from which the same command continues; 0: when stopped alone"}
-#define ROW_DURABLE \
-  {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable), "flush the output to disk before it gets its name"}
 #define ROW_OUTPUT {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5, or else a directory"}
 
 const ingot_key ingot_evaluate_keys[] = {
@@ -47,8 +32,8 @@ const ingot_key ingot_evaluate_keys[] = {
     {"models", INGOT_KEY_LIST, true, NULL, NULL, FIELD(models_value), "the models: ids, or earlier steps"},
     ROW_DATA,
     ROW_WINDOW,
-    {"stride", INGOT_KEY_INT, false, "0", NULL, FIELD(stride), "tokens from one window's start to the next; 0: as long as a window"},
-    {"partial", INGOT_KEY_BOOL, false, "false", NULL, FIELD(partial), "keep a last window that is short"},
+    ROW_STRIDE,
+    ROW_PARTIAL,
     ROW_LIMIT,
     ROW_BATCH,
     ROW_DOCUMENT,

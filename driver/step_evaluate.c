@@ -1,102 +1,40 @@
 /* The evaluate step: scores of models on data, as JSON and as a table. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/fault.h"
-#include "base/tile.h"
 #include "driver/gather_plan.h"
-#include "io/atomic_file.h"
-#include "io/journal.h"
+#include "driver/scores_output.h"
 
-/* One of the tables of a .h5 file, and its checksum. */
-static ingot_status write_table(const ingot_gather_plan *g, ingot_sink *sink, int tensor, const ingot_score *scores, bool root,
-                                uint64_t *checksum)
+/* What is written: the plan's scores. */
+typedef struct written {
+  const ingot_gather_body *body;
+  const ingot_score       *scores; /* [n_model][n_data] */
+} written;
+
+static ingot_status written_json(const void *context, ingot_text *text)
 {
-  ingot_status st = INGOT_OK;
-  size_t       n = (size_t)g->n_model * (size_t)g->n_data;
-  double      *real = calloc(n, sizeof *real);
-  int64_t     *whole = calloc(n, sizeof *whole);
-  INGOT_CHECK(real && whole, INGOT_ERR_NOMEM, "no memory for %zu scores", n);
+  const written *w = context;
+  return ingot_evaluation_json(w->body, w->scores, text);
+}
+
+static ingot_status written_lines(const void *context, ingot_text *text)
+{
+  const written *w = context;
+  return ingot_evaluation_table(&w->body->plan, w->scores, text);
+}
+
+/* Tables nll, top1, tokens. */
+static void written_table(const void *context, int tensor, size_t n, void *values)
+{
+  const written *w = context;
+  double        *real = values;
+  int64_t       *whole = values;
   for (size_t i = 0; i < n; i++) {
-    double count = (double)scores[i].n_token;
-    real[i] = (tensor == 0 ? scores[i].nll : (double)scores[i].n_right) / (count > 0 ? count : NAN);
-    whole[i] = scores[i].n_token;
+    const ingot_score *s = &w->scores[i];
+    double             count = s->n_token > 0 ? (double)s->n_token : NAN;
+    if (tensor == 2) whole[i] = s->n_token;
+    else real[i] = (tensor == 0 ? s->nll : (double)s->n_right) / count;
   }
-  const void *data = tensor == 2 ? (const void *)whole : real;
-  uint64_t    hash = ingot_hash(data, n * 8);
-  *checksum = ingot_tensor_checksum(&hash, 1);
-  if (root) st = ingot_sink_write(sink, tensor, 0, n * 8, data);
-done:
-  free(real);
-  free(whole);
-  return st;
-}
-
-static ingot_status write_hdf5(const ingot_run_context *context, const ingot_gather_plan *g, const char *json,
-                               const ingot_score *scores, uint64_t *checksums)
-{
-  ingot_status          st = INGOT_OK;
-  ingot_sink           *sink = NULL;
-  ingot_sink_spec       spec = g->sink;
-  bool                  root = ingot_comm_rank(context->comm) == 0;
-  ingot_sink_attribute *attributes = calloc((size_t)spec.n_attribute + 1, sizeof *attributes);
-  st = attributes ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the attributes of the output");
-  INGOT_TRY(ingot_comm_agree(context->comm, st));
-  memcpy(attributes, spec.attributes, (size_t)spec.n_attribute * sizeof *attributes);
-  attributes[spec.n_attribute++] = (ingot_sink_attribute){"ingot_evaluation", json};
-  spec.attributes = attributes;
-  spec.lock = context->lock;
-  INGOT_TRY(ingot_sink_create(context->comm, &spec, &sink));
-  for (int i = 0; i < spec.n_tensor && st == INGOT_OK; i++) st = write_table(g, sink, i, scores, root, &checksums[i]);
-  INGOT_TRY(ingot_comm_agree(context->comm, st));
-  st = ingot_sink_commit(context->comm, &sink, checksums);
-done:
-  ingot_sink_close(&sink);
-  free(attributes);
-  return st;
-}
-
-/* The scores under the output's name; killed before the manifest is written, the same command makes them again. */
-static ingot_status write_output(const ingot_run_context *context, const ingot_step_plan *plan, const ingot_score *scores,
-                                 uint64_t *checksums)
-{
-  ingot_status             st = INGOT_OK;
-  const ingot_gather_body *body = plan->body;
-  const ingot_gather_plan *g = &body->plan;
-  ingot_text               json = {0}, lines = {0};
-  int64_t                  size = 0;
-  char                    *copy = NULL;
-  bool                     root = ingot_comm_rank(context->comm) == 0;
-  if (root) st = ingot_evaluation_json(body, scores, &json);
-  if (root && st == INGOT_OK) st = ingot_evaluation_table(g, scores, &lines);
-  if (root && st == INGOT_OK) st = ingot_fault_check(INGOT_FAULT_COMMIT);
-  if (root && st == INGOT_OK) st = ingot_journal_create(g->output, g->fingerprint, 0);
-  if (root && st == INGOT_OK && g->sink.n_tensor == 0) {
-    if (context->lock) st = ingot_lock_check(context->lock);
-    if (st == INGOT_OK) st = ingot_file_replace(g->output, ingot_text_string(&json), json.size, g->sink.durable);
-  }
-  INGOT_TRY(ingot_comm_agree(context->comm, st));
-  if (g->sink.n_tensor > 0) {
-    size = (int64_t)json.size + 1;
-    INGOT_TRY(ingot_comm_bcast(context->comm, &size, sizeof size, 0));
-    copy = calloc((size_t)size, 1);
-    st = copy ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the scores");
-    INGOT_TRY(ingot_comm_agree(context->comm, st));
-    if (root) memcpy(copy, ingot_text_string(&json), json.size);
-    INGOT_TRY(ingot_comm_bcast(context->comm, copy, (size_t)size, 0));
-    INGOT_TRY(write_hdf5(context, g, copy, scores, checksums));
-  }
-  if (root) {
-    printf("%s", ingot_text_string(&lines));
-    fflush(stdout);
-  }
-done:
-  free(copy);
-  ingot_text_release(&json);
-  ingot_text_release(&lines);
-  return st;
 }
 
 static ingot_status run_evaluate(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
@@ -111,7 +49,10 @@ static ingot_status run_evaluate(const ingot_run_context *context, const ingot_s
   st = ingot_evaluate_run(context->comm, g, &options, scores, &result->timing);
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
-  INGOT_TRY(write_output(context, plan, scores, result->checksums));
+  const written             w = {plan->body, scores};
+  const ingot_scores_output output = {g->output, g->fingerprint, &g->sink, "ingot_evaluation", &w,
+                                      written_json, written_lines, written_table};
+  INGOT_TRY(ingot_scores_output_write(context, &output, result->checksums));
   st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(g->output) : INGOT_OK;
   st = ingot_comm_agree(context->comm, st);
 done:

@@ -1,0 +1,32 @@
+/** How the plan of a distill step comes about: shared by distill_plan.c (what is read) and distill_sink.c (what is written). */
+#ifndef INGOT_DRIVER_DISTILL_BUILDER_H
+#define INGOT_DRIVER_DISTILL_BUILDER_H
+
+#include "driver/distill_plan.h"
+#include "driver/input.h"
+#include "workers/model/spec.h"
+
+/** What builds up while the step is resolved. */
+typedef struct ingot_distill_builder {
+  ingot_planner                *planner;
+  const ingot_job_step         *step;
+  const ingot_distill_settings *settings;
+  ingot_step_plan              *out;
+  ingot_arena                  *arena;
+  ingot_distill_body           *body;
+  ingot_distill_plan           *plan; /* the body's */
+  const char                   *place;
+  ingot_input                  *student;  /* NULL: random */
+  ingot_input                 **teachers; /* [n_teacher] */
+  ingot_model_spec              spec;     /* the student's */
+  ingot_model_spec             *specs;    /* [n_teacher] */
+  ingot_model_layout            layout;
+  int                          *tensor;   /* [layout.n_param]: of the student's input */
+} ingot_distill_builder;
+
+/** "float32", "tf32", "bfloat16". */
+const char *ingot_distill_compute_name(ingot_compute compute);
+/** The recipe, the tensors and files of the output, its fingerprint: everything else of the plan is there. */
+ingot_status ingot_distill_make_sink(ingot_distill_builder *b);
+
+#endif

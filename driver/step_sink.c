@@ -1,0 +1,38 @@
+#include "driver/step_sink.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "driver/version.h"
+
+ingot_status ingot_step_sink_attributes(const ingot_job *job, ingot_step_plan *plan)
+{
+  ingot_status          st = INGOT_OK;
+  ingot_sink_attribute *list = ingot_arena_alloc(&plan->arena, 3, sizeof *list);
+  char                 *job_text = ingot_arena_strdup(&plan->arena, job->text);
+  INGOT_TRY_ALLOC(list && job_text);
+  list[0] = (ingot_sink_attribute){"ingot_job", job_text};
+  list[1] = (ingot_sink_attribute){"ingot_recipe", plan->recipe};
+  list[2] = (ingot_sink_attribute){"ingot_version", ingot_version_text()};
+  plan->sink.attributes = list;
+  plan->sink.n_attribute = 3;
+done:
+  return st;
+}
+
+static uint64_t chain_string(uint64_t h, const char *s)
+{
+  return ingot_hash_seeded(s, strlen(s) + 1, h);
+}
+
+uint64_t ingot_step_fingerprint(const ingot_step_plan *plan, const char *version)
+{
+  int64_t  format = plan->sink.format;
+  uint64_t h = chain_string(ingot_hash_string(version), plan->recipe);
+  h = ingot_hash_seeded(&format, sizeof format, h);
+  for (int i = 0; i < plan->n_input; i++) {
+    h = chain_string(h, plan->inputs[i].id);
+    h = ingot_hash_seeded(&plan->inputs[i].identity, sizeof plan->inputs[i].identity, h);
+  }
+  return h;
+}
