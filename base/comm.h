@@ -52,6 +52,11 @@ ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count);
  */
 ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin);
 /**
+ * Send out_bytes to rank dest while in_bytes come from rank src; a side of 0 bytes takes no part, and neither rank is this one.
+ * Where every rank of a ring does the same, nobody waits for anybody in turn. What two ranks swap arrives in order.
+ */
+ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes);
+/**
  * Collective: gather a fixed-size record of every rank to rank 0. `all` holds size * bytes there; NULL elsewhere.
  */
 ingot_status ingot_comm_gather(ingot_comm *comm, const void *record, size_t bytes, void *all);

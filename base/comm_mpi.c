@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { NOTICE_TAG = 77, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096, SUM_ELEMENTS = 1 << 20 };
+enum { NOTICE_TAG = 77, SWAP_TAG = 78, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096, SUM_ELEMENTS = 1 << 20 };
 
 /* A notice on its way; kept until MPI has taken it. */
 typedef struct pending_notice {
@@ -280,6 +280,24 @@ ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin
 }
 
 ingot_status ingot_comm_gather(ingot_comm *comm, const void *record, size_t bytes, void *all)
+ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes)
+{
+  ingot_status st = INGOT_OK;
+  const char  *from = out;
+  char        *to = in;
+  while (out_bytes > 0 || in_bytes > 0) {
+    int n_out = out_bytes < CHUNK_BYTES ? (int)out_bytes : CHUNK_BYTES, n_in = in_bytes < CHUNK_BYTES ? (int)in_bytes : CHUNK_BYTES;
+    TRY_MPI(MPI_Sendrecv(from, n_out, MPI_BYTE, n_out > 0 ? dest : MPI_PROC_NULL, SWAP_TAG, to, n_in, MPI_BYTE,
+                         n_in > 0 ? src : MPI_PROC_NULL, SWAP_TAG, comm->comm, MPI_STATUS_IGNORE));
+    from += n_out;
+    out_bytes -= (size_t)n_out;
+    to += n_in;
+    in_bytes -= (size_t)n_in;
+  }
+done:
+  return st;
+}
+
 {
   ingot_status st = INGOT_OK;
   INGOT_ASSERT(bytes <= CHUNK_BYTES);

@@ -15,6 +15,10 @@ struct nccl_functions {
   decltype(&ncclCommInitRank)   open;
   decltype(&ncclCommDestroy)    close;
   decltype(&ncclAllReduce)      all_reduce;
+  decltype(&ncclSend)           send;
+  decltype(&ncclRecv)           receive;
+  decltype(&ncclGroupStart)     group_begin;
+  decltype(&ncclGroupEnd)       group_end;
   decltype(&ncclGetErrorString) error_text;
 };
 
@@ -37,6 +41,10 @@ static ingot_status load(nccl_functions *f)
                 {"ncclCommInitRank", nullptr},
                 {"ncclCommDestroy", nullptr},
                 {"ncclAllReduce", nullptr},
+                {"ncclSend", nullptr},
+                {"ncclRecv", nullptr},
+                {"ncclGroupStart", nullptr},
+                {"ncclGroupEnd", nullptr},
                 {"ncclGetErrorString", nullptr}};
   INGOT_TRY(ingot_library_load(library_name, INGOT_NCCL_FOLDER, &library));
   for (auto &w : wanted) INGOT_TRY(ingot_library_function(library, library_name, w.name, &w.address));
@@ -113,4 +121,23 @@ ingot_status ingot_nccl_sum(ingot_nccl *nccl, ingot_dtype dtype, int64_t n, void
                                            dtype == INGOT_DTYPE_F32 ? ncclFloat32 : ncclFloat64, ncclSum, nccl->comm,
                                            static_cast<cudaStream_t>(stream)),
                      "ncclAllReduce");
+}
+
+ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,
+                             int n_in, void *stream)
+{
+  ingot_status          st = INGOT_OK;
+  const nccl_functions *f = &nccl->call;
+  cudaStream_t          on = static_cast<cudaStream_t>(stream);
+  if (n_out == 0 && n_in == 0) return INGOT_OK;
+  (void)cudaSetDevice(nccl->device);
+  INGOT_TRY(nccl_status(f, f->group_begin(), "ncclGroupStart"));
+  for (int i = 0; i < n_out && st == INGOT_OK; i++)
+    st = nccl_status(f, f->send(out[i].data, out[i].bytes, ncclUint8, dest, nccl->comm, on), "ncclSend");
+  for (int i = 0; i < n_in && st == INGOT_OK; i++)
+    st = nccl_status(f, f->receive(in[i].data, in[i].bytes, ncclUint8, src, nccl->comm, on), "ncclRecv");
+  if (st == INGOT_OK) st = nccl_status(f, f->group_end(), "ncclGroupEnd");
+  else (void)f->group_end(); /* a group that was begun is ended in any case */
+done:
+  return st;
 }

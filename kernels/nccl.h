@@ -10,6 +10,7 @@
 #define INGOT_KERNELS_NCCL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/dtype.h"
@@ -37,6 +38,18 @@ void ingot_nccl_close(ingot_nccl **nccl);
  * `stream` (ingot_nn_cuda_stream). All ranks get the same bits; another number of ranks adds in another order.
  */
 ingot_status ingot_nccl_sum(ingot_nccl *nccl, ingot_dtype dtype, int64_t n, void *data, void *stream);
+
+/** Device memory on its way to or from another rank. */
+typedef struct ingot_nccl_piece {
+  void  *data;
+  size_t bytes;
+} ingot_nccl_piece;
+/**
+ * All of out [n_out] to rank dest while all of in [n_in] come from rank src, as one group; enqueued on `stream`. With nothing to send
+ * or to receive, a side takes no part. What two ranks swap arrives in order. Neither rank is this one.
+ */
+ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,
+                             int n_in, void *stream);
 
 #ifdef __cplusplus
 }

@@ -69,8 +69,14 @@ done:
 
 ingot_status ingot_pass_head_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z)
 {
+  const char *x = pass->final_norm;
+  x += (size_t)(first_row * pass->model->spec.hidden) * ingot_dtype_size(pass->nn->dtype);
+  return ingot_pass_rows_logits(pass, x, n_row, z);
+}
+
+ingot_status ingot_pass_rows_logits(ingot_pass *pass, const void *x, int64_t n_row, ingot_nn_logits *z)
+{
   const ingot_model_linear *l = &pass->model->layout.linears[pass->model->layout.n_linear - 1];
-  const char               *x = pass->final_norm;
   *z = (ingot_nn_logits){pass->logits, n_row, l->n_out, pass->ld_logits};
   x += (size_t)(first_row * l->n_in) * ingot_dtype_size(pass->nn->dtype);
   return pass->nn->ops->matmul(pass->nn, n_row, l->n_out, l->n_in, 1, (ingot_nn_matrix){x, l->n_in, false},

@@ -115,3 +115,11 @@ ingot_status ingot_pass_logits(ingot_pass *pass, int64_t first_row, int64_t n_ro
 int64_t      ingot_pass_head_rows(const ingot_pass *pass);
 
 #endif
+/** The same of a pass that is not opened here. */
+int64_t ingot_pass_choose_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
+/**
+ * After such a run: the inputs of the head [tokens of the batch][spec.hidden] of nn->dtype, lent until the next run. Kept elsewhere in
+ * back-end memory, they give their logits at any time, in the pass's own memory until its next call.
+ */
+const void  *ingot_pass_hidden(const ingot_pass *pass);
+ingot_status ingot_pass_logits_from(ingot_pass *pass, const void *hidden, int64_t n_row, ingot_nn_logits *z);

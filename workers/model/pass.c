@@ -273,3 +273,21 @@ int64_t ingot_pass_head_rows(const ingot_pass *pass)
 {
   return pass->head_rows;
 }
+
+int64_t ingot_pass_choose_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options)
+{
+  ingot_pass pass = {.options = *options};
+  choose_head_rows(spec, dtype, &pass);
+  return pass.head_rows;
+}
+
+const void *ingot_pass_hidden(const ingot_pass *pass)
+{
+  return pass->final_norm;
+}
+
+ingot_status ingot_pass_logits_from(ingot_pass *pass, const void *hidden, int64_t n_row, ingot_nn_logits *z)
+{
+  INGOT_ASSERT(n_row > 0 && n_row <= pass->head_rows);
+  return ingot_pass_rows_logits(pass, hidden, n_row, z);
+}
