@@ -279,7 +279,6 @@ ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin
   return INGOT_OK;
 }
 
-ingot_status ingot_comm_gather(ingot_comm *comm, const void *record, size_t bytes, void *all)
 ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes)
 {
   ingot_status st = INGOT_OK;
@@ -298,6 +297,7 @@ done:
   return st;
 }
 
+ingot_status ingot_comm_gather(ingot_comm *comm, const void *record, size_t bytes, void *all)
 {
   ingot_status st = INGOT_OK;
   INGOT_ASSERT(bytes <= CHUNK_BYTES);

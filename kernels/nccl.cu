@@ -52,7 +52,11 @@ static ingot_status load(nccl_functions *f)
   f->open = reinterpret_cast<decltype(f->open)>(wanted[1].address);
   f->close = reinterpret_cast<decltype(f->close)>(wanted[2].address);
   f->all_reduce = reinterpret_cast<decltype(f->all_reduce)>(wanted[3].address);
-  f->error_text = reinterpret_cast<decltype(f->error_text)>(wanted[4].address);
+  f->send = reinterpret_cast<decltype(f->send)>(wanted[4].address);
+  f->receive = reinterpret_cast<decltype(f->receive)>(wanted[5].address);
+  f->group_begin = reinterpret_cast<decltype(f->group_begin)>(wanted[6].address);
+  f->group_end = reinterpret_cast<decltype(f->group_end)>(wanted[7].address);
+  f->error_text = reinterpret_cast<decltype(f->error_text)>(wanted[8].address);
 done:
   return st;
 }

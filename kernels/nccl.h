@@ -1,5 +1,5 @@
 /**
- * Sums over GPUs by NCCL, for statistics and gradients that lie on the devices. The library is loaded when it is first
+ * Sums over GPUs by NCCL, for statistics and gradients that lie on the devices, and logits from one GPU to another. The library is loaded when it is first
  * needed. Without NCCL at build time nccl_none.c stands in: ingot_nccl_built is false and everything else fails with
  * INGOT_ERR_DEVICE.
  *

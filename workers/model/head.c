@@ -78,7 +78,6 @@ ingot_status ingot_pass_rows_logits(ingot_pass *pass, const void *x, int64_t n_r
 {
   const ingot_model_linear *l = &pass->model->layout.linears[pass->model->layout.n_linear - 1];
   *z = (ingot_nn_logits){pass->logits, n_row, l->n_out, pass->ld_logits};
-  x += (size_t)(first_row * l->n_in) * ingot_dtype_size(pass->nn->dtype);
   return pass->nn->ops->matmul(pass->nn, n_row, l->n_out, l->n_in, 1, (ingot_nn_matrix){x, l->n_in, false},
                                (ingot_nn_matrix){ingot_model_weight(pass->model, l->first_param), l->n_in, true}, 0,
                                pass->logits, pass->ld_logits, INGOT_DTYPE_F32, NULL);

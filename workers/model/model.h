@@ -113,8 +113,6 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
  */
 ingot_status ingot_pass_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z);
 int64_t      ingot_pass_head_rows(const ingot_pass *pass);
-
-#endif
 /** The same of a pass that is not opened here. */
 int64_t ingot_pass_choose_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 /**
@@ -123,3 +121,5 @@ int64_t ingot_pass_choose_rows(const ingot_model_spec *spec, ingot_dtype dtype, 
  */
 const void  *ingot_pass_hidden(const ingot_pass *pass);
 ingot_status ingot_pass_logits_from(ingot_pass *pass, const void *hidden, int64_t n_row, ingot_nn_logits *z);
+
+#endif

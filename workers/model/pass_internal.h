@@ -96,12 +96,14 @@ ingot_status ingot_pass_open_cleared(const ingot_pass_state *run, int first, int
 
 /** Ids and tables are in place: layers up to the final norm. */
 ingot_status ingot_pass_forward(const ingot_pass_state *run);
+/** From its input, everything of a layer that its backward pass needs; no taps. */
+ingot_status ingot_pass_forward_again(const ingot_pass_state *run, int index);
 /** Logits of rows of final_norm, into pass->logits. */
 ingot_status ingot_pass_head_logits(ingot_pass *pass, int64_t first_row, int64_t n_row, ingot_nn_logits *z);
+ingot_status ingot_pass_rows_logits(ingot_pass *pass, const void *x, int64_t n_row, ingot_nn_logits *z);
 /** Head by chunks; in a backward pass the gradient of the final norm's output too. */
 ingot_status ingot_pass_run_head(const ingot_pass_state *run);
 /** From the gradient of the final norm's output down to the embedding. */
-ingot_status ingot_pass_rows_logits(ingot_pass *pass, const void *x, int64_t n_row, ingot_nn_logits *z);
 ingot_status ingot_pass_backward(const ingot_pass_state *run);
 
 #endif
