@@ -55,9 +55,9 @@ static bool is_on_one_node(void)
 /*
  * What Open MPI would do at its start and a merge has no use for: hwloc's look at every GPU through the vendor's
  * libraries; where all ranks are on one machine, the opening of fast networks; and, for a process that no launcher has
- * started and so is alone, a daemon. That takes from 0.2 to 0.5 seconds. And the shared file pointers of MPI-IO, which
- * nobody uses: their files lie in a folder that all lone processes of a user share, and the first one to end removes it,
- * so that another's file cannot be opened. Settings of the user's own stay.
+ * started and so is alone, a daemon. That takes from 0.2 to 0.5 seconds. And what lone processes of one user share, so
+ * that the first one to end takes it from the others: Open MPI's session folder, which nothing needs where there is no
+ * other rank, and the shared file pointers of MPI-IO, which nobody uses. Settings of the user's own stay.
  */
 static void prepare_environment(void)
 {
@@ -68,6 +68,7 @@ static void prepare_environment(void)
   for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)
     if (getenv(launched[i])) return;
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+  setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
   setenv("OMPI_MCA_btl", "self", 0);
   setenv("OMPI_MCA_pml", "ob1", 0);
 }

@@ -13,6 +13,14 @@ if(INGOT_MPI)
   list(APPEND INGOT_MPI_ENVIRONMENT ASAN_OPTIONS=detect_leaks=0)
 endif()
 
+# Open MPI keeps its files in a folder that all runs of a user share, and the last one to end removes it, maybe just when
+# another begins: each test has one of its own.
+function(ingot_mpi_environment out name)
+  set(folder ${PROJECT_BINARY_DIR}/mpi/${name})
+  file(MAKE_DIRECTORY ${folder})
+  set(${out} "${INGOT_MPI_ENVIRONMENT};OMPI_MCA_orte_tmpdir_base=${folder}" PARENT_SCOPE)
+endfunction()
+
 # Programs that run models end with threads of the OpenMP runtime, over which the leak checker itself crashes now and then:
 # for a script test of such steps it is off, unit tests of the same code keep it.
 function(ingot_no_leak_check)
@@ -49,8 +57,9 @@ function(ingot_script_test)
   if(INGOT_MPI)
     set(mpi ON)
   endif()
+  ingot_mpi_environment(environment ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "integration;${ARG_LABELS}" SKIP_RETURN_CODE 77
-    ENVIRONMENT "INGOT=$<TARGET_FILE:ingot>;INGOT_HAVE_MPI=${mpi};${INGOT_MPI_ENVIRONMENT}")
+    ENVIRONMENT "INGOT=$<TARGET_FILE:ingot>;INGOT_HAVE_MPI=${mpi};${environment}")
 endfunction()
 
 function(ingot_mpi_test)
@@ -59,6 +68,7 @@ function(ingot_mpi_test)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
+  ingot_mpi_environment(environment ${ARG_NAME})
   set_tests_properties(${ARG_NAME} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "mpi;${ARG_LABELS}"
-    ENVIRONMENT "${INGOT_MPI_ENVIRONMENT}")
+    ENVIRONMENT "${environment}")
 endfunction()

@@ -20,3 +20,6 @@ for round in 1 2 3 4; do
     cmp out.h5 "run-$i/out.h5" || fail "round $round, run $i: other bytes"
   done
 done
+
+# Nothing is made in the folder for temporary files: a session folder would be the same one for all of them.
+TMPDIR=/dev/null/none "$INGOT" run --quiet --fresh --no-sync --threads 1 run-1/lone.cfg || fail "a lone run made a session folder"
