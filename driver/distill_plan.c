@@ -270,6 +270,15 @@ static uint64_t bytes_on(const builder *b, int n_rank)
 static void suggest(const builder *b, uint64_t limit, char text[160])
 {
   int n_rank = b->planner->options.n_rank;
+  if (!b->plan->recompute) {
+    b->plan->recompute = true;
+    bool fits = bytes_on(b, n_rank) <= limit;
+    b->plan->recompute = false;
+    if (fits) {
+      snprintf(text, 160, "it fits with recompute = true");
+      return;
+    }
+  }
   while (n_rank < RANKS_MAX && bytes_on(b, n_rank) > limit) n_rank *= 2;
   char need[32];
   if (bytes_on(b, n_rank) <= limit)
@@ -335,7 +344,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   *b->plan = (ingot_distill_plan){
       .logits = s->alpha > 0.0 ? s->logits_path : NULL, .combine = (ingot_distill_combine)s->combine, .floor = s->floor,
       .window = {.length = s->window, .limit = s->limit, .document = document, .separate = s->separate},
-      .n_step = s->steps, .batch = s->batch, .micro_batch = 1,
+      .n_step = s->steps, .batch = s->batch, .micro_batch = 1, .recompute = s->recompute,
       .loss = {.divergence = (ingot_nn_divergence)s->loss, .beta = (float)s->beta, .temperature = (float)s->temperature,
                .alpha = (float)s->alpha},
       .optimizer = {.rate = s->rate, .final_rate = s->final_rate * s->rate, .warmup = s->warmup,

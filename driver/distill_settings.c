@@ -36,6 +36,8 @@ const ingot_key ingot_distill_keys[] = {
     {"steps", INGOT_KEY_INT, true, NULL, NULL, FIELD(steps), "steps of the optimiser"},
     {"batch", INGOT_KEY_INT, false, "32", NULL, FIELD(batch), "windows of a step, over all ranks"},
     {"micro_batch", INGOT_KEY_INT, false, "0", NULL, FIELD(micro_batch), "windows of a pass; 0: chosen by memory"},
+    {"recompute", INGOT_KEY_BOOL, false, "false", NULL, FIELD(recompute),
+     "keep the layers' inputs alone, and run each layer again in the backward pass: less memory, more time, the same student"},
     {"loss", INGOT_KEY_CHOICE, false, "forward_kl", loss_names, FIELD(loss), "divergence of teacher and student"},
     {"beta", INGOT_KEY_REAL, false, "0.5", NULL, FIELD(beta), "jsd: the teacher's share of the mixture, between 0 and 1"},
     {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature), "of teacher and student; the loss is multiplied by its square"},

@@ -8,16 +8,10 @@
 /* Rows are taken in chunks. The backward pass sums dweight and dbias over each chunk, then over chunks in order. */
 enum { MAX_CHUNK = 64, MIN_CHUNK_ROWS = 16 };
 
-static INGOT_CLONES float add_rows(int64_t n, const float *x, const float *delta, float *out)
+static INGOT_CLONES void add_rows(int64_t n, const float *x, const float *delta, float *out)
 {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) {
-    float v = x[i] + delta[i];
-    out[i] = v;
-    sum += v;
-  }
-  return sum;
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) out[i] = x[i] + delta[i];
 }
 
 static INGOT_CLONES float sum_of(int64_t n, const float *x)
@@ -52,14 +46,12 @@ static void norm_row(const ingot_nn_norm *shape, const float *x, const float *de
                      const float *bias, float *y, float *stats)
 {
   int64_t n = shape->width;
-  float   total = 0, mean = 0;
-  if (delta) {
-    total = add_rows(n, x, delta, sum);
+  float   mean = 0;
+  if (delta) { /* a pass that comes again from the sum gets the same bits */
+    add_rows(n, x, delta, sum);
     x = sum;
-  } else if (shape->centred) {
-    total = sum_of(n, x);
   }
-  if (shape->centred) mean = total / (float)n;
+  if (shape->centred) mean = sum_of(n, x) / (float)n;
   float r = 1.0f / sqrtf(sum_of_squares(n, x, mean) / (float)n + shape->eps);
   scale_row(n, x, mean, r, weight, bias, y);
   if (!stats) return;

@@ -31,12 +31,12 @@ grep -q "<svg" out/student.h5.svg || fail "no curves"
 [ -z "$(find out -name '*.state.*')" ] || fail "states are left behind"
 cp out/student.h5 straight.h5
 
-# --- stopped and killed at random steps: the same bytes
+# --- stopped and killed at random steps, with layers kept and layers run again: the same bytes
 for _ in 1 2 3; do
   rm -rf out
   at=$((RANDOM % n_step + 1))
   code=0
-  INGOT_FAULT="stop@0:$at" "$INGOT" run --quiet --device cpu h5.cfg 2>stderr.txt || code=$?
+  INGOT_FAULT="stop@0:$at" "$INGOT" run --quiet --device cpu --set 'steps[0].recompute=true' h5.cfg 2>stderr.txt || code=$?
   [ "$code" = 75 ] || { cat stderr.txt >&2; fail "stopped in step $at: exit code $code"; }
   [ -e out/student.h5.state.last ] || fail "stopped in step $at: nothing is saved"
   kill_at=$((RANDOM % n_step + 1)) code=0
@@ -129,6 +129,7 @@ expect_bad 2 'steps of warm-up, and there are' 's/warmup = 2;/warmup = 2000;/'
 expect_bad 2 'a student is written to a .h5 file or a directory' 's/out.bad/out\/bad.safetensors/'
 expect_bad 2 'dtype = "bfloat16" needs a GPU' 's/batch = 8;/batch = 8; dtype = "bfloat16";/'
 expect_bad 2 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
+expect_bad 2 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "80MB";/; s/micro_batch = 4/micro_batch = 32/'
 expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"
 expect_bad 3 'windows of 65 tokens' 's/window = 64/window = 65/'
 expect_bad 3 'none.u16' 's/dates.calib.u16/none.u16/'

@@ -62,6 +62,7 @@ typedef struct ingot_distill_plan {
   int64_t                   n_step;
   int64_t                   batch;       /* windows of a step, over all ranks */
   int64_t                   micro_batch; /* windows of a pass at most */
+  bool                      recompute;   /* layers run again in the backward pass; not part of the fingerprint: the same bits */
   ingot_nn_distill          loss;        /* its scale is not used */
   ingot_distill_optimizer   optimizer;
   uint64_t                  seed;

@@ -92,7 +92,7 @@ uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_s
 {
   enum { HEAD_ROWS_GUESS = 2048 };
   ingot_dtype        dtype = plan->validation.compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_pass_options pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true};
+  ingot_pass_options pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true, .recompute = plan->recompute};
   int64_t            n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float));
   int64_t            rows = plan->micro_batch * plan->window.length;
   if (rows > HEAD_ROWS_GUESS) rows = HEAD_ROWS_GUESS;

@@ -97,7 +97,8 @@ static ingot_status init_own(ingot_trainer *t)
 {
   ingot_status              st = INGOT_OK;
   const ingot_distill_plan *plan = t->plan;
-  ingot_pass_options        pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true};
+  ingot_pass_options        pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true,
+                                    .recompute = plan->recompute};
   INGOT_TRY(init_history(t));
   INGOT_TRY(ingot_gather_init(&t->g, t->comm, &plan->validation, &t->options->gather, t->timing));
   INGOT_TRY(open_data(t));
@@ -258,7 +259,8 @@ done:
   return st;
 }
 
-/* Operations of one token of a step, teachers included; the student's backward pass costs twice its forward pass. */
+/* Operations of one token of a step, teachers included; the student's backward pass costs twice its forward pass. Layers that run
+ * again are no progress: they do not count. */
 static double token_flops(const ingot_trainer *t)
 {
   int64_t length = t->plan->window.length;

@@ -131,6 +131,8 @@ ingot_status ingot_pass_backward(const ingot_pass_state *run)
   for (int i = run->model->spec.n_layer - 1; i >= 0; i--) {
     const ingot_pass_layer *layer = &pass->layers[i];
     const int               linear = i * INGOT_LINEARS_OF_LAYER;
+    /* The last layer's is still there from the pass forward. */
+    if (pass->options.recompute && i < run->model->spec.n_layer - 1) INGOT_TRY(ingot_pass_forward_again(run, i));
     INGOT_TRY(inner_block(run, i, layer));
     INGOT_TRY(norm_backward(run, &norm, INGOT_ROLE_NORM2_WEIGHT, i, layer->middle, layer->stats2, pass->d_norm,
                             pass->d_stream, pass->d_stream));

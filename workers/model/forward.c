@@ -146,19 +146,52 @@ static bool needs_final(const ingot_pass_state *run)
   return run->head || (run->taps && run->taps->head) || run->pass->options.hidden;
 }
 
+/* From norm2 to the activation. */
+static ingot_status activate(const ingot_pass_state *run, int index, const ingot_pass_layer *layer)
+{
+  const ingot_model_spec *spec = &run->model->spec;
+  ingot_status            st = apply_linear(run, index * INGOT_LINEARS_OF_LAYER + INGOT_LINEAR_INNER, layer->norm2, layer->inner);
+  if (st != INGOT_OK) return st;
+  if (spec->gated) return run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active);
+  return run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active);
+}
+
 /* From norm2 to delta. */
 static ingot_status inner_block(const ingot_pass_state *run, int index, const ingot_pass_layer *layer)
 {
   ingot_status            st = INGOT_OK;
   const ingot_model_spec *spec = &run->model->spec;
   const int               linear = index * INGOT_LINEARS_OF_LAYER;
-  INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_INNER, layer->norm2, layer->inner));
-  if (spec->gated) INGOT_TRY(run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active));
-  else INGOT_TRY(run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active));
+  INGOT_TRY(activate(run, index, layer));
   if (index == spec->n_layer - 1 && !needs_final(run)) /* nobody reads the last product */
     INGOT_TRY(ingot_pass_tap_input(run, linear + INGOT_LINEAR_DOWN, spec->inner, layer->active));
   else
     INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
+done:
+  return st;
+}
+
+/* The stream plus delta into `sum`, and its norm. */
+static ingot_status norm_stream(const ingot_pass_state *run, int index, bool second, const void *stream, const void *delta, void *sum,
+                                const ingot_pass_layer *layer)
+{
+  const ingot_nn_norm    norm = ingot_pass_norm_shape(run);
+  const ingot_param_role weight = second ? INGOT_ROLE_NORM2_WEIGHT : INGOT_ROLE_NORM1_WEIGHT;
+  const ingot_param_role bias = second ? INGOT_ROLE_NORM2_BIAS : INGOT_ROLE_NORM1_BIAS;
+  return run->ops->norm(run->nn, &norm, stream, delta, sum, ingot_pass_weight(run, weight, index), ingot_pass_weight(run, bias, index),
+                        second ? layer->norm2 : layer->norm1, second ? layer->stats2 : layer->stats1);
+}
+
+ingot_status ingot_pass_forward_again(const ingot_pass_state *run, int index)
+{
+  ingot_status            st = INGOT_OK;
+  ingot_pass_state        again = *run;
+  const ingot_pass_layer *layer = &run->pass->layers[index];
+  again.taps = NULL; /* they have seen it */
+  INGOT_TRY(norm_stream(&again, index, false, layer->input, NULL, NULL, layer));
+  INGOT_TRY(attention_block(&again, index, layer));
+  INGOT_TRY(norm_stream(&again, index, true, layer->input, run->pass->delta, layer->middle, layer));
+  INGOT_TRY(activate(&again, index, layer));
 done:
   return st;
 }
@@ -176,13 +209,9 @@ ingot_status ingot_pass_forward(const ingot_pass_state *run)
                                 ingot_pass_weight(run, INGOT_ROLE_POSITION, -1), pass->layers[0].input));
   for (int i = 0; i < spec->n_layer; i++) {
     const ingot_pass_layer *layer = &pass->layers[i];
-    INGOT_TRY(run->ops->norm(run->nn, &norm, stream, delta, delta ? layer->input : NULL,
-                             ingot_pass_weight(run, INGOT_ROLE_NORM1_WEIGHT, i),
-                             ingot_pass_weight(run, INGOT_ROLE_NORM1_BIAS, i), layer->norm1, layer->stats1));
+    INGOT_TRY(norm_stream(run, i, false, stream, delta, delta ? layer->input : NULL, layer));
     INGOT_TRY(attention_block(run, i, layer));
-    INGOT_TRY(run->ops->norm(run->nn, &norm, layer->input, pass->delta, layer->middle,
-                             ingot_pass_weight(run, INGOT_ROLE_NORM2_WEIGHT, i),
-                             ingot_pass_weight(run, INGOT_ROLE_NORM2_BIAS, i), layer->norm2, layer->stats2));
+    INGOT_TRY(norm_stream(run, i, true, layer->input, pass->delta, layer->middle, layer));
     INGOT_TRY(inner_block(run, i, layer));
     stream = layer->middle;
     delta = pass->delta;

@@ -85,6 +85,8 @@ typedef struct ingot_gradients {
 typedef struct ingot_pass_options {
   int64_t n_batch, n_time;   /* the most that a batch may have */
   bool    backward;          /* keep what a backward pass needs */
+  bool    recompute;         /* of that, keep the inputs of the layers alone, and run each layer again before it goes backward: the
+                                same gradients, less memory, a third more work */
   bool    hidden;            /* keep the input of the head after a run without one: for ingot_pass_logits */
   int64_t head_rows;         /* tokens of a head chunk; 0: chosen */
 } ingot_pass_options;

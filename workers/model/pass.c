@@ -22,12 +22,18 @@ static void *take(carver *c, int64_t n, size_t elem_bytes)
   return at;
 }
 
+/* Of each layer by itself, even where layers share the rest. */
+static void *take_input(carver *c, const ingot_model_spec *spec, size_t size, int64_t n)
+{
+  return take(c, n * spec->hidden, size);
+}
+
 static ingot_pass_layer take_layer(carver *c, const ingot_model_spec *spec, size_t size, int64_t n, bool backward)
 {
   const int64_t    q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
   const int        n_stat = spec->layer_norm ? 2 : 1;
   ingot_pass_layer l = {0};
-  l.input = take(c, n * spec->hidden, size);
+  l.input = take_input(c, spec, size, n);
   l.norm1 = take(c, n * spec->hidden, size);
   l.qkv = take(c, n * (q + 2 * kv), size);
   l.heads = take(c, n * q, size);
@@ -60,7 +66,9 @@ static void carve(carver *c, const ingot_model_spec *spec, ingot_dtype dtype, in
   }
   ingot_pass_layer shared = {0};
   for (int i = 0; i < spec->n_layer; i++) {
-    if (i == 0 || pass->options.backward) shared = take_layer(c, spec, size, n, pass->options.backward);
+    if (i == 0 || (pass->options.backward && !pass->options.recompute))
+      shared = take_layer(c, spec, size, n, pass->options.backward);
+    else if (pass->options.backward) shared.input = take_input(c, spec, size, n);
     if (pass->layers) pass->layers[i] = shared;
   }
   pass->delta = take(c, n * hidden, size);

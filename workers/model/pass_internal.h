@@ -4,7 +4,8 @@
 
 #include "workers/model/model.h"
 
-/* What a layer computes, [token][...]. A backward pass needs all of it of every layer; otherwise the layers share one. */
+/* What a layer computes, [token][...]. A backward pass needs all of it of every layer; otherwise the layers share one. With
+ * recompute they share one but for `input`. */
 typedef struct ingot_pass_layer {
   void  *input;  /* [hidden]: the residual stream before the layer */
   void  *norm1;  /* [hidden] */

@@ -278,6 +278,41 @@ static void test_taps(void **state)
   }
 }
 
+static ingot_status count_input(void *context, ingot_nn *back_end, int linear, int64_t n_row, int64_t width, const void *x,
+                                int64_t ld, const int32_t *valid)
+{
+  int *n = context;
+  (void)back_end, (void)n_row, (void)width, (void)x, (void)ld, (void)valid;
+  assert_int_equal(linear, *n);
+  ++*n;
+  return INGOT_OK;
+}
+
+/* Layers that run again give the same gradients to the last bit, and taps see each input once. */
+static void test_recompute(void **state)
+{
+  (void)state;
+  for (int i = 0; i < N_FAMILY; i++) {
+    fixture kept, again;
+    int     n_input = 0;
+    begin(&kept, families[i], (ingot_pass_options){.n_batch = 2, .n_time = 24});
+    begin(&again, families[i], (ingot_pass_options){.n_batch = 2, .n_time = 24, .recompute = true});
+    const ingot_batch batch = model_case_batch(&kept.c);
+    const ingot_taps  taps = {.context = &n_input, .input = count_input};
+    run(&kept, &batch, NULL, false);
+    run(&again, &batch, &taps, false);
+    assert_int_equal(n_input, kept.c.model->spec.n_layer * 4);
+    for (int p = 0; p < kept.c.model->layout.n_param; p++) {
+      float *x = flat_gradients_read(&kept.g, nn, p, kept.g.memory), *y = flat_gradients_read(&again.g, nn, p, again.g.memory);
+      assert_memory_equal(x, y, (size_t)kept.c.model->layout.params[p].n_elem * sizeof *x);
+      free(x);
+      free(y);
+    }
+    end(&kept);
+    end(&again);
+  }
+}
+
 /* A table that counts what is allocated. */
 static struct {
   const ingot_nn_ops *real;
@@ -302,8 +337,8 @@ static void test_bytes(void **state)
     counted.bytes = 0;
     model_case_open(nn, families[i], &c);
     assert_int_equal(counted.bytes, ingot_model_bytes(&c.model->spec, nn->dtype));
-    for (int backward = 0; backward < 2; backward++) {
-      const ingot_pass_options options = {.n_batch = 2, .n_time = 24, .backward = backward};
+    for (int kind = 0; kind < 3; kind++) {
+      const ingot_pass_options options = {.n_batch = 2, .n_time = 24, .backward = kind > 0, .recompute = kind > 1};
       ingot_pass              *pass;
       counted.bytes = 0;
       check_ok(ingot_pass_open(c.model, &options, &pass));
@@ -327,6 +362,10 @@ static void test_forward_memory(void **state)
   more.n_layer = 3;
   assert_int_equal(ingot_pass_bytes(&more, nn->dtype, &forward), ingot_pass_bytes(&c.model->spec, nn->dtype, &forward));
   assert_true(ingot_pass_bytes(&more, nn->dtype, &both) > ingot_pass_bytes(&c.model->spec, nn->dtype, &both));
+  /* A layer that runs again costs its input: [token][hidden]. */
+  const ingot_pass_options again = {.n_batch = 2, .n_time = 24, .backward = true, .recompute = true};
+  assert_int_equal(ingot_pass_bytes(&more, nn->dtype, &again) - ingot_pass_bytes(&c.model->spec, nn->dtype, &again),
+                   48 * (uint64_t)more.hidden * ingot_dtype_size(nn->dtype));
   model_case_close(&c);
 }
 
@@ -351,6 +390,7 @@ int main(void)
       cmocka_unit_test(test_batch),          cmocka_unit_test(test_documents), cmocka_unit_test(test_chunks),
       cmocka_unit_test(test_dynamic_length), cmocka_unit_test(test_taps),      cmocka_unit_test(test_bytes),
       cmocka_unit_test(test_forward_memory), cmocka_unit_test(test_long_window), cmocka_unit_test(test_hidden),
+      cmocka_unit_test(test_recompute),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   ingot_nn_close(&nn);
