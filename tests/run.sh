@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests, as CI runs them: installs what is missing, builds three times, runs every test.
 #   dev      ASan and UBSan, warnings as errors, MPI
-#   fuzz     clang, ASan with leak detection, no MPI: unit and integration tests again, and the fuzzers
+#   fuzz     clang, ASan with leak detection, no MPI: unit tests and some of the others again, and the fuzzers
 #   release  optimised, with CUDA when nvcc is there (compiled, not run: tests/gpu/run.sh is for machines with a GPU)
 #
 #   tests/run.sh [PRESET ...]
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 cmake/install_packages.sh --tests
 presets=("$@")
 [ ${#presets[@]} -gt 0 ] || presets=(dev fuzz release)
-jobs=$(nproc)
+jobs=$(($(nproc) + 1)) # some tests wait more than they compute
 
 find . -name '*.sh' -not -path './build/*' -not -path './.*' -exec shellcheck -x {} +
 for preset in "${presets[@]}"; do
