@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Build with CUDA and run everything that needs a GPU; a table of the results comes last.
 #
-#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels models nn linalg statistics process; all of them when none is named
+#   tests/gpu/run.sh [PART...]     PART: test sanitize kernels models nn linalg statistics training process; all of them when none is named
 #
 #   test      the same bytes on CPU and GPU, every method, dtype and size
 #   sanitize  the same under compute-sanitizer: memcheck and racecheck
@@ -9,8 +9,10 @@
 #   models    forward and backward of tiny models against Transformers, in float32, TF32 and bfloat16; speed of a Llama
 #             of 1.1 G parameters
 #   nn        operators of the transformer runtime: against the CPU, under compute-sanitizer, and their speed
-#   linalg    float64 matrices: against the CPU, and the speed of RegMean's solves beside the library's own
+#   linalg    float64 matrices: against the CPU, under compute-sanitizer, and the speed of RegMean's solves beside the
+#             library's own (WIDTHS, default "4096 14336"); under a minute
 #   statistics  steps evaluate, fisher and gram: against the CPU, two GPUs against one, compute-sanitizer, time
+#   training  steps ensemble, logits, soup and distill: against the CPU; the speed of a distillation beside PyTorch's
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
 #
 # BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated
@@ -22,7 +24,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 build=${BUILD:-$root/build/gpu}
 threads=${THREADS:-$(nproc)}
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels models nn linalg statistics process)
+[ ${#parts[@]} -gt 0 ] || parts=(test sanitize kernels models nn linalg statistics training process)
 logs=$build/gpu-logs
 table=()
 failed=0
@@ -121,11 +123,18 @@ part_nn() {
 }
 
 part_linalg() {
-  local width
+  local width tool
   cmake --build "$build" --target test_linalg_cuda bench_linalg >>"$logs/build.log" 2>&1 || { tail -n 30 "$logs/build.log"; exit 1; }
-  step "matrices, CPU against GPU" linalg.log "$build/tests/gpu/test_linalg_cuda"
+  step "matrices, CPU against GPU" linalg.log timeout 60 "$build/tests/gpu/test_linalg_cuda"
+  for tool in memcheck racecheck; do
+    command -v compute-sanitizer >/dev/null || break
+    # a failing allocation is part of the test
+    step "matrices, compute-sanitizer $tool" "linalg_$tool.log" timeout 60 \
+      compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$build/tests/gpu/test_linalg_cuda" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/linalg_$tool.log" | tail -n 1)"
+  done
   for width in ${WIDTHS:-4096 14336}; do
-    step "RegMean of 4, width $width" "linalg_$width.log" "$build/tests/bench/bench_linalg" "$width" 4 1 cuda
+    step "RegMean of 4, width $width" "linalg_$width.log" timeout 60 "$build/tests/bench/bench_linalg" "$width" 4 1 cuda
     cat "$logs/linalg_$width.log"
   done
 }
@@ -136,6 +145,15 @@ part_statistics() {
   step "evaluate, fisher, gram" statistics.log "$root/tests/gpu/statistics.sh" "$build" "$work" "${MILLIONS:-1100}" \
     "${WINDOWS:-1024}" "$((threads < 8 ? threads : 8))"
   cat "$logs/statistics.log"
+  [ -n "${WORK:-}" ] || rm -rf "$work"
+}
+
+part_training() {
+  local work=${WORK:-$build/gpu-training}
+  cmake --build "$build" --target ingot make_models >>"$logs/build.log" 2>&1 || { tail -n 30 "$logs/build.log"; exit 1; }
+  step "ensemble, logits, soup, distill" training.log "$root/tests/gpu/training.sh" "$build" "$work" "${MILLIONS:-1100}" \
+    "${STEPS:-40}" "$((threads < 8 ? threads : 8))"
+  cat "$logs/training.log"
   [ -n "${WORK:-}" ] || rm -rf "$work"
 }
 
@@ -160,6 +178,7 @@ for part in "${parts[@]}"; do
   models) part_models ;;
   linalg) part_linalg ;;
   statistics) part_statistics ;;
+  training) part_training ;;
   process) part_process ;;
   *) echo "unknown part: $part" >&2; exit 2 ;;
   esac

@@ -15,7 +15,7 @@ mkdir -p "$2"
 work=$(cd "$2" && pwd)
 millions=${3:-1100} windows=${4:-1024} threads=${5:-8}
 ingot=$build/bin/ingot
-near=$root/tests/gpu/statistics_near.py
+near=$root/tests/gpu/statistics_near.py scores_near=$root/tests/gpu/scores_near.py
 n_gpu=$(nvidia-smi --list-gpus | wc -l)
 cd "$work"
 TIMEFORMAT=%R
@@ -39,27 +39,6 @@ steps = (
 END
 }
 
-perplexity_near() { # A B TOLERANCE
-  python3 - "$@" <<'END'
-import json, sys
-
-def found(node):
-    if isinstance(node, dict):
-        if isinstance(node.get("perplexity"), (int, float)):
-            yield node["perplexity"]
-        for child in node.values():
-            yield from found(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from found(child)
-
-a, b = (list(found(json.load(open(path)))) for path in sys.argv[1:3])
-worst = max(abs(x - y) / y for x, y in zip(a, b, strict=True)) if a else float("inf")
-print(f"{len(a)} perplexities within {100 * worst:.3g} %")
-sys.exit(worst > float(sys.argv[3]))
-END
-}
-
 part_small() {
   local kind
   for kind in cpu:float32 cuda:float32 cuda:bfloat16; do
@@ -68,8 +47,8 @@ part_small() {
   done
   check "float32, fisher" python3 "$near" 1e-4 cuda-float32/fisher cpu-float32/fisher
   check "float32, gram" python3 "$near" 1e-4 cuda-float32/gram cpu-float32/gram
-  check "float32, scores" perplexity_near cuda-float32/scores.json cpu-float32/scores.json 1e-4
-  check "bfloat16, scores" perplexity_near cuda-bfloat16/scores.json cpu-float32/scores.json 2e-3
+  check "float32, scores" python3 "$scores_near" 1e-4 cuda-float32/scores.json cpu-float32/scores.json
+  check "bfloat16, scores" python3 "$scores_near" 2e-3 cuda-bfloat16/scores.json cpu-float32/scores.json
   check "two ranks on one GPU" two_ranks one-gpu 0
   [ "$n_gpu" -lt 2 ] || check "two ranks, two GPUs" two_ranks two-gpus 0,1
 }
@@ -80,7 +59,7 @@ two_ranks() { # NAME DEVICES
   small_job "$1" float32
   CUDA_VISIBLE_DEVICES=$2 mpirun -n 2 --bind-to none "$ingot" run --quiet --fresh --device cuda --threads "$threads" "$1.cfg" >/dev/null
   python3 "$near" 3e-5 "$1/fisher" cuda-float32/fisher && python3 "$near" 3e-5 "$1/gram" cuda-float32/gram &&
-    perplexity_near "$1/scores.json" cuda-float32/scores.json 1e-5
+    python3 "$scores_near" 1e-5 "$1/scores.json" cuda-float32/scores.json
 }
 
 part_passes() { # Gram matrices in several passes

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Steps ensemble, logits, soup and distill on a GPU: against the CPU on the small family of tests/experts; then the speed of a
+# distillation of three generated Llamas into a fourth, and PyTorch's where it is installed.
+#
+#   tests/gpu/training.sh BUILD WORK [MILLIONS [STEPS [THREADS]]]
+#
+# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small large.
+# shellcheck disable=SC2317 # parts are called by name
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=$(cd "$1" && pwd)
+mkdir -p "$2"
+work=$(cd "$2" && pwd)
+millions=${3:-1100} steps=${4:-40} threads=${5:-8}
+ingot=$build/bin/ingot
+cd "$work"
+failed=0
+
+check() { # TEXT TOLERANCE FILE: of the GPU against the CPU
+  local said
+  if said=$(python3 "$root/tests/gpu/scores_near.py" "$2" "cuda/$3" "cpu/$3" 2>&1); then echo "$1: ok: $said"; else echo "$1: FAILED: $said"; failed=1; fi
+}
+
+small_job() { # NAME
+  local family=$root/tests/experts
+  local data="data = { add = \"$family/data/add.val.u16\"; dates = \"$family/data/dates.val.u16\"; };"
+  local calib="{ add = \"$family/data/add.calib.u16\"; dates = \"$family/data/dates.calib.u16\"; };"
+  local all='models = ( "add", "sort", "dates" ); window = 64; dtype = "float32";'
+  cat >"$1.cfg" <<END
+seed = 3;
+models = { base = "$family/base"; add = "$family/add"; sort = "$family/sort"; dates = "$family/dates"; };
+steps = (
+  { type = "ensemble"; $all limit = 16; $data output = "$1/linear.json"; weights = "learn"; per_data = true; learn_data = $calib },
+  { type = "ensemble"; $all limit = 16; $data output = "$1/log_linear.json"; kind = "log_linear"; weights = "learn"; learn_data = $calib },
+  { type = "ensemble"; $all limit = 16; $data output = "$1/posterior.json"; kind = "posterior"; },
+  { type = "ensemble"; $all limit = 16; $data output = "$1/one_by_one.json"; memory_limit = "4MiB"; },
+  { type = "logits"; $all limit = 32; k = 16; data = $calib durable = false; output = "$1/logits.h5"; },
+  { type = "soup"; name = "soup"; models = ( "base", "sort", "dates" ); window = 64; limit = 16; dtype = "float32"; $data durable = false; output = "$1/soup"; },
+  { type = "distill"; name = "live"; student = "base"; teachers = ( "add", "dates" ); data = $calib window = 64; batch = 8; steps = 20; warmup = 2;
+    rate = 0.001; dtype = "float32"; output_dtype = "float32"; durable = false; output = "$1/live"; },
+  { type = "distill"; name = "recomputed"; student = "base"; teachers = ( "add", "dates" ); data = $calib window = 64; batch = 8; steps = 20; warmup = 2;
+    rate = 0.001; dtype = "float32"; recompute = true; output_dtype = "float32"; durable = false; output = "$1/recomputed"; },
+  { type = "distill"; name = "file"; student = "base"; logits = "$1/logits.h5"; data = $calib window = 64; limit = 32; batch = 8; steps = 8; warmup = 2;
+    rate = 0.001; dtype = "float32"; output_dtype = "float32"; durable = false; output = "$1/file"; },
+  { type = "evaluate"; models = ( "soup", "live", "recomputed", "file" ); window = 64; limit = 32; dtype = "float32"; $data output = "$1/scores.json"; },
+  { type = "distill"; name = "bf16"; student = "base"; teachers = ( "add", "dates" ); data = $calib window = 64; batch = 8; steps = 20; warmup = 2;
+    rate = 0.001; output_dtype = "float32"; durable = false; output = "$1/bf16"; },
+  { type = "evaluate"; models = ( "bf16" ); window = 64; limit = 32; dtype = "float32"; $data output = "$1/bf16.json"; }
+);
+END
+}
+
+part_small() {
+  local device name
+  for device in cpu cuda; do
+    small_job "$device"
+    OMP_NUM_THREADS=$threads "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$device.cfg" >"$device.txt"
+  done
+  for name in linear log_linear posterior one_by_one; do check "ensemble, $name" 1e-4 "$name.json"; done
+  check "soup and students" 1e-3 scores.json
+  check "student in bfloat16" 2e-2 bf16.json
+}
+
+part_large() {
+  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  cat >large.cfg <<END
+models = { s = "base"; a = "expert-1"; b = "expert-2"; c = "expert-3"; };
+steps = ( { type = "distill"; student = "s"; teachers = ( "a", "b", "c" ); data = ( "tokens.u16" ); window = 2048; batch = 4; micro_batch = 4;
+  steps = $steps; rate = 1e-5; save_every = 0; durable = false; output = "large"; } );
+END
+  "$ingot" run --fresh --device cuda --threads "$threads" --json large.jsonl large.cfg 2>&1 | tail -n 15
+  echo "ingot: $(grep -o '"tokens_per_s[^,}]*' large.jsonl | tail -n 1) $(grep -o '"utilisation[^,}]*' large.jsonl | tail -n 1)"
+  rm -rf large
+  python3 -c 'import torch, transformers' 2>/dev/null || { echo "PyTorch: not run: not installed"; return; }
+  python3 "$root/tests/gpu/baseline.py" --distill
+}
+
+for part in ${PARTS:-small large}; do "part_$part"; done
+exit $failed
