@@ -3,9 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "driver/layers.h"
-#include "driver/vocabulary.h"
 #include "workers/matrix.h"
 
 ingot_status ingot_merge_take_input(ingot_merge_builder *b, const ingot_job_reference *ref, const ingot_value *where,
@@ -278,40 +276,6 @@ done:
   return st;
 }
 
-static ingot_status check_vocabularies(ingot_merge_builder *b)
-{
-  ingot_status st = INGOT_OK;
-  if (b->settings->vocabulary == INGOT_VOCABULARY_IGNORE) goto done;
-  for (int i = 1; i < b->n_checkpoint; i++) {
-    ingot_status found = ingot_vocabulary_compare(b->inputs[0], b->inputs[i]);
-    if (found == INGOT_ERR_NOMEM) INGOT_TRY(found);
-    if (found == INGOT_OK) continue;
-    char *message = ingot_arena_strdup(b->arena, ingot_error_message());
-    INGOT_TRY_ALLOC(message);
-    ingot_error_clear();
-    ingot_problems_add(&b->planner->problems, found, "%s: %s%s", b->place, message,
-                       found == INGOT_ERR_MISMATCH ? " (vocabulary = \"ignore\" merges all the same)" : "");
-  }
-done:
-  return st;
-}
-
-/* FP8 weights with scales beside them: the numbers alone are not the weights. */
-static void warn_scaled(const ingot_merge_builder *b)
-{
-  for (int i = 0; i < b->n_input; i++) {
-    for (int k = 0; k < b->inputs[i]->n_tensor; k++) {
-      const char *name = b->inputs[i]->tensors[k].name;
-      size_t      n = strlen(name);
-      if (n <= 10 || strcmp(name + n - 10, "_scale_inv") != 0) continue;
-      ingot_log_warning(
-          "%s: \"%s\" (%s) has scales (%s) beside its weights; weights and scales are merged as they are stored",
-          b->place, b->inputs[i]->id, b->inputs[i]->path, name);
-      return;
-    }
-  }
-}
-
 static ingot_status fill_inputs(ingot_merge_builder *b)
 {
   ingot_status     st = INGOT_OK;
@@ -352,8 +316,9 @@ static void add_traffic(ingot_merge_builder *b)
     for (int k = 0; k < t->view.n_input; k++) {
       const ingot_sink_tensor *in = &b->inputs[t->source[k]]->tensors[t->tensor[k]];
       int64_t                  n_elem = 0; /* a Gram matrix has a shape of its own */
-      if (ingot_shape_count(&in->shape, &n_elem))
-        p->bytes_read += (uint64_t)n_pass * (uint64_t)n_elem * ingot_dtype_size(in->dtype);
+      if (!ingot_shape_count(&in->shape, &n_elem)) continue;
+      if (ingot_merge_is_cropped_to(b, in, &t->view.shape)) n_elem = t->view.n_elem;
+      p->bytes_read += (uint64_t)n_pass * (uint64_t)n_elem * ingot_dtype_size(in->dtype);
     }
   }
 }
@@ -413,9 +378,9 @@ ingot_status ingot_merge_plan_make(ingot_planner *planner, const ingot_job_step 
   INGOT_TRY(fill_inputs(&b));
   if (!good) goto done;
   ingot_merge_check_heads(&b);
-  INGOT_TRY(check_vocabularies(&b));
+  INGOT_TRY(ingot_merge_check_vocabularies(&b));
   INGOT_TRY(b.settings->n_slice > 0 ? add_slices(&b) : add_models(&b));
-  warn_scaled(&b);
+  INGOT_TRY(ingot_merge_check_scales(&b));
   ingot_merge_report_statistics(&b);
   if (planner->problems.count != n_problem) goto done;
   if (b.n_tensor == 0)

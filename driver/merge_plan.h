@@ -56,6 +56,7 @@ typedef struct ingot_merge_builder {
   int64_t                     n_tile, n_merged; /* tiles; elements of merged tensors so far */
   int                         n_with, n_without; /* tensors with and without the statistics that they want */
   const char                 *first_without;
+  int64_t                     n_row;     /* that cropped embeddings keep; -1: none is cropped */
   bool                        kind_reported;    /* statistics of the kind that the method does not read */
   bool                        check_failed;     /* one message of method->check is enough */
   bool                       *param_missing;    /* [n_param]: reported */
@@ -85,6 +86,18 @@ ingot_status ingot_merge_add_params(ingot_merge_builder *b, const ingot_section 
 void ingot_merge_check_heads(ingot_merge_builder *b);
 /** "lm_head.weight" and its like. */
 bool ingot_is_head(const char *tensor_name);
+/** The shape of an output tensor like t: under embeddings = "crop" with the rows that all models of the step have. */
+ingot_shape ingot_merge_cropped_shape(const ingot_merge_builder *b, const ingot_sink_tensor *t);
+/** Whether an input's tensor is used with its first rows only. */
+bool ingot_merge_is_cropped_to(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape);
+/** What a message about two shapes says besides: a setting that helps, or nothing. */
+const char *ingot_merge_crop_hint(const ingot_sink_tensor *t, const ingot_shape *shape);
+/** Set n_row, and add problems where models mean other tokens by the same numbers. */
+ingot_status ingot_merge_check_vocabularies(ingot_merge_builder *b);
+/** Warn of cropped tensors, and note them in the recipe. */
+ingot_status ingot_merge_report_crops(const ingot_merge_builder *b, json_t *recipe);
+/** A problem, or a warning, where quantized weights are merged without their scales. */
+ingot_status ingot_merge_check_scales(ingot_merge_builder *b);
 /** Open the models' statistics and check what can be checked of them as a whole. *good: false when one is no use. */
 ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good);
 /** Append the statistics that a tensor wants to its inputs: source and tensor get new arrays. */

@@ -8,6 +8,8 @@ static const char *const nonfinite_names[] = {"fail", "keep", "zero", NULL};
 static const char *const missing_names[] = {"fail", "skip", "base", NULL};
 static const char *const tied_names[] = {"auto", "keep", NULL};
 static const char *const vocabulary_names[] = {"check", "ignore", NULL};
+static const char *const embeddings_names[] = {"fail", "crop", NULL};
+static const char *const scales_names[] = {"fail", "ignore", NULL};
 static const char *const statistics_model_names[] = {"check", "ignore", NULL};
 
 const ingot_key ingot_merge_keys[] = {
@@ -32,6 +34,10 @@ const ingot_key ingot_merge_keys[] = {
      "an output head tied to the embeddings: store it once, or keep it as any other tensor"},
     {"vocabulary", INGOT_KEY_CHOICE, false, "check", vocabulary_names, FIELD(vocabulary),
      "whether all models must have the same tokens"},
+    {"embeddings", INGOT_KEY_CHOICE, false, "fail", embeddings_names, FIELD(embeddings),
+     "what to do with embeddings and heads of different numbers of rows: fail, or merge the rows that all models have"},
+    {"scales", INGOT_KEY_CHOICE, false, "fail", scales_names, FIELD(scales),
+     "quantized weights with scales beside them: fail, or merge both as they are stored"},
     {"statistics_model", INGOT_KEY_CHOICE, false, "check", statistics_model_names, FIELD(statistics_model),
      "whether ingot's statistics must come from the very files of the model that they stand with"},
     {"config_from", INGOT_KEY_STRING, false, NULL, NULL, FIELD(config_name),

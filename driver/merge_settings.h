@@ -10,6 +10,8 @@ typedef enum ingot_missing { INGOT_MISSING_FAIL, INGOT_MISSING_SKIP, INGOT_MISSI
 typedef enum ingot_tied { INGOT_TIED_AUTO, INGOT_TIED_KEEP } ingot_tied;
 typedef enum ingot_vocabulary { INGOT_VOCABULARY_CHECK, INGOT_VOCABULARY_IGNORE } ingot_vocabulary;
 typedef enum ingot_statistics_model { INGOT_STATISTICS_MODEL_CHECK, INGOT_STATISTICS_MODEL_IGNORE } ingot_statistics_model;
+typedef enum ingot_embeddings { INGOT_EMBEDDINGS_FAIL, INGOT_EMBEDDINGS_CROP } ingot_embeddings;
+typedef enum ingot_scales { INGOT_SCALES_FAIL, INGOT_SCALES_IGNORE } ingot_scales;
 
 /** One model of the step, or one source of a slice. */
 typedef struct ingot_merge_source {
@@ -37,6 +39,8 @@ typedef struct ingot_merge_settings {
   int                missing;    /* ingot_missing */
   int                tied;       /* ingot_tied */
   int                vocabulary; /* ingot_vocabulary */
+  int                embeddings; /* ingot_embeddings */
+  int                scales;     /* ingot_scales */
   int                statistics_model; /* ingot_statistics_model */
   int64_t            seed;
   uint64_t           shard_bytes;

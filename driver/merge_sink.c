@@ -22,7 +22,8 @@ static bool is_own_business(const char *name)
 static ingot_status make_config(ingot_merge_builder *b, const ingot_text *written, ingot_text *out)
 {
   ingot_status         st = INGOT_OK;
-  ingot_config_change  change = {.new_dtype = !b->settings->keep_dtype, .dtype = b->settings->dtype};
+  ingot_config_change  change = {.new_dtype = !b->settings->keep_dtype, .dtype = b->settings->dtype,
+                                 .n_token = b->n_row};
   ingot_config_slice  *slices = NULL;
   const ingot_section *sections = b->sections;
   if (b->settings->n_slice > 0) {
@@ -161,6 +162,8 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(b->settings->is_export ? ingot_recipe_of_export(b->settings, b->inputs[0], &recipe)
                                    : ingot_recipe_json(b->settings, &recipe));
+  if (!b->settings->is_export) INGOT_TRY(ingot_merge_report_crops(b, recipe));
+  if (b->settings->scales == INGOT_SCALES_IGNORE) json_object_set_new(recipe, "scales", json_string("ignore"));
   text = ingot_json_dump(recipe, JSON_INDENT(1));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
   b->out->recipe = ingot_arena_strdup(b->arena, text);

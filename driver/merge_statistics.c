@@ -137,7 +137,8 @@ static bool fits(ingot_merge_builder *b, const ingot_section_source *source, int
   char                     found[INGOT_SHAPE_TEXT], of[INGOT_SHAPE_TEXT];
   bool                     packed;
   int64_t                  width = t->view.shape.dim[(use == INGOT_USE_GRAM) != t->view.transposed ? 1 : 0];
-  bool                     good = use == INGOT_USE_FISHER ? ingot_shape_equal(&s->shape, &t->view.shape)
+  bool                     is_cropped = ingot_merge_is_cropped_to(b, s, &t->view.shape); /* as the model's own tensor is */
+  bool                     good = use == INGOT_USE_FISHER ? ingot_shape_equal(&s->shape, &t->view.shape) || is_cropped
                                                           : ingot_gram_width(&s->shape, &packed) == width;
   if (!good && use == INGOT_USE_FISHER)
     problem(b, INGOT_ERR_MISMATCH, source,

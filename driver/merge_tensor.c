@@ -18,16 +18,17 @@ static const char *name_in_source(ingot_merge_builder *b, const ingot_section *s
                             (long long)(layer.index - reference->first + source->first), layer.rest);
 }
 
-/* Shape and kind of a source's tensor against the reference's. */
+/* Shape and kind of a source's tensor against the reference's; shape: of the output. */
 static bool fits(ingot_merge_builder *b, const ingot_input *input, int index, const ingot_input *reference,
-                 int reference_index)
+                 int reference_index, const ingot_shape *shape)
 {
   const ingot_sink_tensor *t = &input->tensors[index], *r = &reference->tensors[reference_index];
   char                     text_t[INGOT_SHAPE_TEXT], text_r[INGOT_SHAPE_TEXT];
-  if (!ingot_shape_equal(&t->shape, &r->shape)) {
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: tensor %s: %s in \"%s\" (%s), %s in \"%s\" (%s)",
+  if (!ingot_shape_equal(&t->shape, shape) && !ingot_merge_is_cropped_to(b, t, shape)) {
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: tensor %s: %s in \"%s\" (%s), %s in \"%s\" (%s)%s",
                        b->place, t->name, ingot_shape_text(&t->shape, text_t), input->id, input->path,
-                       ingot_shape_text(&r->shape, text_r), reference->id, reference->path);
+                       ingot_shape_text(&r->shape, text_r), reference->id, reference->path,
+                       ingot_merge_crop_hint(t, &r->shape));
     return false;
   }
   if (!ingot_dtype_is_float(t->dtype)) {
@@ -156,7 +157,8 @@ typedef struct part_list {
 } part_list;
 
 /* Which sources take part in a tensor, with their own names for it. */
-static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *section, int index, part_list *p)
+static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *section, int index, const ingot_shape *shape,
+                               part_list *p)
 {
   ingot_status       st = INGOT_OK;
   const ingot_input *reference = section->sources[section->reference].input;
@@ -177,7 +179,7 @@ static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *sect
                          "%s: tensor %s is missing in \"%s\" (%s); \"%s\" has %s", b->place, name, source->input->id,
                          source->input->path, reference->id, reference_name);
     p->drop = p->drop || (found < 0 && b->settings->missing != INGOT_MISSING_BASE);
-    if (found < 0 || !fits(b, source->input, found, reference, index)) continue;
+    if (found < 0 || !fits(b, source->input, found, reference, index, shape)) continue;
     p->sources[p->n] = source;
     p->names[p->n] = name;
     p->source[p->n] = source->source;
@@ -209,14 +211,14 @@ ingot_status ingot_merge_add_tensor(ingot_merge_builder *b, const ingot_section 
   out.view.name = ingot_arena_strdup(b->arena, name);
   INGOT_TRY_ALLOC(out.view.name);
   out.view.key = ingot_hash_string(name);
-  out.view.shape = r->shape;
-  INGOT_CHECK(ingot_shape_count(&r->shape, &out.view.n_elem), INGOT_ERR_FORMAT, "%s: tensor %s is too large",
+  out.view.shape = ingot_merge_cropped_shape(b, r);
+  INGOT_CHECK(ingot_shape_count(&out.view.shape, &out.view.n_elem), INGOT_ERR_FORMAT, "%s: tensor %s is too large",
               reference->path, name);
   out.view.seed = (uint64_t)b->settings->seed;
   out.view.model_offset = b->n_merged;
   INGOT_TRY(grow(b));
   if (ingot_dtype_is_float(r->dtype)) {
-    INGOT_TRY(find_parts(b, section, index, &parts));
+    INGOT_TRY(find_parts(b, section, index, &out.view.shape, &parts));
     if (parts.drop) goto done;
     if (b->has_base && parts.n == 1 && section->n_source > 1) base_alone(section, &parts);
     if (parts.n < (b->has_base ? 2 : 1)) goto done; /* reported: the base itself did not fit */

@@ -61,6 +61,10 @@ ingot_status ingot_model_config_change(const json_t *config, const ingot_config_
     changed = set_dtype(copy, "dtype", change->dtype) || changed;
     changed = set_dtype(copy, "torch_dtype", change->dtype) || changed;
   }
+  if (change->n_token > 0) {
+    changed = set_integer(copy, "vocab_size", change->n_token) || changed;
+    changed = set_integer(json_object_get(copy, "text_config"), "vocab_size", change->n_token) || changed;
+  }
   if (!changed) {
     st = ingot_text_append(out, ingot_text_string(written), written->size);
     goto done;

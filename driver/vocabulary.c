@@ -77,9 +77,10 @@ static const char *token_of(const vocabulary *v, int64_t id)
 }
 
 static ingot_status compare_tokens(const ingot_input *a, const vocabulary *va, const ingot_input *b,
-                                   const vocabulary *vb)
+                                   const vocabulary *vb, int64_t most)
 {
   int64_t n = va->n > vb->n ? va->n : vb->n, n_differ = 0, first = -1;
+  if (n > most) n = most;
   for (int64_t id = 0; id < n; id++) {
     const char *x = token_of(va, id), *y = token_of(vb, id);
     if (x == y || (x && y && strcmp(x, y) == 0)) continue;
@@ -96,7 +97,7 @@ static ingot_status compare_tokens(const ingot_input *a, const vocabulary *va, c
       x ? x : "none", x ? "\"" : "", y ? "\"" : "", y ? y : "none", y ? "\"" : "");
 }
 
-ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b)
+ingot_status ingot_vocabulary_compare_first(const ingot_input *a, const ingot_input *b, int64_t n_token)
 {
   ingot_status st = INGOT_OK;
   ingot_text   text_a = {0}, text_b = {0};
@@ -109,18 +110,42 @@ ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b
   if (found_a && found_b && !same) {
     INGOT_TRY(vocabulary_load(&va, a->path, &text_a));
     INGOT_TRY(vocabulary_load(&vb, b->path, &text_b));
-    INGOT_TRY(compare_tokens(a, &va, b, &vb));
+    INGOT_TRY(compare_tokens(a, &va, b, &vb, n_token));
   }
+done:
+  ingot_text_release(&text_a);
+  ingot_text_release(&text_b);
+  vocabulary_release(&va);
+  vocabulary_release(&vb);
+  return st;
+}
+
+ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY(ingot_vocabulary_compare_first(a, b, VOCABULARY_MAX));
   json_t *size_a = json_object_get(a->config, "vocab_size"), *size_b = json_object_get(b->config, "vocab_size");
   if (json_is_integer(size_a) && json_is_integer(size_b) && json_integer_value(size_a) != json_integer_value(size_b))
     st = ingot_fail(
         INGOT_ERR_MISMATCH, "different vocabularies: vocab_size is %lld in \"%s\" (%s) and %lld in \"%s\" (%s)",
         (long long)json_integer_value(size_a), a->id, a->path, (long long)json_integer_value(size_b), b->id, b->path);
 done:
-  ingot_text_release(&text_a);
-  ingot_text_release(&text_b);
-  vocabulary_release(&va);
-  vocabulary_release(&vb);
+  return st;
+}
+
+ingot_status ingot_vocabulary_size(const ingot_input *input, int64_t *n_token)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   text = {0};
+  vocabulary   v = {0};
+  bool         found = false;
+  *n_token = 0;
+  INGOT_TRY(ingot_input_side_file(input, "tokenizer.json", &text, &found));
+  if (found) INGOT_TRY(vocabulary_load(&v, input->path, &text));
+  *n_token = v.n;
+done:
+  ingot_text_release(&text);
+  vocabulary_release(&v);
   return st;
 }
 

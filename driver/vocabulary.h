@@ -9,6 +9,10 @@
  * INGOT_ERR_MISMATCH with the number of tokens that differ and the first of them; INGOT_ERR_FORMAT for a broken file.
  */
 ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b);
+/** Tokens with numbers below n_token alone, and no vocab_size. */
+ingot_status ingot_vocabulary_compare_first(const ingot_input *a, const ingot_input *b, int64_t n_token);
+/** The largest number of a token and one; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken file. */
+ingot_status ingot_vocabulary_size(const ingot_input *input, int64_t *n_token);
 /** A hash of what every number stands for; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken file. */
 ingot_status ingot_vocabulary_hash(const ingot_input *input, uint64_t *hash);
 
