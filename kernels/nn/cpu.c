@@ -84,6 +84,7 @@ static const ingot_nn_ops cpu_ops = {
     .rope = ingot_cpu_rope,
     .attention = ingot_cpu_attention,
     .attention_backward = ingot_cpu_attention_backward,
+    .attention_cached = ingot_cpu_attention_cached,
     .swiglu = ingot_cpu_swiglu,
     .swiglu_backward = ingot_cpu_swiglu_backward,
     .gelu = ingot_cpu_gelu,

@@ -60,6 +60,9 @@ ingot_status ingot_cpu_attention_backward(ingot_nn *nn, const ingot_nn_attention
                                           const void *v, const void *o, const float *lse, const void *d_o, void *dq,
                                           void *dk, void *dv);
 
+ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *shape, const void *q, const void *keys,
+                                        const void *values, void *o);
+
 ingot_status ingot_cpu_rope(ingot_nn *nn, const ingot_nn_rope *shape, void *x, bool inverse);
 ingot_status ingot_cpu_swiglu(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);
 ingot_status ingot_cpu_swiglu_backward(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up,

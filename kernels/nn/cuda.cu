@@ -245,6 +245,7 @@ static const ingot_nn_ops cuda_ops = {
     ingot_nn_cuda_rope,
     ingot_nn_cuda_attention,
     ingot_nn_cuda_attention_backward,
+    nullptr, /* attention_cached */
     ingot_nn_cuda_swiglu,
     ingot_nn_cuda_swiglu_backward,
     ingot_nn_cuda_gelu,

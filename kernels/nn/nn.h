@@ -93,6 +93,21 @@ typedef struct ingot_nn_attention {
   int64_t        ld_q, ld_k, ld_v, ld_o; /* distance of tokens; heads of a token follow each other */
 } ingot_nn_attention;
 
+/**
+ * Attention of one new token of each of n_row sequences to the keys and values of its own sequence, which lie in a cache of
+ * slots: key t of sequence r is at keys + slot[r] * slot_stride + t * ld_cache, its heads following each other.
+ */
+typedef struct ingot_nn_cached {
+  int64_t        n_row;
+  int            n_head, n_kv_head, head_dim;
+  float          scale;       /* as in ingot_nn_attention, as is the next */
+  int            window;
+  const int32_t *slot;        /* host, [n_row] */
+  const int32_t *n_key;       /* host, [n_row]: keys of the sequence, the new token's own included */
+  int64_t        slot_stride, ld_cache;
+  int64_t        ld_q, ld_o;
+} ingot_nn_cached;
+
 /** Rows of logits. Only the first n_vocab of each row are read; gradients are exactly 0 behind them. */
 typedef struct ingot_nn_logits {
   const float *data;
@@ -196,6 +211,11 @@ struct ingot_nn_ops {
   ingot_status (*attention_backward)(ingot_nn *nn, const ingot_nn_attention *shape, const void *q, const void *k,
                                      const void *v, const void *o, const float *lse, const void *d_o, void *dq,
                                      void *dk, void *dv);
+
+  /** As attention, for new tokens against cached keys. NULL: this back end has none (CUDA), and who generates runs the whole
+   *  sequence again for every token. */
+  ingot_status (*attention_cached)(ingot_nn *nn, const ingot_nn_cached *shape, const void *q, const void *keys,
+                                   const void *values, void *o);
 
   /** out [n_row][width] = silu(gate) * up, gate_up [n_row][2 width] = [gate | up]. */
   ingot_status (*swiglu)(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);

@@ -133,8 +133,11 @@ static ingot_status attention_block(const ingot_pass_state *run, int index, cons
     const ingot_nn_rope rope = ingot_pass_rope_shape(run);
     INGOT_TRY(run->ops->rope(run->nn, &rope, qk, false));
   }
-  INGOT_TRY(run->ops->attention(run->nn, &shape, qk, ingot_pass_at(run, qk, q), ingot_pass_at(run, layer->qkv, q + kv),
-                                layer->heads, layer->lse));
+  if (run->cache)
+    INGOT_TRY(ingot_pass_cache_layer(run, index, layer));
+  else
+    INGOT_TRY(run->ops->attention(run->nn, &shape, qk, ingot_pass_at(run, qk, q), ingot_pass_at(run, layer->qkv, q + kv),
+                                  layer->heads, layer->lse));
   INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_O, layer->heads, run->pass->delta));
 done:
   return st;

@@ -89,6 +89,7 @@ typedef struct ingot_pass_options {
                                 same gradients, less memory, a third more work */
   bool    hidden;            /* keep the input of the head after a run without one: for ingot_pass_logits */
   int64_t head_rows;         /* tokens of a head chunk; 0: chosen */
+  int64_t n_position;        /* positions that tokens may have, where that is more than n_time (decode.h) */
 } ingot_pass_options;
 
 /** Bytes of back-end memory that ingot_pass_open will take, and of the weights. */

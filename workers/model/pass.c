@@ -52,6 +52,11 @@ static ingot_pass_layer take_layer(carver *c, const ingot_model_spec *spec, size
   return l;
 }
 
+static int64_t table_positions(const ingot_pass_options *options)
+{
+  return options->n_position > options->n_time ? options->n_position : options->n_time;
+}
+
 /* Everything that a pass needs. Layers are stored when there is a place for them. */
 static void carve(carver *c, const ingot_model_spec *spec, ingot_dtype dtype, ingot_pass *pass)
 {
@@ -61,8 +66,8 @@ static void carve(carver *c, const ingot_model_spec *spec, ingot_dtype dtype, in
   int32_t     **ids[] = {&pass->tokens, &pass->labels, &pass->positions, &pass->first_key, &pass->valid};
   for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) *ids[i] = take(c, n, sizeof(int32_t));
   if (!spec->learned_positions) {
-    pass->cos = take(c, pass->options.n_time * (spec->head_dim / 2), sizeof(float));
-    pass->sin = take(c, pass->options.n_time * (spec->head_dim / 2), sizeof(float));
+    pass->cos = take(c, table_positions(&pass->options) * (spec->head_dim / 2), sizeof(float));
+    pass->sin = take(c, table_positions(&pass->options) * (spec->head_dim / 2), sizeof(float));
   }
   ingot_pass_layer shared = {0};
   for (int i = 0; i < spec->n_layer; i++) {
@@ -147,7 +152,7 @@ done:
 }
 
 /* Frequencies of type dynamic belong to one length; the others' tables serve every shorter window. */
-static ingot_status refresh_tables(ingot_pass *pass, int64_t n_time)
+ingot_status ingot_pass_refresh_tables(ingot_pass *pass, int64_t n_time)
 {
   const ingot_model_spec *spec = &pass->model->spec;
   if (spec->learned_positions || pass->table_time == n_time) return INGOT_OK;
@@ -177,7 +182,7 @@ ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *optio
   ingot_pass *pass = calloc(1, sizeof *pass);
   INGOT_CHECK(pass, INGOT_ERR_NOMEM, "no memory for a pass");
   *pass = (ingot_pass){.model = model, .nn = model->nn, .options = *options};
-  INGOT_TRY(ingot_model_check_window(&model->spec, model->spec.family, options->n_time));
+  INGOT_TRY(ingot_model_check_window(&model->spec, model->spec.family, table_positions(options)));
   if (pass->nn->kind == INGOT_NN_CUDA) INGOT_TRY(ingot_model_check_device(&model->spec, model->spec.family));
   pass->layers = calloc((size_t)n_layer, sizeof *pass->layers);
   pass->params = malloc(((size_t)n_layer + 1) * INGOT_ROLE_COUNT * sizeof *pass->params);
@@ -189,7 +194,7 @@ ingot_status ingot_pass_open(ingot_model *model, const ingot_pass_options *optio
       pass->nn->ops->alloc(pass->nn, (size_t)ingot_pass_bytes(&model->spec, pass->nn->dtype, options), &pass->memory));
   c.base = pass->memory;
   carve(&c, &model->spec, pass->nn->dtype, pass);
-  INGOT_TRY(refresh_tables(pass, options->n_time));
+  INGOT_TRY(ingot_pass_refresh_tables(pass, table_positions(options)));
   *out = pass;
   pass = NULL;
 done:
@@ -261,7 +266,7 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
   INGOT_ASSERT(run.n_token <= pass->options.n_batch * pass->options.n_time);
   INGOT_ASSERT(!run.backward || (pass->options.backward && head));
   pass->n_row = 0;
-  INGOT_TRY(refresh_tables(pass, batch->n_time));
+  INGOT_TRY(ingot_pass_refresh_tables(pass, batch->n_time));
   INGOT_TRY(put_batch(&run, batch));
   INGOT_TRY(ingot_pass_forward(&run));
   if (head || (taps && taps->head)) INGOT_TRY(ingot_pass_run_head(&run));

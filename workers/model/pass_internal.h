@@ -58,6 +58,7 @@ typedef struct ingot_pass_state {
   int64_t                n_batch, n_time, n_token;
   const int32_t         *labels, *first_key, *valid;
   bool                   backward;
+  const struct ingot_cache *cache; /* decode.c: keys and values of earlier tokens; NULL: none */
 } ingot_pass_state;
 
 enum { INGOT_LINEAR_QKV, INGOT_LINEAR_O, INGOT_LINEAR_INNER, INGOT_LINEAR_DOWN, INGOT_LINEARS_OF_LAYER };
@@ -94,6 +95,11 @@ ingot_status ingot_pass_open_gradient(const ingot_pass_state *run, int first, in
 ingot_status ingot_pass_close_gradient(const ingot_pass_state *run, int first, int n);
 /** As open, for operators that add: overwriting is clearing first. */
 ingot_status ingot_pass_open_cleared(const ingot_pass_state *run, int first, int n, float **memory);
+
+/** In the place of attention: the batch's keys and values go to the cache, and its queries see what is there (decode.c). */
+ingot_status ingot_pass_cache_layer(const ingot_pass_state *run, int index, const ingot_pass_layer *layer);
+/** Rotary tables that serve positions below n_time. */
+ingot_status ingot_pass_refresh_tables(ingot_pass *pass, int64_t n_time);
 
 /** Ids and tables are in place: layers up to the final norm. */
 ingot_status ingot_pass_forward(const ingot_pass_state *run);
