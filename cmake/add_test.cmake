@@ -6,7 +6,8 @@
 
 # Several ranks on few cores, as root in a container, and no network between them.
 set(INGOT_MPI_ENVIRONMENT OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-    OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader OMPI_MCA_pml=ob1)
+    OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl=self,vader OMPI_MCA_pml=ob1
+    PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe) # the last for Open MPI 5
 # Open MPI loads and unloads modules that keep memory: leaks are looked for where no MPI runs (unit tests; all tests of a
 # build without MPI).
 if(INGOT_MPI)
