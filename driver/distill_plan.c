@@ -350,7 +350,8 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
       .optimizer = {.rate = s->rate, .final_rate = s->final_rate * s->rate, .warmup = s->warmup,
                     .schedule = (ingot_distill_schedule)s->schedule, .beta1 = s->beta1, .beta2 = s->beta2, .epsilon = s->epsilon,
                     .decay = s->decay, .clip = s->clip},
-      .seed = (uint64_t)s->seed, .validate_every = s->validate_every, .keep_best = s->keep == 0 && s->n_validation > 0,
+      .seed = (uint64_t)s->seed, .validate_every = s->validate_every, 
+      .keep_best = (s->keep == INGOT_KEEP_BEST || s->keep == INGOT_KEEP_BEST_AND_LAST) && s->n_validation > 0,
       .save_every_s = (double)s->save_every_s};
   b->plan->validation.window = (ingot_window_spec){.length = s->window, .limit = s->validation_limit, .document = document,
                                                    .separate = s->separate};
@@ -368,9 +369,10 @@ static ingot_status make_title(builder *b)
   else if (p->n_teacher == 0) b->out->title = ingot_arena_printf(b->arena, "train %s", student);
   else
     b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher, p->n_teacher == 1 ? "" : "s", student);
-  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s",
+  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s",
                                     (long long)p->n_step, (long long)p->batch, (long long)p->window.length, (long long)p->micro_batch,
-                                    ingot_distill_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU");
+                                    ingot_distill_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU",
+                                    p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "", p->other ? p->other : "");
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:
   return st;

@@ -20,7 +20,7 @@ static json_t *check_json(const ingot_distill_plan *plan, const ingot_distill_hi
                    number(exp(h->checks[i].mean_nll)), "perplexity", data);
 }
 
-ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *h, ingot_text *text)
+ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *h, bool best, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
   char        *plain = NULL;
@@ -35,9 +35,9 @@ ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_di
     json_array_append_new(norm, number(r->norm));
   }
   for (int64_t i = 0; i < h->n_check; i++) json_array_append_new(checks, check_json(plan, h, i));
-  int64_t best = plan->keep_best && h->best >= 0 ? h->checks[h->best].step : h->n_step;
+  int64_t kept = best && h->best >= 0 ? h->checks[h->best].step : h->n_step;
   json_t *tree = json_pack("{s:i, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "format", 1, "kind", "training", "steps",
-                           (json_int_t)h->n_step, "kept_step", (json_int_t)best, "tokens_a_step",
+                           (json_int_t)h->n_step, "kept_step", (json_int_t)kept, "tokens_a_step",
                            (json_int_t)(plan->batch * plan->window.length), "validation", checks, "loss", loss, "soft", soft, "hard",
                            hard, "rate", rate, "gradient_norm", norm);
   plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;

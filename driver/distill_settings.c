@@ -14,7 +14,7 @@ static const char *const dtype_names[] = {"auto", "float32", "tf32", "bfloat16",
 static const char *const combine_names[] = {"linear", "log_linear", "average_loss", NULL};
 static const char *const loss_names[] = {"forward_kl", "reverse_kl", "jsd", NULL};
 static const char *const schedule_names[] = {"cosine", "linear", "constant", NULL};
-static const char *const keep_names[] = {"best", "last", NULL};
+static const char *const keep_names[] = {"best_and_last", "last_and_best", "best", "last", NULL}; /* as enum ingot_distill_keep */
 
 const ingot_key ingot_distill_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(type), "\"distill\""},
@@ -54,7 +54,8 @@ const ingot_key ingot_distill_keys[] = {
     {"validation", INGOT_KEY_ANY, false, NULL, NULL, FIELD(validation_value), "token files to validate on, as `data`"},
     {"validation_limit", INGOT_KEY_INT, false, "0", NULL, FIELD(validation_limit), "windows of a validation data set at most; 0: all"},
     {"validate_every", INGOT_KEY_INT, false, "0", NULL, FIELD(validate_every), "steps between validations; 0: at the start and the end"},
-    {"keep", INGOT_KEY_CHOICE, false, "best", keep_names, FIELD(keep), "the output: the best by validation, or the last"},
+    {"keep", INGOT_KEY_CHOICE, false, "best_and_last", keep_names, FIELD(keep),
+     "the output: the best by validation, or the last; the one named second is a checkpoint beside it"},
     {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(seed), "seed of this step's random choices"},
     {"dtype", INGOT_KEY_CHOICE, false, "auto", dtype_names, FIELD(dtype),
      "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"},

@@ -12,6 +12,14 @@ typedef struct ingot_job_teacher {
   const ingot_value  *value;
 } ingot_job_teacher;
 
+/** Which students are kept: the first is the output, the second lies beside it. */
+typedef enum ingot_distill_keep {
+  INGOT_KEEP_BEST_AND_LAST,
+  INGOT_KEEP_LAST_AND_BEST,
+  INGOT_KEEP_BEST,
+  INGOT_KEEP_LAST,
+} ingot_distill_keep;
+
 typedef struct ingot_distill_settings {
   /* filled from the key table */
   const char        *type, *name, *output, *student_name, *config, *logits, *output_dtype;

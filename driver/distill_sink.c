@@ -64,7 +64,8 @@ static json_t *recipe_json(const builder *b)
   json_object_set_new(r, "optimizer", optimizer_json(s));
   json_object_set_new(r, "validation", checks);
   json_object_set_new(r, "validate_every", json_integer(s->validate_every));
-  json_object_set_new(r, "keep", json_string(b->plan->keep_best ? "best" : "last"));
+  json_object_set_new(r, "keep", json_string(b->plan->keep_best ? (b->plan->other ? "best_and_last" : "best")
+                                                                : (b->plan->other ? "last_and_best" : "last")));
   json_object_set_new(r, "seed", json_integer(s->seed));
   json_object_set_new(r, "dtype", json_string(ingot_distill_compute_name(b->plan->validation.compute)));
   json_object_set_new(r, "output_dtype", json_string(s->output_dtype));
@@ -147,12 +148,32 @@ done:
   return st;
 }
 
+/* Where the second checkpoint goes: "student.last.h5" for "student.h5", "student.last" for a directory. */
+static ingot_status name_other(builder *b)
+{
+  ingot_status st = INGOT_OK;
+  int          keep = b->settings->keep;
+  if (b->settings->n_validation == 0 || (keep != INGOT_KEEP_BEST_AND_LAST && keep != INGOT_KEEP_LAST_AND_BEST)) goto done;
+  const char *path = b->out->output, *which = keep == INGOT_KEEP_BEST_AND_LAST ? "last" : "best";
+  size_t      n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--;
+  const char *dot = ingot_sink_format_of(path) == INGOT_SINK_HDF5 ? strrchr(path, '.') : path + n;
+  b->plan->other = ingot_arena_printf(b->arena, "%.*s.%s%.*s", (int)(dot - path), path, which, (int)(path + n - dot), dot);
+  INGOT_TRY_ALLOC(b->plan->other);
+  b->out->other = b->plan->other;
+done:
+  return st;
+}
+
 ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
 {
   ingot_status     st = INGOT_OK;
   ingot_sink_spec *sink = &b->out->sink;
-  json_t          *recipe = recipe_json(b);
-  char            *text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
+  json_t          *recipe = NULL;
+  char            *text = NULL;
+  INGOT_TRY(name_other(b));
+  recipe = recipe_json(b);
+  text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
   b->out->recipe = ingot_arena_strdup(b->arena, text);
   sink->path = ingot_arena_strdup(b->arena, b->out->output);
@@ -163,7 +184,7 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   INGOT_TRY(add_files(b));
   INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));
   b->out->fingerprint = ingot_step_fingerprint(b->out, OUTPUT_VERSION);
-  b->out->bytes_written = ingot_sink_bytes(sink);
+  b->out->bytes_written = ingot_sink_bytes(sink) * (b->plan->other ? 2 : 1);
   b->plan->sink = *sink;
   b->plan->validation.output = sink->path;
   b->plan->validation.fingerprint = b->out->fingerprint;

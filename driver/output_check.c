@@ -166,6 +166,27 @@ done:
   return st;
 }
 
+/* The second checkpoint of a step: as its output, and on no other step's. */
+static ingot_status check_other(ingot_planner *planner, const char *place, const ingot_step_plan *plan, bool existing)
+{
+  ingot_status    st = INGOT_OK;
+  ingot_step_plan other = *plan;
+  struct stat     info;
+  other.output = plan->other;
+  INGOT_TRY(check_overlap(planner, place, &other));
+  for (int i = 0; i < planner->job->n_step; i++) {
+    bool overlap = false;
+    if (i + 1 == plan->number || !planner->job->steps[i].output) continue;
+    INGOT_TRY(ingot_paths_overlap(planner->job->steps[i].output, other.output, &overlap));
+    if (overlap)
+      ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: %s, which this step writes too, is the output of step %d", place,
+                         other.output, i + 1);
+  }
+  if (existing && lstat(other.output, &info) == 0) INGOT_TRY(check_existing(planner, place, &other));
+done:
+  return st;
+}
+
 ingot_status ingot_output_check(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan, bool good)
 {
   ingot_status       st = INGOT_OK;
@@ -176,8 +197,10 @@ ingot_status ingot_output_check(ingot_planner *planner, const ingot_job_step *st
   INGOT_TRY_ALLOC(place);
   INGOT_TRY(check_overlap(planner, place, plan));
   INGOT_TRY(check_folder(planner, place, plan->output));
+  if (good && planner->problems.count == n_problem && !planner->options.fresh && lstat(plan->output, &info) == 0)
+    INGOT_TRY(check_existing(planner, place, plan));
+  if (plan->other) INGOT_TRY(check_other(planner, place, plan, good && !plan->complete && !planner->options.fresh));
   if (!good || planner->problems.count != n_problem || planner->options.fresh) goto done;
-  if (lstat(plan->output, &info) == 0) INGOT_TRY(check_existing(planner, place, plan));
   if (plan->ready && !plan->complete && planner->problems.count == n_problem) INGOT_TRY(check_begun(planner, place, plan));
 done:
   return st;
@@ -214,7 +237,7 @@ ingot_status ingot_output_check_space(ingot_planner *planner)
     INGOT_TRY(ingot_existing_folder(plan->output, &folder));
     if (stat(ingot_text_string(&folder), &info) != 0 || statvfs(ingot_text_string(&folder), &fs) != 0) continue;
     INGOT_TRY(partial_bytes(plan->output, &have));
-    uint64_t bytes = ingot_sink_bytes(&plan->sink);
+    uint64_t bytes = ingot_sink_bytes(&plan->sink) * (plan->other ? 2 : 1);
     device[i] = info.st_dev;
     need[i] = bytes > have ? bytes - have : 0;
     uint64_t before = 0, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;

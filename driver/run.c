@@ -82,6 +82,12 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report       report;
   int                n_rank = ingot_comm_size(context->comm);
   ingot_manifest_run run = {started, n_rank, context->n_thread, timing[0].on_device ? "cuda" : "cpu", timing};
+  if (plan->other) {
+    ingot_step_plan other = *plan;
+    other.output = other.sink.path = plan->other;
+    INGOT_TRY(ingot_manifest_write(&state->job, &other, result->checksums + plan->sink.n_tensor, &run, plan->sink.durable));
+    INGOT_TRY(ingot_sink_remove_partial(plan->other));
+  }
   st = ingot_manifest_write(&state->job, plan, result->checksums, &run, plan->sink.durable);
   if (st != INGOT_OK) {
     /* An output without a manifest is not complete: out of sight, until the same command has written one. */
@@ -94,7 +100,8 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report_make(timing, n_rank, &report);
   report.windows = plan->work != NULL;
   INGOT_TRY(ingot_report_text(&report, &text));
-  ingot_log_info("step %d: %s: %s is complete\n%s", plan->number, plan->title, plan->output, ingot_text_string(&text));
+  ingot_log_info("step %d: %s: %s%s%s is complete\n%s", plan->number, plan->title, plan->output, plan->other ? ", with " : "",
+                 plan->other ? plan->other : "", ingot_text_string(&text));
   json_t *event = ingot_report_json(&report);
   json_object_set_new(event, "step", json_integer(plan->number));
   json_object_set_new(event, "output", ingot_json_text(plan->output));

@@ -31,6 +31,7 @@ typedef struct ingot_step_plan {
   int                    number;   /* from 1 */
   const char            *title;    /* "merge by ties", for people */
   const char            *output;   /* path */
+  const char            *other;    /* path of a second checkpoint with the same tensors, made before the output; NULL: none */
   const char            *form;     /* what the output is; NULL: what sink.format says */
   const char            *work;     /* what is done, besides the tensors written; NULL: tiles */
   ingot_sink_spec        sink;     /* what will be written */
@@ -66,7 +67,7 @@ typedef struct ingot_run_context {
 /** What a step has done, for the manifest and the summary. */
 typedef struct ingot_step_result {
   ingot_merge_timing timing;    /* of this rank */
-  uint64_t          *checksums; /* [sink.n_tensor]; owned */
+  uint64_t          *checksums; /* [other ? 2 : 1][sink.n_tensor]: the output's first; owned */
 } ingot_step_result;
 
 struct ingot_step_type {

@@ -42,6 +42,7 @@ ingot_status ingot_distill_step_pack(const ingot_step_plan *plan, ingot_text *by
   INGOT_TRY(ingot_pack_string(bytes, p->student));
   INGOT_TRY(ingot_pack_string(bytes, p->config));
   INGOT_TRY(ingot_pack_string(bytes, p->logits));
+  INGOT_TRY(ingot_pack_string(bytes, p->other));
   for (int i = 0; i < p->n_teacher; i++) {
     INGOT_TRY(ingot_pack_string(bytes, p->teachers[i].id));
     INGOT_TRY(ingot_pack_string(bytes, p->teachers[i].path));
@@ -113,6 +114,7 @@ ingot_status ingot_distill_step_unpack(const void *bytes, size_t size, ingot_ste
   p->student = ingot_unpack_string(&u, &plan->arena);
   p->config = ingot_unpack_string(&u, &plan->arena);
   p->logits = ingot_unpack_string(&u, &plan->arena);
+  p->other = ingot_unpack_string(&u, &plan->arena);
   INGOT_TRY(unpack_lists(&u, &plan->arena, p));
   INGOT_TRY(unpack_array(&u, &plan->arena, (size_t)(p->n_data * p->n_teacher) * sizeof(double), &array));
   p->weights = array;
@@ -180,10 +182,11 @@ static void tell(void *context, const ingot_distill_news *news)
 
 /* ---- the run ---- */
 
-static ingot_status report(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history, ingot_text *bytes)
+static ingot_status report(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history, bool best,
+                           ingot_text *bytes)
 {
   (void)context;
-  return ingot_distill_report(plan, history, bytes);
+  return ingot_distill_report(plan, history, best, bytes);
 }
 
 /* The curves, as a file beside the output. */
@@ -210,7 +213,7 @@ static ingot_status run_distill(const ingot_run_context *context, const ingot_st
           .gather = {.n_thread = context->n_thread, .on_device = body->on_device, .fresh = context->fresh, .stop = context->stop},
           .tell = tell, .tell_context = &t, .report = report, .report_name = INGOT_TRAINING_FILE};
   p.sink.lock = context->lock;
-  result->checksums = calloc((size_t)p.sink.n_tensor + 1, sizeof *result->checksums);
+  result->checksums = calloc(2 * (size_t)p.sink.n_tensor + 1, sizeof *result->checksums);
   ingot_status st = result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", p.sink.n_tensor);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   st = ingot_distill_run(context->comm, &p, &options, result->checksums, &history, &result->timing);

@@ -48,3 +48,27 @@ ingot_status ingot_crew_run(int n_thread, int64_t n_item, ingot_crew_work work, 
   pthread_mutex_destroy(&c.lock);
   return c.status == INGOT_OK ? INGOT_OK : ingot_fail(c.status, "%s", c.message);
 }
+
+static void *fly(void *argument)
+{
+  ingot_crew_flight *f = argument;
+  f->status = ingot_crew_run(f->n_thread, f->n_item, f->work, f->context);
+  if (f->status != INGOT_OK) snprintf(f->message, sizeof f->message, "%s", ingot_error_message());
+  return NULL;
+}
+
+void ingot_crew_start(ingot_crew_flight *flight, int n_thread, int64_t n_item, ingot_crew_work work, void *context)
+{
+  *flight = (ingot_crew_flight){.n_thread = n_thread, .n_item = n_item, .work = work, .context = context};
+  flight->under_way = pthread_create(&flight->thread, NULL, fly, flight) == 0;
+  if (!flight->under_way) fly(flight);
+}
+
+ingot_status ingot_crew_wait(ingot_crew_flight *flight)
+{
+  if (flight->under_way) pthread_join(flight->thread, NULL);
+  flight->under_way = false;
+  ingot_status st = flight->status;
+  flight->status = INGOT_OK;
+  return st == INGOT_OK ? INGOT_OK : ingot_fail(st, "%s", flight->message);
+}

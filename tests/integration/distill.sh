@@ -27,9 +27,12 @@ grep -q '"training_step":' events.json || fail "no events of the training"
 "$INGOT" run --device cpu h5.cfg 2>again.txt
 grep -qF "already complete" again.txt || fail "a training is not complete when run again"
 "$INGOT" inspect out/student.h5 | grep -q "ingot_training.json" || fail "no history in the checkpoint"
+grep -qF "with out/student.last.h5 is complete" log.txt || fail "nothing is said of the last student"
 grep -q "<svg" out/student.h5.svg || fail "no curves"
 [ -z "$(find out -name '*.state.*')" ] || fail "states are left behind"
 cp out/student.h5 straight.h5
+cp out/student.last.h5 straight.last.h5
+"$INGOT" verify out/student.last.h5 >/dev/null || fail "the last student is no whole checkpoint"
 
 # --- stopped and killed at random steps, with layers kept and layers run again: the same bytes
 for _ in 1 2 3; do
@@ -39,12 +42,48 @@ for _ in 1 2 3; do
   INGOT_FAULT="stop@0:$at" "$INGOT" run --quiet --device cpu --set 'steps[0].recompute=true' h5.cfg 2>stderr.txt || code=$?
   [ "$code" = 75 ] || { cat stderr.txt >&2; fail "stopped in step $at: exit code $code"; }
   [ -e out/student.h5.state.last ] || fail "stopped in step $at: nothing is saved"
-  kill_at=$((RANDOM % n_step + 1)) code=0
+  kill_at=$((RANDOM % (2 * n_step) + 1)) code=0 # in a step, or while a checkpoint is written
   INGOT_FAULT="kill@0:$kill_at" "$INGOT" run --quiet --device cpu h5.cfg 2>/dev/null || code=$?
   [ ! -e out/student.h5 ] || [ "$code" = 0 ] || fail "killed in step $kill_at: there is an output"
   "$INGOT" run --quiet --device cpu h5.cfg
   cmp straight.h5 out/student.h5 || fail "stopped in step $at and killed $kill_at steps later: other bytes"
+  cmp straight.last.h5 out/student.last.h5 || fail "stopped in step $at and killed $kill_at steps later: other bytes of the last"
 done
+
+# --- the best and the last: a training that makes it worse has its start as the best, and the last beside it
+write_job worse.cfg out/worse 'keep = "last_and_best";'
+sed -i "s/steps = $n_step/steps = 3/; s/rate = 0.001/rate = 0.3/" worse.cfg
+"$INGOT" run --quiet --device cpu worse.cfg
+cat >start.cfg <<EOT
+models = { base = "family/base"; };
+steps = ( { type = "merge"; method = "linear"; parameters = { weight = 1.0; }; models = ( "base" ); dtype = "float32"; output = "start"; } );
+EOT
+"$INGOT" run --quiet --device cpu start.cfg
+"$NEAR" start out/worse.best 0 || fail "the best of a training that makes it worse is not its start"
+if "$NEAR" start out/worse 0; then fail "the last of a training is its start"; fi
+grep -qF '"kept_step": 0' out/worse.best/ingot_training.json || fail "the best is not said to be of step 0"
+grep -qF '"kept_step": 3' out/worse/ingot_training.json || fail "the last is not said to be of step 3"
+"$INGOT" verify out/worse.best >/dev/null
+mv out/worse last
+mv out/worse.best best
+sed 's/last_and_best/best_and_last/' worse.cfg >both.cfg
+# the output cannot be put in place, when the other already is
+expect 1 "" env INGOT_FAULT="commit@0:2" "$INGOT" run --quiet --device cpu both.cfg
+[ ! -e out/worse ] || fail "an output in spite of a failed commit"
+[ -e out/worse.last ] || fail "the last is not made before the output"
+"$INGOT" run --quiet --device cpu both.cfg
+"$NEAR" best out/worse 0 && "$NEAR" last out/worse.last 0 || fail "keep = best_and_last: other students"
+sed 's/last_and_best/best/; s/out.worse/out\/alone/' worse.cfg >alone.cfg
+"$INGOT" run --quiet --device cpu alone.cfg
+"$NEAR" best out/alone 0 || fail "keep = best: another student"
+[ ! -e out/alone.last ] || fail "keep = best: the last is there too"
+# something else under its name, and another step's output
+mkdir out/alone.last
+sed -i 's/"best"/"best_and_last"/; s/seed = 4/seed = 5/' alone.cfg
+rm -r out/alone
+expect 2 "alone.last exists, without a manifest" "$INGOT" run --quiet --device cpu alone.cfg
+sed 's/steps = (/steps = ( { type = "merge"; method = "linear"; models = ( "sort", "dates" ); output = "out\/alone.last"; },/' alone.cfg >twice.cfg
+expect 2 "which this step writes too, is the output of step 1" "$INGOT" run --fresh --quiet --device cpu twice.cfg
 
 # --- a state that is broken: the generation before, or from the start; the same bytes
 rm -rf out

@@ -68,6 +68,8 @@ typedef struct ingot_distill_plan {
   uint64_t                  seed;
   int64_t                   validate_every; /* steps; 0: at the end */
   bool                      keep_best;      /* the output is the best of the validations, else the last */
+  const char               *other;          /* path of a second checkpoint, with the last or the best that the output is not; NULL:
+                                               none. It is complete before the output gets its name */
   double                    save_every_s;   /* 0: when stopped alone */
   ingot_gather_plan         validation; /* data, window, batch (= micro_batch), compute, output, fingerprint; no models */
   const int                *tensor_param; /* [sink.n_tensor]: parameter of the layout that a tensor of the output holds */
@@ -117,8 +119,8 @@ typedef struct ingot_distill_options {
   void (*tell)(void *context, const ingot_distill_news *news); /* rank 0; NULL: nobody */
   void *tell_context;
   /** A side file made from the finished training (rank-independent), appended to the sink's files; NULL: none. */
-  ingot_status (*report)(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history,
-                         ingot_text *bytes);
+  ingot_status (*report)(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history, bool best,
+                         ingot_text *bytes); /* best: for the checkpoint with the best of the validations */
   void       *report_context;
   const char *report_name;
 } ingot_distill_options;
@@ -134,7 +136,8 @@ uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_s
                              const ingot_model_spec *teachers, int n_rank);
 
 /**
- * Train, and write the output under its name. checksums [sink.n_tensor]. Collective; all ranks return the same status.
+ * Train, and write the output under its name. checksums [other ? 2 : 1][sink.n_tensor]: the output's, then the other's.
+ * Collective; all ranks return the same status.
  * INGOT_STOPPED: saved. INGOT_ERR_NUMERIC: a loss or a gradient that is not finite, with step and window; what was saved
  * before stays. Errors of model, data, sink and device.
  */

@@ -13,9 +13,9 @@
 #include "io/atomic_file.h"
 #include "workers/distill/trainer.h"
 
-enum { PARTS_MAX = 10, MARKER_BYTES = 256 };
+enum { PARTS_MAX = 14, MARKER_BYTES = 256 };
 
-/* The fixed part of a state; what follows it has sizes that the plan fixes. */
+/* The fixed part of a state; what follows it has sizes that the plan and the step fix. */
 typedef struct saved_head {
   int64_t step, validated, n_check, best, n_elem, n_rank;
 } saved_head;
@@ -25,13 +25,6 @@ typedef struct generation {
   int64_t step;
   int     n_rank;
 } generation;
-
-/* The arrays of one rank's slice, on the host. */
-typedef struct slice_arrays {
-  float  *memory[4]; /* master, m, v, best (NULL: not kept) */
-  bool    owned;
-  int64_t n;
-} slice_arrays;
 
 static ingot_status state_path(const ingot_trainer *t, int number, int rank, int size, ingot_text *text)
 {
@@ -91,61 +84,10 @@ done:
   return st;
 }
 
-/* ---- slices ---- */
+/* ---- what a state holds ---- */
 
-static void release_slice(slice_arrays *s)
-{
-  for (int i = 0; s->owned && i < 4; i++) free(s->memory[i]);
-  *s = (slice_arrays){0};
-}
-
-static ingot_status make_slice(const ingot_trainer *t, int64_t n, slice_arrays *s)
-{
-  ingot_status st = INGOT_OK;
-  *s = (slice_arrays){.owned = true, .n = n};
-  for (int i = 0; i < (t->best ? 4 : 3); i++) {
-    s->memory[i] = malloc((size_t)(n > 0 ? n : 1) * sizeof(float));
-    INGOT_CHECK(s->memory[i], INGOT_ERR_NOMEM, "no memory for the optimiser's state of %lld parameters", (long long)n);
-  }
-done:
-  return st;
-}
-
-/* This rank's arrays on the host: in place on a CPU. */
-static ingot_status borrow_slice(ingot_trainer *t, slice_arrays *s)
-{
-  ingot_status     st = INGOT_OK;
-  ingot_optimizer *o = &t->optimizer;
-  ingot_nn        *nn = t->g.nn;
-  float           *own[4] = {o->master, o->m, o->v, t->best};
-  int64_t          n = o->end - o->begin;
-  if (nn->kind == INGOT_NN_CPU) {
-    *s = (slice_arrays){.n = n};
-    memcpy(s->memory, own, sizeof own);
-    return INGOT_OK;
-  }
-  INGOT_TRY(make_slice(t, n, s));
-  for (int i = 0; i < 3; i++) INGOT_TRY(nn->ops->copy_out(nn, s->memory[i], own[i], (size_t)n * sizeof(float)));
-  if (t->best) memcpy(s->memory[3], t->best, (size_t)n * sizeof(float));
-done:
-  return st;
-}
-
-static ingot_status return_slice(ingot_trainer *t, const slice_arrays *s)
-{
-  ingot_status     st = INGOT_OK;
-  ingot_optimizer *o = &t->optimizer;
-  ingot_nn        *nn = t->g.nn;
-  float           *own[3] = {o->master, o->m, o->v};
-  if (!s->owned) return INGOT_OK;
-  for (int i = 0; i < 3; i++) INGOT_TRY(nn->ops->copy_in(nn, own[i], s->memory[i], (size_t)s->n * sizeof(float)));
-  if (t->best) memcpy(t->best, s->memory[3], (size_t)s->n * sizeof(float));
-done:
-  return st;
-}
-
-static int make_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, ingot_distill_history *h, const slice_arrays *s,
-                      ingot_state_part *parts)
+/* Its small parts, in host memory. */
+static int small_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, const ingot_distill_history *h, ingot_state_part *parts)
 {
   int n = 0;
   parts[n++] = (ingot_state_part){head, sizeof *head};
@@ -153,9 +95,24 @@ static int make_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, 
   parts[n++] = (ingot_state_part){h->records, (size_t)t->plan->n_step * sizeof *h->records};
   parts[n++] = (ingot_state_part){h->checks, (size_t)h->capacity * sizeof *h->checks};
   parts[n++] = (ingot_state_part){h->check_nll, (size_t)(h->capacity * t->plan->validation.n_data) * sizeof *h->check_nll};
-  for (int i = 0; i < 4; i++)
-    if (s->memory[i]) parts[n++] = (ingot_state_part){s->memory[i], (size_t)s->n * sizeof(float)};
   return n;
+}
+
+enum { N_ARRAY = 4 };
+
+/* Its arrays of one float a parameter: the best (host memory), the parameters, the moments. After the last step the output alone
+ * is to be written: no moments. *n_array gets their number, the return value the host's. */
+static int slice_arrays(const ingot_trainer *t, int64_t step, float *arrays[N_ARRAY], int *n_array)
+{
+  const ingot_optimizer *o = &t->optimizer;
+  int                    n = 0;
+  if (t->best) arrays[n++] = t->best;
+  int n_host = n;
+  arrays[n++] = o->master;
+  if (step < t->plan->n_step) arrays[n++] = o->m;
+  if (step < t->plan->n_step) arrays[n++] = o->v;
+  *n_array = n;
+  return n_host;
 }
 
 /* ---- saving ---- */
@@ -163,18 +120,18 @@ static int make_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, 
 static ingot_status save_own(ingot_trainer *t, int number)
 {
   ingot_status     st = INGOT_OK;
-  int              rank = ingot_comm_rank(t->comm), size = ingot_comm_size(t->comm);
+  int              rank = ingot_comm_rank(t->comm), size = ingot_comm_size(t->comm), n_array = 0;
   ingot_text       path = {0};
-  slice_arrays     s = {0};
+  float           *arrays[N_ARRAY];
   ingot_state_part parts[PARTS_MAX];
   saved_head       head = {.step = t->step, .validated = t->validated, .n_check = t->history->n_check, .best = t->history->best,
                            .n_elem = t->optimizer.model->layout.n_elem, .n_rank = size};
   INGOT_TRY(state_path(t, number, rank, size, &path));
-  INGOT_TRY(borrow_slice(t, &s));
-  int n = make_parts(t, &head, t->drawn, t->history, &s, parts);
-  INGOT_TRY(ingot_state_save(ingot_text_string(&path), t->plan->validation.fingerprint, t->step + 1, NULL, parts, n));
+  int n = small_parts(t, &head, t->drawn, t->history, parts), n_host = n + slice_arrays(t, t->step, arrays, &n_array);
+  for (int i = 0; i < n_array; i++)
+    parts[n++] = (ingot_state_part){arrays[i], (size_t)(t->optimizer.end - t->optimizer.begin) * sizeof(float)};
+  INGOT_TRY(ingot_state_save_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, t->step + 1, t->g.nn, parts, n, n_host));
 done:
-  release_slice(&s);
   ingot_text_release(&path);
   return st;
 }
@@ -203,19 +160,17 @@ done:
 
 /* ---- taking up ---- */
 
-/* What was read, before anything of the trainer changes. */
+/* The small parts, before anything of the trainer changes. */
 typedef struct loading {
   saved_head            head;
   int64_t              *drawn;
   ingot_distill_history history;
-  slice_arrays          slice; /* this rank's */
 } loading;
 
 static void release_loading(loading *l)
 {
   free(l->drawn);
   ingot_distill_history_release(&l->history);
-  release_slice(&l->slice);
 }
 
 static ingot_status make_loading(const ingot_trainer *t, loading *l)
@@ -229,58 +184,82 @@ static ingot_status make_loading(const ingot_trainer *t, loading *l)
   l->history.check_nll = calloc((size_t)(capacity * t->plan->validation.n_data) + 1, sizeof *l->history.check_nll);
   INGOT_CHECK(l->drawn && l->history.records && l->history.checks && l->history.check_nll, INGOT_ERR_NOMEM,
               "no memory for a saved training");
-  INGOT_TRY(make_slice(t, t->optimizer.end - t->optimizer.begin, &l->slice));
 done:
   return st;
 }
 
-/* Copy what an old rank's slice and this rank's have in common. */
-static void copy_common(const ingot_trainer *t, const slice_arrays *old, int64_t old_begin, slice_arrays *own)
-{
-  int64_t begin = t->optimizer.begin, end = t->optimizer.end;
-  int64_t a = old_begin > begin ? old_begin : begin, b = old_begin + old->n < end ? old_begin + old->n : end;
-  for (int i = 0; a < b && i < 4; i++)
-    if (own->memory[i]) memcpy(own->memory[i] + (a - begin), old->memory[i] + (a - old_begin), (size_t)(b - a) * sizeof(float));
-}
-
-/* One file of a generation. *why: it does not fit. */
-static ingot_status load_file(const ingot_trainer *t, generation g, int old_rank, loading *l, const char **why)
+/* Check one file of a generation and read its small parts. *why: it does not fit. */
+static ingot_status check_file(const ingot_trainer *t, generation g, int old_rank, loading *l, const char **why)
 {
   ingot_status     st = INGOT_OK;
   ingot_text       path = {0};
-  slice_arrays     old = {0};
+  float           *arrays[N_ARRAY];
   ingot_state_part parts[PARTS_MAX];
   int64_t          begin, end, n_done = 0, n_elem = t->optimizer.model->layout.n_elem;
+  int              n_array = 0, n = small_parts(t, &l->head, l->drawn, &l->history, parts);
   ingot_optimizer_slice(n_elem, old_rank, g.n_rank, &begin, &end);
   INGOT_TRY(state_path(t, g.number, old_rank, g.n_rank, &path));
-  INGOT_TRY(make_slice(t, end - begin, &old));
-  int n = make_parts(t, &l->head, l->drawn, &l->history, &old, parts);
-  INGOT_TRY(ingot_state_load(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, NULL, parts, n, why));
+  (void)slice_arrays(t, g.step, arrays, &n_array);
+  for (int i = 0; i < n_array; i++) parts[n++] = (ingot_state_part){NULL, (size_t)(end - begin) * sizeof(float)};
+  INGOT_TRY(ingot_state_load(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, t->g.nn, parts, n, why));
   if (*why) goto done;
   if (n_done == 0) *why = "a file of it is missing";
   else if (l->head.step != g.step || l->head.n_elem != n_elem || l->head.n_rank != g.n_rank) *why = "its files do not belong together";
-  else copy_common(t, &old, begin, &l->slice);
 done:
-  release_slice(&old);
   ingot_text_release(&path);
   return st;
 }
 
-static ingot_status load_generation(const ingot_trainer *t, generation g, loading *l, const char **why)
+/* What a checked file and this rank's slice have in common, straight to where it belongs. */
+static ingot_status take_file(const ingot_trainer *t, generation g, int old_rank)
 {
-  ingot_status st = INGOT_OK;
-  for (int r = 0; r < g.n_rank && !*why; r++) {
-    int64_t begin, end;
-    ingot_optimizer_slice(t->optimizer.model->layout.n_elem, r, g.n_rank, &begin, &end);
-    bool needed = (begin < t->optimizer.end && end > t->optimizer.begin) || (r == 0 && t->optimizer.begin == t->optimizer.end);
-    if (needed) INGOT_TRY(load_file(t, g, r, l, why));
+  ingot_status           st = INGOT_OK;
+  const ingot_optimizer *o = &t->optimizer;
+  ingot_text             path = {0};
+  float                 *arrays[N_ARRAY];
+  ingot_state_part       parts[PARTS_MAX + 1] = {{NULL, 0}};
+  saved_head             unused;
+  int64_t                begin, end;
+  int                    n_array = 0, n = 0, n_small = small_parts(t, &unused, t->drawn, t->history, parts);
+  int                    n_host = slice_arrays(t, g.step, arrays, &n_array);
+  ingot_optimizer_slice(o->model->layout.n_elem, old_rank, g.n_rank, &begin, &end);
+  int64_t a = begin > o->begin ? begin : o->begin, b = end < o->end ? end : o->end;
+  if (a >= b) goto done;
+  for (int i = 1; i < n_small; i++) parts[0].bytes += parts[i].bytes;
+  parts[n++].memory = NULL;
+  for (int i = 0; i < n_array; i++) {
+    parts[n++] = (ingot_state_part){NULL, (size_t)(a - begin) * sizeof(float)};
+    parts[n++] = (ingot_state_part){arrays[i] + (a - o->begin), (size_t)(b - a) * sizeof(float)};
+    parts[n++] = (ingot_state_part){NULL, (size_t)(end - b) * sizeof(float)};
   }
+  INGOT_TRY(state_path(t, g.number, old_rank, g.n_rank, &path));
+  INGOT_TRY(ingot_state_take(ingot_text_string(&path), t->g.nn, parts, n, 1 + 3 * n_host));
 done:
+  ingot_text_release(&path);
   return st;
 }
 
-static ingot_status take_over(ingot_trainer *t, loading *l)
+/* Whether a rank of a generation has something of this rank's slice, or is asked for the small parts alone. */
+static bool is_needed(const ingot_trainer *t, generation g, int old_rank)
 {
+  int64_t begin, end;
+  ingot_optimizer_slice(t->optimizer.model->layout.n_elem, old_rank, g.n_rank, &begin, &end);
+  return (begin < t->optimizer.end && end > t->optimizer.begin) || (old_rank == 0 && t->optimizer.begin == t->optimizer.end);
+}
+
+static ingot_status check_generation(const ingot_trainer *t, generation g, loading *l, const char **why)
+{
+  ingot_status st = make_loading(t, l);
+  for (int r = 0; st == INGOT_OK && r < g.n_rank && !*why; r++)
+    if (is_needed(t, g, r)) st = check_file(t, g, r, l, why);
+  return st;
+}
+
+static ingot_status take_generation(ingot_trainer *t, generation g, loading *l)
+{
+  ingot_status st = INGOT_OK;
+  for (int r = 0; r < g.n_rank; r++)
+    if (is_needed(t, g, r)) INGOT_TRY(take_file(t, g, r));
   ingot_distill_history *h = t->history, old = *h;
   *h = l->history;
   l->history = old;
@@ -289,11 +268,8 @@ static ingot_status take_over(ingot_trainer *t, loading *l)
   memcpy(t->drawn, l->drawn, (size_t)t->plan->n_data * sizeof *t->drawn);
   t->step = l->head.step;
   t->validated = l->head.validated;
-  if (t->g.nn->kind != INGOT_NN_CPU) return return_slice(t, &l->slice);
-  float *own[4] = {t->optimizer.master, t->optimizer.m, t->optimizer.v, t->best};
-  for (int i = 0; i < 4; i++)
-    if (own[i]) memcpy(own[i], l->slice.memory[i], (size_t)l->slice.n * sizeof(float));
-  return INGOT_OK;
+done:
+  return st;
 }
 
 static ingot_status try_generation(ingot_trainer *t, generation g, bool *taken)
@@ -302,14 +278,12 @@ static ingot_status try_generation(ingot_trainer *t, generation g, bool *taken)
   loading      l = {0};
   const char  *why = NULL;
   int64_t      bad = 0;
-  st = make_loading(t, &l);
-  if (st == INGOT_OK) st = load_generation(t, g, &l, &why);
-  INGOT_TRY(ingot_comm_agree(t->comm, st));
+  INGOT_TRY(ingot_comm_agree(t->comm, check_generation(t, g, &l, &why)));
   bad = why != NULL;
   INGOT_TRY(ingot_comm_max_i64(t->comm, &bad, 1));
   if (why) ingot_log_info("%s: saved after step %lld, not taken up, because %s", t->plan->validation.output, (long long)g.step, why);
   if (bad) goto done;
-  INGOT_TRY(ingot_comm_agree(t->comm, take_over(t, &l)));
+  INGOT_TRY(ingot_comm_agree(t->comm, take_generation(t, g, &l)));
   INGOT_TRY(ingot_optimizer_publish(&t->optimizer));
   t->timing->tiles_resumed = t->step * t->plan->batch;
   ingot_log_info("%s: goes on after step %lld of %lld%s", t->plan->validation.output, (long long)t->step, (long long)t->plan->n_step,

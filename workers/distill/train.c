@@ -122,8 +122,9 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
   INGOT_TRY(ingot_comm_agree(comm, init_own(t)));
   INGOT_TRY(ingot_optimizer_init(&t->optimizer, comm, t->g.model));
   n = t->optimizer.end - t->optimizer.begin;
-  if (plan->keep_best) t->best = calloc((size_t)n + 1, sizeof *t->best);
-  st = t->best || !plan->keep_best ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for the best of %lld parameters", (long long)n);
+  bool keep = plan->keep_best || plan->other;
+  if (keep) t->best = calloc((size_t)n + 1, sizeof *t->best);
+  st = t->best || !keep ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for the best of %lld parameters", (long long)n);
   INGOT_TRY(ingot_comm_agree(comm, st));
 done:
   return st;
@@ -404,7 +405,8 @@ ingot_status ingot_distill_run(ingot_comm *comm, const ingot_distill_plan *plan,
   INGOT_TRY(st);
   if (!options->gather.fresh) INGOT_TRY(ingot_trainer_resume(&t));
   INGOT_TRY(train(&t));
-  INGOT_TRY(ingot_trainer_write(&t, checksums));
+  if (plan->other) INGOT_TRY(ingot_trainer_write(&t, plan->other, !plan->keep_best, checksums + plan->sink.n_tensor));
+  INGOT_TRY(ingot_trainer_write(&t, plan->sink.path, plan->keep_best, checksums));
 done:
   ingot_trainer_release(&t);
   timing->wall_s = ingot_clock_s() - start_s;

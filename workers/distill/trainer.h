@@ -54,7 +54,7 @@ ingot_status ingot_trainer_save(ingot_trainer *t);
 ingot_status ingot_trainer_resume(ingot_trainer *t);
 
 /* ---- write.c ---- */
-/** The output, under its name. Collective. */
-ingot_status ingot_trainer_write(ingot_trainer *t, uint64_t *checksums);
+/** A checkpoint of the student under its name: the best, where one is kept, or as it is now. Collective. */
+ingot_status ingot_trainer_write(ingot_trainer *t, const char *path, bool best, uint64_t *checksums);
 
 #endif

@@ -35,6 +35,9 @@ typedef struct ingot_gather_work {
   ingot_status (*batch)(void *context, ingot_batch *batch, int64_t first);
   /** Save the sums with the number of windows done of this rank's; NULL: never. */
   ingot_status (*save)(void *context, int64_t n_done);
+  /** `batch` is collective, one batch of every rank at a time: a rank without windows left is given one with n_batch 0. For work that
+   *  is not saved. */
+  bool in_rounds;
 } ingot_gather_work;
 
 /** Not collective. Release in any case. */
@@ -64,19 +67,26 @@ ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, 
 
 /* ---- saved states (state.c) ---- */
 typedef struct ingot_state_part {
-  void  *memory; /* of the back end; host memory with nn NULL */
+  void  *memory; /* of the back end; host memory with nn NULL. Loading: NULL leaves these bytes out */
   size_t bytes;
 } ingot_state_part;
 
 ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text *text);
 /** Whether a state of another number of ranks lies beside the output. */
 bool ingot_state_other_ranks(const char *output, int size);
-/** Write "path" in one piece, under a checksum. */
+/** Write "path" in one piece, under a checksum; by nn->n_thread threads, from where the parts lie (a GPU's by way of buffers). */
 ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part);
 /** *n_done 0 when there is none; when it belongs to something else or is broken, *why says so (untouched otherwise). */
 ingot_status ingot_state_load(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part, const char **why);
+/** The same where the first n_host parts are host memory in any case. */
+ingot_status ingot_state_save_mixed(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
+                                    const ingot_state_part *parts, int n_part, int n_host);
+ingot_status ingot_state_load_mixed(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
+                                    const ingot_state_part *parts, int n_part, int n_host, const char **why);
+/** Read parts of a state that was loaded and found good; they may be cut otherwise. */
+ingot_status ingot_state_take(const char *path, ingot_nn *nn, const ingot_state_part *parts, int n_part, int n_host);
 
 /* ---- sums over GPUs (device_sum.c) ---- */
 typedef struct ingot_device_sum ingot_device_sum;
@@ -87,6 +97,8 @@ typedef struct ingot_device_sum ingot_device_sum;
  */
 ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out);
 void         ingot_device_sum_close(ingot_device_sum **sum); /* NULL is fine */
+/** Its ranks' way to each other; lent. */
+struct ingot_nccl *ingot_device_sum_nccl(const ingot_device_sum *sum);
 /** Memory of the back end, n values F32 or F64, becomes the sum over ranks. Collective; waits. */
 ingot_status ingot_device_sum_add(ingot_device_sum *sum, ingot_dtype dtype, int64_t n, void *data);
 

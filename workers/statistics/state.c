@@ -2,8 +2,9 @@
 /*
  * Saved states: what a rank has gathered so far, in one file beside the output.
  *
- * File, in the machine's own byte order: 64 bytes of header: "INGOTSTA", version u32 = 1, zero u32, fingerprint u64, windows
- * done i64, payload bytes u64, checksum u64 (of all before it and the payload), zeros; then the payload.
+ * File, in the machine's own byte order: 64 bytes of header: "INGOTST", version u32 = 2, zero u32, fingerprint u64, windows
+ * done i64, payload bytes u64, checksum u64, zeros; then the payload. The checksum is over the hashes of the payload's
+ * chunks, seeded with the hash of the header before it: so threads hash, read and write chunks in any order.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -16,9 +17,10 @@
 
 #include "base/hash.h"
 #include "io/atomic_file.h"
+#include "workers/crew.h"
 #include "workers/statistics/loop.h"
 
-enum { STATE_VERSION = 1, COPY_BYTES = 8 << 20 };
+enum { STATE_VERSION = 2, CHUNK_BYTES = 8 << 20, THREADS_MAX = 64 };
 static const char SUFFIX[] = ".state.";
 
 typedef struct state_header {
@@ -38,11 +40,6 @@ ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text
   return ingot_text_printf(text, "%.*s%s%d-of-%d", (int)n, output, SUFFIX, rank, size);
 }
 
-static uint64_t start_checksum(const state_header *h)
-{
-  return ingot_hash(h, offsetof(state_header, checksum));
-}
-
 static uint64_t all_bytes(const ingot_state_part *parts, int n_part)
 {
   uint64_t bytes = 0;
@@ -50,46 +47,211 @@ static uint64_t all_bytes(const ingot_state_part *parts, int n_part)
   return bytes;
 }
 
-static ingot_status copy_out(ingot_nn *nn, void *dst, const void *src, size_t bytes)
+/* ---- the payload: the parts one after the other, cut into chunks of CHUNK_BYTES ---- */
+
+/* A run over the chunks, by several threads. */
+typedef struct chunk_run {
+  int                     fd;
+  const char             *path;
+  ingot_nn               *nn;
+  const ingot_state_part *parts;
+  int                     n_part, n_host; /* the first n_host are host memory in any case */
+  uint64_t                bytes;
+  int64_t                 first;    /* chunk of item 0 */
+  char                  **buffers;  /* of a thread; saving from a device: of an item */
+  uint64_t               *hashes;   /* of the chunks */
+} chunk_run;
+
+static int64_t count_chunks(uint64_t bytes)
 {
-  if (nn) return nn->ops->copy_out(nn, dst, src, bytes);
-  memcpy(dst, src, bytes);
+  return (int64_t)((bytes + CHUNK_BYTES - 1) / CHUNK_BYTES);
+}
+
+static size_t chunk_size(uint64_t bytes, int64_t chunk)
+{
+  uint64_t left = bytes - (uint64_t)chunk * CHUNK_BYTES;
+  return left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
+}
+
+static bool on_device(const chunk_run *r, int part)
+{
+  return part >= r->n_host && r->nn && r->nn->kind != INGOT_NN_CPU;
+}
+
+/* Where a chunk lies in host memory in one piece, or NULL. */
+static char *whole_chunk(const chunk_run *r, int64_t chunk)
+{
+  uint64_t at = (uint64_t)chunk * CHUNK_BYTES, size = chunk_size(r->bytes, chunk);
+  for (int i = 0; i < r->n_part; at -= r->parts[i].bytes, i++) {
+    if (at >= r->parts[i].bytes) continue;
+    bool whole = at + size <= r->parts[i].bytes && r->parts[i].memory && !on_device(r, i);
+    return whole ? (char *)r->parts[i].memory + at : NULL;
+  }
+  return NULL;
+}
+
+/* Between a buffer and the parts that its chunk belongs to; a part without memory is left out. */
+static ingot_status move_chunk(const chunk_run *r, int64_t chunk, char *buffer, bool in)
+{
+  uint64_t begin = (uint64_t)chunk * CHUNK_BYTES, end = begin + chunk_size(r->bytes, chunk), first = 0;
+  for (int i = 0; i < r->n_part; first += r->parts[i].bytes, i++) {
+    const ingot_state_part *part = &r->parts[i];
+    uint64_t                a = begin > first ? begin : first, b = end < first + part->bytes ? end : first + part->bytes;
+    if (a >= b || !part->memory) continue;
+    char        *memory = (char *)part->memory + (a - first), *copy = buffer + (a - begin);
+    size_t       n = (size_t)(b - a);
+    ingot_status st = INGOT_OK;
+    if (!on_device(r, i)) memcpy(in ? memory : copy, in ? copy : memory, n);
+    else if (in) st = r->nn->ops->copy_in(r->nn, memory, copy, n);
+    else st = r->nn->ops->copy_out(r->nn, copy, memory, n);
+    if (st != INGOT_OK) return st;
+  }
   return INGOT_OK;
 }
 
-static ingot_status copy_in(ingot_nn *nn, void *dst, const void *src, size_t bytes)
+static bool any_on_device(const chunk_run *r)
 {
-  if (nn) return nn->ops->copy_in(nn, dst, src, bytes);
-  memcpy(dst, src, bytes);
-  return INGOT_OK;
+  bool any = false;
+  for (int i = 0; i < r->n_part; i++) any = any || (r->parts[i].bytes > 0 && on_device(r, i));
+  return any;
+}
+
+/* Hash a chunk and write it: from where it lies, or from a copy. By any thread. */
+static ingot_status put_chunk(const chunk_run *r, int64_t chunk, const char *bytes)
+{
+  size_t n = chunk_size(r->bytes, chunk);
+  r->hashes[chunk] = ingot_hash(bytes, n);
+  return ingot_file_pwrite(r->fd, r->path, sizeof(state_header) + (uint64_t)chunk * CHUNK_BYTES, bytes, n);
+}
+
+static ingot_status save_chunk(void *context, int64_t item, int thread)
+{
+  const chunk_run *r = context;
+  const char      *bytes = whole_chunk(r, item);
+  if (bytes) return put_chunk(r, item, bytes);
+  ingot_status st = move_chunk(r, item, r->buffers[thread], false);
+  return st == INGOT_OK ? put_chunk(r, item, r->buffers[thread]) : st;
+}
+
+static ingot_status save_copied_chunk(void *context, int64_t item, int thread)
+{
+  const chunk_run *r = context;
+  (void)thread;
+  return put_chunk(r, r->first + item, r->buffers[item]);
+}
+
+/* The device belongs to the calling thread: it copies chunks out while the others write those before. buffers [2 n_buffer]. */
+static ingot_status save_from_device(const chunk_run *r, int n_buffer)
+{
+  ingot_status      st = INGOT_OK, written = INGOT_OK;
+  ingot_crew_flight flight = {0};
+  chunk_run         half[2] = {*r, *r};
+  int64_t           n_chunk = count_chunks(r->bytes);
+  for (int64_t first = 0, k = 0; first < n_chunk && st == INGOT_OK; first += n_buffer, k = 1 - k) {
+    int64_t n = n_chunk - first < n_buffer ? n_chunk - first : n_buffer;
+    half[k].first = first;
+    half[k].buffers = r->buffers + k * n_buffer;
+    for (int64_t i = 0; i < n && st == INGOT_OK; i++) st = move_chunk(r, first + i, half[k].buffers[i], false);
+    written = ingot_crew_wait(&flight);
+    if (st == INGOT_OK) st = written;
+    if (st == INGOT_OK) ingot_crew_start(&flight, n_buffer, n, save_copied_chunk, &half[k]);
+  }
+  written = ingot_crew_wait(&flight);
+  return st == INGOT_OK ? written : st;
+}
+
+static ingot_status check_chunk(void *context, int64_t item, int thread)
+{
+  const chunk_run *r = context;
+  size_t           n = chunk_size(r->bytes, item);
+  ingot_status st = ingot_file_pread(r->fd, r->path, sizeof(state_header) + (uint64_t)item * CHUNK_BYTES, r->buffers[thread], n);
+  if (st == INGOT_OK) r->hashes[item] = ingot_hash(r->buffers[thread], n);
+  return st;
+}
+
+/* Some part with memory has to do with the chunk. */
+static bool is_wanted(const chunk_run *r, int64_t chunk)
+{
+  uint64_t begin = (uint64_t)chunk * CHUNK_BYTES, end = begin + chunk_size(r->bytes, chunk), first = 0;
+  bool     wanted = false;
+  for (int i = 0; i < r->n_part; first += r->parts[i].bytes, i++)
+    wanted = wanted || (r->parts[i].memory && first < end && first + r->parts[i].bytes > begin);
+  return wanted;
+}
+
+static ingot_status take_chunk(void *context, int64_t item, int thread)
+{
+  const chunk_run *r = context;
+  size_t           n = chunk_size(r->bytes, item);
+  uint64_t         at = sizeof(state_header) + (uint64_t)item * CHUNK_BYTES;
+  char            *memory = whole_chunk(r, item);
+  if (!is_wanted(r, item)) return INGOT_OK;
+  if (memory) return ingot_file_pread(r->fd, r->path, at, memory, n);
+  ingot_status st = ingot_file_pread(r->fd, r->path, at, r->buffers[thread], n);
+  return st == INGOT_OK ? move_chunk(r, item, r->buffers[thread], true) : st;
+}
+
+static int run_threads(const ingot_nn *nn)
+{
+  int n = nn ? nn->n_thread : 1;
+  return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static ingot_status make_run(chunk_run *r, int n_buffer)
+{
+  ingot_status st = INGOT_OK;
+  r->hashes = calloc((size_t)count_chunks(r->bytes) + 1, sizeof *r->hashes);
+  r->buffers = calloc((size_t)n_buffer, sizeof(char *));
+  INGOT_CHECK(r->hashes && r->buffers, INGOT_ERR_NOMEM, "%s: no memory for a saved state", r->path);
+  for (int i = 0; i < n_buffer; i++) { /* touched where they are needed alone */
+    r->buffers[i] = malloc(r->bytes < CHUNK_BYTES ? (size_t)r->bytes + 1 : CHUNK_BYTES);
+    INGOT_CHECK(r->buffers[i], INGOT_ERR_NOMEM, "%s: no memory for a saved state", r->path);
+  }
+done:
+  return st;
+}
+
+static void release_run(chunk_run *r, int n_buffer)
+{
+  for (int i = 0; r->buffers && i < n_buffer; i++) free(r->buffers[i]);
+  free(r->buffers);
+  free(r->hashes);
+}
+
+/* Of the header's beginning and of the chunks' hashes. */
+static uint64_t all_hashes(const chunk_run *r, const state_header *header)
+{
+  return ingot_hash_seeded(r->hashes, (size_t)count_chunks(r->bytes) * sizeof *r->hashes,
+                           ingot_hash(header, offsetof(state_header, checksum)));
 }
 
 static ingot_status write_parts(int fd, const char *path, state_header *header, ingot_nn *nn,
-                                const ingot_state_part *parts, int n_part)
+                                const ingot_state_part *parts, int n_part, int n_host)
 {
   ingot_status st = INGOT_OK;
-  uint64_t     at = sizeof *header, hash = start_checksum(header);
-  char        *buffer = malloc(COPY_BYTES);
-  INGOT_CHECK(buffer, INGOT_ERR_NOMEM, "no memory to save a state");
-  for (int i = 0; i < n_part; i++) {
-    for (size_t offset = 0; offset < parts[i].bytes;) {
-      size_t n = parts[i].bytes - offset < COPY_BYTES ? parts[i].bytes - offset : COPY_BYTES;
-      INGOT_TRY(copy_out(nn, buffer, (const char *)parts[i].memory + offset, n));
-      hash = ingot_hash_seeded(buffer, n, hash);
-      INGOT_TRY(ingot_file_pwrite(fd, path, at, buffer, n));
-      at += n;
-      offset += n;
-    }
-  }
-  header->checksum = hash;
+  int          n_thread = run_threads(nn), n_buffer;
+  chunk_run    r = {.fd = fd, .path = path, .nn = nn, .parts = parts, .n_part = n_part, .n_host = n_host,
+                    .bytes = header->payload_bytes};
+  bool         device = any_on_device(&r);
+  n_buffer = device ? 2 * n_thread : n_thread;
+  INGOT_TRY(make_run(&r, n_buffer));
+  if (device) INGOT_TRY(save_from_device(&r, n_thread));
+  else INGOT_TRY(ingot_crew_run(n_thread, count_chunks(r.bytes), save_chunk, &r));
+  header->checksum = all_hashes(&r, header);
   INGOT_TRY(ingot_file_pwrite(fd, path, 0, header, sizeof *header));
 done:
-  free(buffer);
+  release_run(&r, n_buffer);
   return st;
 }
 
 ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part)
+{
+  return ingot_state_save_mixed(path, fingerprint, n_done, nn, parts, n_part, 0);
+}
+
+ingot_status ingot_state_save_mixed(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
+                                    const ingot_state_part *parts, int n_part, int n_host)
 {
   ingot_status st = INGOT_OK;
   int          fd = -1;
@@ -100,7 +262,7 @@ ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_
   INGOT_TRY(ingot_file_make_parents(path));
   fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   INGOT_CHECK(fd >= 0, ingot_file_status(errno), "%s: cannot be created: %s", temporary, strerror(errno));
-  INGOT_TRY(write_parts(fd, temporary, &header, nn, parts, n_part));
+  INGOT_TRY(write_parts(fd, temporary, &header, nn, parts, n_part, n_host));
   INGOT_CHECK(rename(temporary, path) == 0, INGOT_ERR_IO, "%s: cannot be renamed to %s: %s", temporary, path,
               strerror(errno));
 done:
@@ -110,56 +272,74 @@ done:
   return st;
 }
 
-/* Run through the payload: with `load` false for its checksum alone. */
+/* Run through the payload: with parts NULL for its checksum alone. */
 static ingot_status read_parts(int fd, const char *path, const state_header *header, ingot_nn *nn,
-                               const ingot_state_part *parts, int n_part, bool load, uint64_t *hash)
+                               const ingot_state_part *parts, int n_part, int n_host, uint64_t *hash)
 {
   ingot_status st = INGOT_OK;
-  uint64_t     at = sizeof *header;
-  char        *buffer = malloc(COPY_BYTES);
-  *hash = start_checksum(header);
-  INGOT_CHECK(buffer, INGOT_ERR_NOMEM, "no memory to read a state");
-  for (int i = 0; i < n_part; i++) {
-    for (size_t offset = 0; offset < parts[i].bytes;) {
-      size_t n = parts[i].bytes - offset < COPY_BYTES ? parts[i].bytes - offset : COPY_BYTES;
-      INGOT_TRY(ingot_file_pread(fd, path, at, buffer, n));
-      *hash = ingot_hash_seeded(buffer, n, *hash);
-      if (load) INGOT_TRY(copy_in(nn, (char *)parts[i].memory + offset, buffer, n));
-      at += n;
-      offset += n;
-    }
-  }
+  chunk_run    r = {.fd = fd, .path = path, .nn = nn, .parts = parts, .n_part = n_part, .n_host = n_host,
+                    .bytes = header->payload_bytes};
+  int          n_buffer = run_threads(nn), n_thread = parts && any_on_device(&r) ? 1 : n_buffer;
+  INGOT_TRY(make_run(&r, n_buffer));
+  INGOT_TRY(ingot_crew_run(n_thread, count_chunks(r.bytes), parts ? take_chunk : check_chunk, &r));
+  if (!parts) *hash = all_hashes(&r, header);
 done:
-  free(buffer);
+  release_run(&r, n_buffer);
+  return st;
+}
+
+/* Open a state and look at its header and its checksum. *fd -1: there is none. */
+static ingot_status open_state(const char *path, uint64_t fingerprint, ingot_nn *nn, uint64_t bytes, int *fd, state_header *header,
+                               const char **why)
+{
+  ingot_status st = INGOT_OK;
+  struct stat  info;
+  uint64_t     hash = 0;
+  *why = NULL;
+  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (*fd < 0 && errno == ENOENT) return INGOT_OK;
+  INGOT_CHECK(*fd >= 0 && fstat(*fd, &info) == 0, INGOT_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
+  if ((size_t)info.st_size >= sizeof *header) INGOT_TRY(ingot_file_pread(*fd, path, 0, header, sizeof *header));
+  if (memcmp(header->magic, "INGOTST", 8) != 0 || header->version != STATE_VERSION) *why = "it is no saved state of this version";
+  else if (header->fingerprint != fingerprint) *why = "it was made by other settings, from other inputs or by another number of ranks";
+  else if (header->payload_bytes != bytes || (uint64_t)info.st_size != sizeof *header + header->payload_bytes)
+    *why = "it has another size";
+  if (*why) goto done;
+  INGOT_TRY(read_parts(*fd, path, header, nn, NULL, 0, 0, &hash));
+  if (hash != header->checksum) *why = "its checksum is wrong";
+done:
   return st;
 }
 
 ingot_status ingot_state_load(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part, const char **why)
 {
+  return ingot_state_load_mixed(path, fingerprint, n_done, nn, parts, n_part, 0, why);
+}
+
+ingot_status ingot_state_load_mixed(const char *path, uint64_t fingerprint, int64_t *n_done, ingot_nn *nn,
+                                    const ingot_state_part *parts, int n_part, int n_host, const char **why)
+{
   ingot_status st = INGOT_OK;
   state_header header = {0};
-  struct stat  info;
-  uint64_t     hash = 0;
+  int          fd = -1;
   *n_done = 0;
-  *why = NULL;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0 && errno == ENOENT) return INGOT_OK;
-  INGOT_CHECK(fd >= 0 && fstat(fd, &info) == 0, INGOT_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
-  if ((size_t)info.st_size >= sizeof header) INGOT_TRY(ingot_file_pread(fd, path, 0, &header, sizeof header));
-  if (memcmp(header.magic, "INGOTST", 8) != 0 || header.version != STATE_VERSION) *why = "it is no saved state of this version";
-  else if (header.fingerprint != fingerprint) *why = "it was made by other settings, from other inputs or by another number of ranks";
-  else if (header.payload_bytes != all_bytes(parts, n_part) ||
-           (uint64_t)info.st_size != sizeof header + header.payload_bytes)
-    *why = "it has another size";
-  if (*why) goto done;
-  INGOT_TRY(read_parts(fd, path, &header, nn, parts, n_part, false, &hash));
-  if (hash != header.checksum) {
-    *why = "its checksum is wrong";
-    goto done;
-  }
-  INGOT_TRY(read_parts(fd, path, &header, nn, parts, n_part, true, &hash));
+  INGOT_TRY(open_state(path, fingerprint, nn, all_bytes(parts, n_part), &fd, &header, why));
+  if (fd < 0 || *why) goto done;
+  INGOT_TRY(read_parts(fd, path, &header, nn, parts, n_part, n_host, NULL));
   *n_done = header.n_done;
+done:
+  if (fd >= 0) close(fd);
+  return st;
+}
+
+ingot_status ingot_state_take(const char *path, ingot_nn *nn, const ingot_state_part *parts, int n_part, int n_host)
+{
+  ingot_status st = INGOT_OK;
+  state_header header = {.payload_bytes = all_bytes(parts, n_part)};
+  int          fd = open(path, O_RDONLY | O_CLOEXEC);
+  INGOT_CHECK(fd >= 0, INGOT_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
+  INGOT_TRY(read_parts(fd, path, &header, nn, parts, n_part, n_host, NULL));
 done:
   if (fd >= 0) close(fd);
   return st;
