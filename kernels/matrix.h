@@ -14,13 +14,16 @@
 extern "C" {
 #endif
 
-/** Where a method gets its inputs. Both may be called again for the same input. */
+/** Where a method gets its inputs, and where its result goes. Inputs may be asked for again. */
 typedef struct ingot_matrix_feed {
   void *context;
-  /** Input `input` of the tensor (base or model) as float32 [n_out][n_in], whichever way it is stored. */
-  ingot_status (*weight)(void *context, int input, float *weight);
-  /** Statistic k of the tensor (n_statistic of them) as a packed Gram matrix. */
-  ingot_status (*gram)(void *context, int k, float *packed);
+  /** Input `input` of the tensor (base or model) into `to` [n_out][n_in], whichever way it is stored. */
+  ingot_status (*weight)(void *context, int input, ingot_linalg *l, ingot_linalg_array *to);
+  /** Statistic k of the tensor (n_statistic of them), a Gram matrix, into `to` [width][width], both triangles; elements
+   * beside the diagonal times alpha. */
+  ingot_status (*gram)(void *context, int k, double alpha, ingot_linalg *l, ingot_linalg_array *to);
+  /** The result, in the order in which the tensor is stored. */
+  ingot_linalg_taker result;
 } ingot_matrix_feed;
 
 /** What a solve has to tell. */
@@ -33,13 +36,14 @@ typedef struct ingot_matrix_report {
 } ingot_matrix_report;
 
 typedef struct ingot_matrix_ops {
-  /** Bytes that solve takes, on the host and on a GPU if it runs there (where it is the same matrices in float64). */
+  /** Bytes of the matrices that solve holds: on the host, or on a GPU. There, the two inputs on their way come on top, in
+   * their storage dtypes. */
   uint64_t (*bytes)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in);
   /** Floating-point operations, for the choice of ranks. */
   double (*flops)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in);
-  /** out [n_out][n_in]. INGOT_ERR_NUMERIC, INGOT_ERR_NOMEM, INGOT_ERR_DEVICE, or a failure of the feed. */
+  /** INGOT_ERR_NUMERIC, INGOT_ERR_NOMEM, INGOT_ERR_DEVICE, or a failure of the feed; all but the feed's before the result. */
   ingot_status (*solve)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in, ingot_linalg *linalg,
-                        const ingot_matrix_feed *feed, float *out, ingot_matrix_report *report);
+                        const ingot_matrix_feed *feed, ingot_matrix_report *report);
 } ingot_matrix_ops;
 
 #ifdef __cplusplus

@@ -37,12 +37,8 @@ void ingot_matrix_extent(const ingot_method_tensor *t, int64_t *n_out, int64_t *
   *n_in = t->shape.dim[t->transposed ? 0 : 1];
 }
 
-/* What solving takes besides the method's matrices: the result, its rounded form, and the room for reading. */
-static uint64_t own_bytes(const ingot_method_tensor *t)
-{
-  uint64_t n = (uint64_t)t->n_elem * sizeof(float);
-  return n + (t->transposed ? n : 0) + INGOT_MATRIX_RAW_BYTES + (uint64_t)INGOT_TILE * sizeof(float) * 2;
-}
+/* What solving takes besides the method's matrices: room for reading, and for a tile in its dtype. */
+static const uint64_t OWN_BYTES = INGOT_LINALG_ROOM_BYTES + (uint64_t)INGOT_TILE * 8;
 
 uint64_t ingot_matrix_memory_bytes(const ingot_merge_plan *plan, int *tensor)
 {
@@ -52,7 +48,7 @@ uint64_t ingot_matrix_memory_bytes(const ingot_merge_plan *plan, int *tensor)
     int64_t                    n_out, n_in;
     if (plan->tensors[i].grain != INGOT_GRAIN_MATRIX) continue;
     ingot_matrix_extent(t, &n_out, &n_in);
-    uint64_t bytes = plan->method->matrix->bytes(t, n_out, n_in) + own_bytes(t);
+    uint64_t bytes = plan->method->matrix->bytes(t, n_out, n_in) + OWN_BYTES;
     if (bytes <= most) continue;
     most = bytes;
     if (tensor) *tensor = i;
@@ -154,28 +150,34 @@ static ingot_status open_linalg(runner *r)
   return ingot_linalg_open_cpu(run->options->n_thread, &r->linalg);
 }
 
-/* The result in the output's orientation, rounded and written tile by tile. */
-static ingot_status write_matrix(runner *r, const matrix *m, const float *values, char *rounded)
+/* A matrix being solved: the context of its feed. */
+typedef struct solving {
+  ingot_matrix_reader reader; /* first, see matrix_feed.h */
+  runner             *r;
+  char               *rounded; /* [INGOT_TILE * 8] */
+} solving;
+
+/* A tile of the result, rounded and written. */
+static ingot_status write_tile(void *context, int64_t first, int64_t n, const float *values)
 {
-  const ingot_matrix_run   *run = r->run;
-  const ingot_merge_tensor *t = &run->plan->tensors[m->tensor];
+  const solving            *s = context;
+  const ingot_matrix_run   *run = s->r->run;
+  const ingot_merge_tensor *t = s->reader.tensor;
   ingot_status              st = INGOT_OK;
   size_t                    size = ingot_dtype_size(t->dtype);
+  int64_t                   tile = t->first_tile + first / INGOT_TILE;
   double                    start = ingot_clock_s();
-  for (int64_t first = 0; first < t->view.n_elem; first += INGOT_TILE) {
-    int64_t n = t->view.n_elem - first < INGOT_TILE ? t->view.n_elem - first : INGOT_TILE, tile = t->first_tile + first / INGOT_TILE;
-    ingot_narrow(t->dtype, values + first, rounded, n);
-    uint64_t checksum = ingot_hash(rounded, (size_t)n * size);
-    INGOT_TRY(ingot_fault_check(INGOT_FAULT_KILL));
-    INGOT_TRY(ingot_fault_check(INGOT_FAULT_STOP));
-    INGOT_TRY(ingot_fault_check(INGOT_FAULT_SLOW));
-    INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
-    INGOT_TRY(ingot_sink_write(run->sink, m->tensor, (uint64_t)first * size, (size_t)n * size, rounded));
-    INGOT_TRY(ingot_journal_record(run->journal, tile, checksum));
-    memcpy(&r->tiles[tile], &checksum, sizeof checksum);
-    run->timing->bytes_written += (uint64_t)n * size;
-    run->timing->tiles_done++;
-  }
+  ingot_narrow(t->dtype, values, s->rounded, n);
+  uint64_t checksum = ingot_hash(s->rounded, (size_t)n * size);
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_KILL));
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_STOP));
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_SLOW));
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
+  INGOT_TRY(ingot_sink_write(run->sink, s->reader.tensor_index, (uint64_t)first * size, (size_t)n * size, s->rounded));
+  INGOT_TRY(ingot_journal_record(run->journal, tile, checksum));
+  memcpy(&s->r->tiles[tile], &checksum, sizeof checksum);
+  run->timing->bytes_written += (uint64_t)n * size;
+  run->timing->tiles_done++;
 done:
   run->timing->write_s += ingot_clock_s() - start;
   return st;
@@ -195,15 +197,17 @@ static void note(runner *r, const ingot_matrix_report *report)
 
 /* On the GPU, and on the CPU where its memory is too small and the choice is ours. */
 static ingot_status solve_somewhere(runner *r, const ingot_method_tensor *t, int64_t n_out, int64_t n_in,
-                                    const ingot_matrix_feed *feed, float *out, ingot_matrix_report *report)
+                                    const ingot_matrix_feed *feed, ingot_matrix_report *report)
 {
   const ingot_matrix_ops *ops = r->run->plan->method->matrix;
-  ingot_status            st = ops->solve(t, n_out, n_in, r->linalg, feed, out, report);
-  if (st != INGOT_ERR_NOMEM || !r->linalg->on_device || r->run->options->device == INGOT_DEVICE_CUDA) return st;
+  ingot_status            st = ops->solve(t, n_out, n_in, r->linalg, feed, report);
+  if (st != INGOT_ERR_NOMEM || !r->linalg->on_device) return st;
+  if (r->run->options->device == INGOT_DEVICE_CUDA) return ingot_wrap(st, "%s", t->name);
   ingot_linalg *cpu = NULL;
+  ingot_log_warning("%s: %s; it is solved on the CPU", t->name, ingot_error_message());
   ingot_error_clear();
   st = ingot_linalg_open_cpu(r->run->options->n_thread, &cpu);
-  if (st == INGOT_OK) st = ops->solve(t, n_out, n_in, cpu, feed, out, report);
+  if (st == INGOT_OK) st = ops->solve(t, n_out, n_in, cpu, feed, report);
   ingot_linalg_close(&cpu);
   return st;
 }
@@ -212,33 +216,22 @@ static ingot_status solve(runner *r, const matrix *m)
 {
   const ingot_matrix_run   *run = r->run;
   const ingot_merge_tensor *t = &run->plan->tensors[m->tensor];
+  ingot_merge_timing       *timing = run->timing;
   ingot_status              st = INGOT_OK;
   ingot_matrix_report       report = {0};
-  ingot_matrix_reader       reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor, .nonfinite = run->nonfinite,
-                                      .timing = run->timing};
-  ingot_matrix_feed         feed = {&reader, ingot_matrix_read_weight, ingot_matrix_read_gram};
-  size_t                    bytes = (size_t)t->view.n_elem * sizeof(float);
-  float                    *out = malloc(bytes), *turned = t->view.transposed ? malloc(bytes) : NULL;
-  ingot_matrix_extent(&t->view, &reader.n_out, &reader.n_in);
-  reader.raw = malloc(INGOT_MATRIX_RAW_BYTES);
-  reader.wide = malloc((size_t)INGOT_TILE * sizeof *reader.wide);
-  reader.counted = calloc((size_t)t->view.n_input, sizeof *reader.counted);
-  INGOT_CHECK(out && reader.raw && reader.wide && reader.counted && (turned || !t->view.transposed), INGOT_ERR_NOMEM,
-              "%s: no memory to solve it", t->view.name);
-  double start = ingot_clock_s(), read_s = run->timing->read_s;
-  INGOT_TRY(solve_somewhere(r, &t->view, reader.n_out, reader.n_in, &feed, out, &report));
-  if (turned)
-    for (int64_t i = 0; i < reader.n_out; i++)
-      for (int64_t j = 0; j < reader.n_in; j++) turned[j * reader.n_out + i] = out[i * reader.n_in + j];
-  run->timing->merge_s += ingot_clock_s() - start - (run->timing->read_s - read_s);
-  INGOT_TRY(write_matrix(r, m, turned ? turned : out, reader.raw));
+  solving s = {.r = r, .reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor, .nonfinite = run->nonfinite, .timing = timing}};
+  ingot_matrix_feed feed = {&s, ingot_matrix_read_weight, ingot_matrix_read_gram, write_tile};
+  ingot_matrix_extent(&t->view, &s.reader.n_out, &s.reader.n_in);
+  s.reader.counted = calloc((size_t)t->view.n_input, sizeof *s.reader.counted);
+  s.rounded = malloc((size_t)INGOT_TILE * 8);
+  INGOT_CHECK(s.reader.counted && s.rounded, INGOT_ERR_NOMEM, "%s: no memory to solve it", t->view.name);
+  double start = ingot_clock_s(), moved_s = timing->read_s + timing->write_s;
+  INGOT_TRY(solve_somewhere(r, &t->view, s.reader.n_out, s.reader.n_in, &feed, &report));
+  timing->merge_s += ingot_clock_s() - start - (timing->read_s + timing->write_s - moved_s);
   note(r, &report);
 done:
-  free(out);
-  free(turned);
-  free(reader.raw);
-  free(reader.wide);
-  free(reader.counted);
+  free(s.reader.counted);
+  free(s.rounded);
   return st;
 }
 

@@ -32,16 +32,20 @@ double ingot_gram_weight(const ingot_gram_job *j, int model)
   return j->t->per_model[model * j->step];
 }
 
-ingot_status ingot_gram_load(const ingot_gram_job *j, int k, int64_t width, ingot_linalg_array *to)
+ingot_status ingot_gram_load(const ingot_gram_job *j, int k, ingot_linalg_array *to)
 {
-  ingot_status st = j->feed->gram(j->feed->context, k, j->packed);
-  return st == INGOT_OK ? j->l->ops->load_gram(j->l, j->packed, width, j->alpha, to) : st;
+  return j->feed->gram(j->feed->context, k, j->alpha, j->l, to);
 }
 
 ingot_status ingot_gram_load_weight(const ingot_gram_job *j, int input, ingot_linalg_array *w)
 {
-  ingot_status st = j->feed->weight(j->feed->context, input, j->single);
-  return st == INGOT_OK ? j->l->ops->load(j->l, j->single, j->m * j->n, w) : st;
+  return j->feed->weight(j->feed->context, input, j->l, w);
+}
+
+ingot_status ingot_gram_give(const ingot_gram_job *j, const ingot_linalg_array *x)
+{
+  ingot_linalg_form form = j->t->transposed ? INGOT_LINALG_COLUMNS : INGOT_LINALG_ROWS;
+  return j->l->ops->give(j->l, j->m, j->n, x, form, j->feed->result, j->feed->context);
 }
 
 ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w, ingot_linalg_array *s,
@@ -52,7 +56,7 @@ ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ing
   for (int i = 0; i < j->t->n_model; i++) {
     double weight = ingot_gram_weight(j, i);
     if (weight == 0) continue;
-    INGOT_TRY(ingot_gram_load(j, i, j->n, g));
+    INGOT_TRY(ingot_gram_load(j, i, g));
     INGOT_TRY(j->l->ops->axpby(j->l, j->n * j->n, weight, g, 1, s));
     INGOT_TRY(ingot_gram_load_weight(j, base + i, w));
     INGOT_TRY(j->l->ops->multiply(j->l, j->m, j->n, j->n, weight, w, g, 1, r));

@@ -23,16 +23,16 @@ typedef struct ingot_gram_job {
   ingot_linalg              *l;
   const ingot_matrix_feed   *feed;
   double                     alpha; /* factor of off-diagonal elements */
-  float                     *packed; /* host: the larger of the matrices */
-  float                     *single; /* host [m][n] */
 } ingot_gram_job;
 
 /** Weight of a model. */
 double ingot_gram_weight(const ingot_gram_job *j, int model);
-/** Statistic k into a full matrix [width][width]. */
-ingot_status ingot_gram_load(const ingot_gram_job *j, int k, int64_t width, ingot_linalg_array *to);
+/** Statistic k into a full matrix. */
+ingot_status ingot_gram_load(const ingot_gram_job *j, int k, ingot_linalg_array *to);
 /** A model's weights into w [m][n]. */
 ingot_status ingot_gram_load_weight(const ingot_gram_job *j, int input, ingot_linalg_array *w);
+/** x [m][n] is the result. */
+ingot_status ingot_gram_give(const ingot_gram_job *j, const ingot_linalg_array *x);
 /** s [n][n] = sum of c_i G_i and r [m][n] = sum of c_i W_i G_i; g [n][n] and w [m][n] are room. s, r zero on entry. */
 ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w, ingot_linalg_array *s,
                              ingot_linalg_array *r);

@@ -9,39 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/linalg/linalg.h"
+#include "kernels/linalg/cpu_linalg.h"
 
 enum {
   ALIGN = 64,
-  PIECE = 256,        /* rows and columns of a piece of a factorisation */
+  PIECE = INGOT_CPU_PIECE,
   PRODUCT_ROWS = 256, /* rows and columns of a piece of a product */
   PRODUCT_COLUMNS = 1024,
   SOLVE_ROWS = 128,
-  VECTOR = 1 << 16, /* elements of a piece of a vector */
+  VECTOR = INGOT_CPU_VECTOR,
 };
-
-typedef struct cpu_linalg {
-  ingot_linalg head;
-  int          n_thread;
-  int          blas_threads; /* to put back */
-} cpu_linalg;
-
-static int64_t at_most(int64_t n, int64_t most)
-{
-  return n < most ? n : most;
-}
-
-static int64_t pieces(int64_t n, int64_t size)
-{
-  return (n + size - 1) / size;
-}
 
 /* Threads for the tasks 0 .. n_task - 1, which may run in any order. */
 
-typedef void (*task_function)(void *context, int64_t task);
-
 typedef struct crew {
-  task_function        task;
+  void (*task)(void *context, int64_t task);
   void                *context;
   int64_t              n_task;
   _Atomic int64_t      next;
@@ -54,12 +36,12 @@ static void *crew_member(void *argument)
   return NULL;
 }
 
-static void run_tasks(const cpu_linalg *l, int64_t n_task, task_function task, void *context)
+void ingot_cpu_tasks(const cpu_linalg *l, int64_t n_task, void (*task)(void *context, int64_t task), void *context)
 {
   enum { MOST = 256 };
   pthread_t threads[MOST];
   crew      c = {.task = task, .context = context, .n_task = n_task};
-  int       n = (int)at_most(at_most(l->n_thread, n_task) - 1, MOST), started = 0;
+  int       n = (int)ingot_at_most(ingot_at_most(l->n_thread, n_task) - 1, MOST), started = 0;
   while (started < n && pthread_create(&threads[started], NULL, crew_member, &c) == 0) started++;
   crew_member(&c); /* fewer threads do the same work */
   for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
@@ -87,42 +69,6 @@ static void cpu_free(ingot_linalg *l, ingot_linalg_array *a)
   *a = (ingot_linalg_array){0};
 }
 
-typedef struct vectors {
-  int64_t       n;
-  const float  *single;
-  float        *rounded;
-  const double *x;
-  double       *y;
-  double        a, b;
-  double       *sums; /* of the pieces */
-} vectors;
-
-static void load_task(void *context, int64_t task)
-{
-  const vectors *v = context;
-  for (int64_t i = task * VECTOR, end = at_most(v->n, i + VECTOR); i < end; i++) v->y[i] = (double)v->single[i];
-}
-
-static ingot_status cpu_load(ingot_linalg *l, const float *host, int64_t n, ingot_linalg_array *to)
-{
-  vectors v = {.n = n, .single = host, .y = to->at};
-  run_tasks((cpu_linalg *)l, pieces(n, VECTOR), load_task, &v);
-  return INGOT_OK;
-}
-
-static void store_task(void *context, int64_t task)
-{
-  const vectors *v = context;
-  for (int64_t i = task * VECTOR, end = at_most(v->n, i + VECTOR); i < end; i++) v->rounded[i] = (float)v->x[i];
-}
-
-static ingot_status cpu_store(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, float *host)
-{
-  vectors v = {.n = n, .x = from->at, .rounded = host};
-  run_tasks((cpu_linalg *)l, pieces(n, VECTOR), store_task, &v);
-  return INGOT_OK;
-}
-
 static ingot_status cpu_copy(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, ingot_linalg_array *to)
 {
   (void)l;
@@ -132,19 +78,27 @@ static ingot_status cpu_copy(ingot_linalg *l, const ingot_linalg_array *from, in
 
 /* Vectors. */
 
+typedef struct vectors {
+  int64_t       n;
+  const double *x;
+  double       *y;
+  double        a, b;
+  double       *sums; /* of the pieces */
+} vectors;
+
 static void axpby_task(void *context, int64_t task)
 {
   const vectors *v = context;
   double        *y = v->y;
   const double  *x = v->x, a = v->a, b = v->b;
-  for (int64_t i = task * VECTOR, end = at_most(v->n, i + VECTOR); i < end; i++) y[i] = a * x[i] + b * y[i];
+  for (int64_t i = task * VECTOR, end = ingot_at_most(v->n, i + VECTOR); i < end; i++) y[i] = a * x[i] + b * y[i];
 }
 
 static ingot_status cpu_axpby(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b,
                               ingot_linalg_array *y)
 {
   vectors v = {.n = n, .x = x->at, .y = y->at, .a = a, .b = b};
-  run_tasks((cpu_linalg *)l, pieces(n, VECTOR), axpby_task, &v);
+  ingot_cpu_tasks((cpu_linalg *)l, ingot_pieces(n, VECTOR), axpby_task, &v);
   return INGOT_OK;
 }
 
@@ -152,7 +106,7 @@ static void dot_task(void *context, int64_t task)
 {
   const vectors *v = context;
   double         lane[8] = {0};
-  int64_t        i = task * VECTOR, end = at_most(v->n, i + VECTOR);
+  int64_t        i = task * VECTOR, end = ingot_at_most(v->n, i + VECTOR);
   for (; i + 8 <= end; i += 8)
     for (int k = 0; k < 8; k++) lane[k] += v->x[i + k] * v->y[i + k];
   for (int k = 0; i < end; i++, k++) lane[k] += v->x[i] * v->y[i];
@@ -162,11 +116,11 @@ static void dot_task(void *context, int64_t task)
 static ingot_status cpu_dot(ingot_linalg *l, int64_t n, const ingot_linalg_array *x, const ingot_linalg_array *y,
                             double *out)
 {
-  int64_t n_piece = pieces(n, VECTOR);
+  int64_t n_piece = ingot_pieces(n, VECTOR);
   double *sums = calloc((size_t)n_piece + 1, sizeof *sums);
   vectors v = {.n = n, .x = x->at, .y = y->at, .sums = sums};
   if (!sums) return ingot_fail(INGOT_ERR_NOMEM, "no memory for %lld sums", (long long)n_piece);
-  run_tasks((cpu_linalg *)l, n_piece, dot_task, &v);
+  ingot_cpu_tasks((cpu_linalg *)l, n_piece, dot_task, &v);
   *out = 0;
   for (int64_t i = 0; i < n_piece; i++) *out += sums[i];
   free(sums);
@@ -174,39 +128,6 @@ static ingot_status cpu_dot(ingot_linalg *l, int64_t n, const ingot_linalg_array
 }
 
 /* Matrices. */
-
-typedef struct gram_load {
-  const float *packed;
-  int64_t      n, n_piece;
-  double       alpha;
-  double      *to;
-} gram_load;
-
-/* A square piece on or above the diagonal, and its mirror image. */
-static void load_gram_task(void *context, int64_t task)
-{
-  const gram_load *g = context;
-  int64_t          row_piece = task / g->n_piece, column_piece = task % g->n_piece, n = g->n;
-  if (column_piece < row_piece) return;
-  int64_t i_end = at_most(n, (row_piece + 1) * PIECE), j_end = at_most(n, (column_piece + 1) * PIECE);
-  for (int64_t i = row_piece * PIECE; i < i_end; i++) {
-    const float *row = g->packed + i * n - i * (i - 1) / 2 - i; /* row[j] is element (i, j) */
-    int64_t      j = column_piece * PIECE > i ? column_piece * PIECE : i;
-    for (; j < j_end; j++) {
-      double value = i == j ? (double)row[j] : g->alpha * (double)row[j];
-      g->to[i * n + j] = value;
-      g->to[j * n + i] = value;
-    }
-  }
-}
-
-static ingot_status cpu_load_gram(ingot_linalg *l, const float *packed, int64_t n, double alpha, ingot_linalg_array *to)
-{
-  int64_t   n_piece = pieces(n, PIECE);
-  gram_load g = {packed, n, n_piece, alpha, to->at};
-  run_tasks((cpu_linalg *)l, n_piece * n_piece, load_gram_task, &g);
-  return INGOT_OK;
-}
 
 typedef struct product {
   int64_t       m, n, k, n_column_piece;
@@ -219,8 +140,8 @@ static void multiply_task(void *context, int64_t task)
 {
   const product *p = context;
   int64_t        i = task / p->n_column_piece * PRODUCT_ROWS, j = task % p->n_column_piece * PRODUCT_COLUMNS;
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)at_most(PRODUCT_ROWS, p->m - i),
-              (blasint)at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k, (blasint)p->k,
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)ingot_at_most(PRODUCT_ROWS, p->m - i),
+              (blasint)ingot_at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k, (blasint)p->k,
               p->b + j, (blasint)p->n, p->keep, p->c + i * p->n + j, (blasint)p->n);
 }
 
@@ -228,8 +149,8 @@ static ingot_status cpu_multiply(ingot_linalg *l, int64_t m, int64_t n, int64_t 
                                  const ingot_linalg_array *a, const ingot_linalg_array *b, double keep,
                                  ingot_linalg_array *c)
 {
-  product p = {m, n, k, pieces(n, PRODUCT_COLUMNS), factor, keep, a->at, b->at, c->at};
-  run_tasks((cpu_linalg *)l, pieces(m, PRODUCT_ROWS) * p.n_column_piece, multiply_task, &p);
+  product p = {m, n, k, ingot_pieces(n, PRODUCT_COLUMNS), factor, keep, a->at, b->at, c->at};
+  ingot_cpu_tasks((cpu_linalg *)l, ingot_pieces(m, PRODUCT_ROWS) * p.n_column_piece, multiply_task, &p);
   return INGOT_OK;
 }
 
@@ -274,14 +195,14 @@ static void mirror_task(void *context, int64_t task)
   const factoring *f = context;
   int64_t          row_piece = task / f->n_piece, column_piece = task % f->n_piece, n = f->n;
   if (column_piece > row_piece) return;
-  for (int64_t i = row_piece * PIECE, i_end = at_most(n, i + PIECE); i < i_end; i++)
-    for (int64_t j = column_piece * PIECE, j_end = at_most(i, (column_piece + 1) * PIECE); j < j_end; j++) f->s[i * n + j] = f->s[j * n + i];
+  for (int64_t i = row_piece * PIECE, i_end = ingot_at_most(n, i + PIECE); i < i_end; i++)
+    for (int64_t j = column_piece * PIECE, j_end = ingot_at_most(i, (column_piece + 1) * PIECE); j < j_end; j++) f->s[i * n + j] = f->s[j * n + i];
 }
 
 static ingot_status cpu_mirror(ingot_linalg *l, int64_t n, ingot_linalg_array *s)
 {
-  factoring f = {.n = n, .n_piece = pieces(n, PIECE), .s = s->at};
-  run_tasks((cpu_linalg *)l, f.n_piece * f.n_piece, mirror_task, &f);
+  factoring f = {.n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
+  ingot_cpu_tasks((cpu_linalg *)l, f.n_piece * f.n_piece, mirror_task, &f);
   return INGOT_OK;
 }
 
@@ -290,7 +211,7 @@ static void panel_task(void *context, int64_t task)
 {
   const factoring *f = context;
   int64_t          n = f->n, k = f->k * PIECE, i = (f->k + 1 + task) * PIECE;
-  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)at_most(PIECE, n - i), PIECE, 1.0,
+  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)ingot_at_most(PIECE, n - i), PIECE, 1.0,
               f->s + k * n + k, (blasint)n, f->s + i * n + k, (blasint)n);
 }
 
@@ -303,29 +224,29 @@ static void update_task(void *context, int64_t task)
   int64_t column = task - row * (row + 1) / 2;
   int64_t i = (f->k + 1 + row) * PIECE, j = (f->k + 1 + column) * PIECE;
   if (i == j)
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)at_most(PIECE, n - i), PIECE, -1.0, f->s + i * n + k,
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, -1.0, f->s + i * n + k,
                 (blasint)n, 1.0, f->s + i * n + i, (blasint)n);
   else
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)at_most(PIECE, n - i), PIECE, PIECE, -1.0,
+    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, PIECE, -1.0,
                 f->s + i * n + k, (blasint)n, f->s + j * n + k, (blasint)n, 1.0, f->s + i * n + j, (blasint)n);
 }
 
 static ingot_status cpu_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s, int64_t *pivot)
 {
-  factoring f = {.n = n, .n_piece = pieces(n, PIECE), .s = s->at};
+  factoring f = {.n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
   *pivot = 0;
   for (f.k = 0; f.k < f.n_piece; f.k++) {
     int64_t k = f.k * PIECE, below = f.n_piece - f.k - 1;
     /* a row-major lower triangle is a column-major upper one */
-    lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)at_most(PIECE, n - k), s->at + k * n + k,
+    lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ingot_at_most(PIECE, n - k), s->at + k * n + k,
                                           (lapack_int)n);
     if (info > 0) {
       *pivot = k + info;
       return INGOT_OK;
     }
     if (info < 0) return ingot_fail(INGOT_ERR_INTERNAL, "dpotrf: argument %d is wrong", (int)-info);
-    run_tasks((cpu_linalg *)l, below, panel_task, &f);
-    run_tasks((cpu_linalg *)l, below * (below + 1) / 2, update_task, &f);
+    ingot_cpu_tasks((cpu_linalg *)l, below, panel_task, &f);
+    ingot_cpu_tasks((cpu_linalg *)l, below * (below + 1) / 2, update_task, &f);
   }
   return INGOT_OK;
 }
@@ -339,7 +260,7 @@ typedef struct solving {
 static void solve_task(void *context, int64_t task)
 {
   const solving *v = context;
-  int64_t        i = task * SOLVE_ROWS, rows = at_most(SOLVE_ROWS, v->m - i), n = v->n;
+  int64_t        i = task * SOLVE_ROWS, rows = ingot_at_most(SOLVE_ROWS, v->m - i), n = v->n;
   double        *x = v->x + i * n;
   cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)rows, (blasint)n, 1.0, v->s,
               (blasint)n, x, (blasint)n);
@@ -350,7 +271,7 @@ static void solve_task(void *context, int64_t task)
 static ingot_status cpu_solve(ingot_linalg *l, int64_t m, int64_t n, const ingot_linalg_array *s, ingot_linalg_array *x)
 {
   solving v = {m, n, s->at, x->at};
-  run_tasks((cpu_linalg *)l, pieces(m, SOLVE_ROWS), solve_task, &v);
+  ingot_cpu_tasks((cpu_linalg *)l, ingot_pieces(m, SOLVE_ROWS), solve_task, &v);
   return INGOT_OK;
 }
 
@@ -358,16 +279,19 @@ static void cpu_close(ingot_linalg *head)
 {
   cpu_linalg *l = (cpu_linalg *)head;
   openblas_set_num_threads(l->blas_threads);
+  free(l->room);
   free(l);
 }
 
 static const ingot_linalg_ops cpu_ops = {
   .alloc = cpu_alloc,
   .free = cpu_free,
-  .load = cpu_load,
-  .store = cpu_store,
+  .begin = ingot_cpu_begin,
+  .room = ingot_cpu_room,
+  .take = ingot_cpu_take,
+  .end = ingot_cpu_end,
+  .give = ingot_cpu_give,
   .copy = cpu_copy,
-  .load_gram = cpu_load_gram,
   .axpby = cpu_axpby,
   .dot = cpu_dot,
   .multiply = cpu_multiply,

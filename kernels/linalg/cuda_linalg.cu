@@ -1,15 +1,15 @@
 /*
  * Dense float64 on a GPU: cuBLAS for products, cuSOLVER for Cholesky, loaded when a handle is opened. Row-major matrices are
- * the libraries' column-major ones transposed. Everything is on the default stream of the calling thread.
+ * the libraries' column-major ones transposed. All work on arrays is on the handle's compute stream, so a freed array can be
+ * the next one at once.
  */
 #include <cublas_v2.h>
 #include <cusolverDn.h>
 
 #include <stdlib.h>
 
-#include "kernels/device_error.cuh"
 #include "kernels/library.h"
-#include "kernels/linalg/linalg.h"
+#include "kernels/linalg/cuda_linalg.cuh"
 
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
@@ -17,10 +17,16 @@ static const char BLAS[] = "libcublas.so." TEXT(CUBLAS_VER_MAJOR);
 static const char SOLVER[] = "libcusolver.so." TEXT(CUSOLVER_VER_MAJOR);
 
 /* One line a function: our name, theirs. */
-#define BLAS_FUNCTIONS(F) F(blas_create, cublasCreate_v2) F(blas_destroy, cublasDestroy_v2) F(gemm, cublasDgemm_v2) F(dot, cublasDdot_v2_64)
+#define BLAS_FUNCTIONS(F)                                                                                              \
+  F(blas_create, cublasCreate_v2)                                                                                      \
+  F(blas_destroy, cublasDestroy_v2)                                                                                    \
+  F(blas_stream, cublasSetStream_v2)                                                                                   \
+  F(gemm, cublasDgemm_v2)                                                                                              \
+  F(dot, cublasDdot_v2_64)
 #define SOLVER_FUNCTIONS(F)                                                                                            \
   F(solver_create, cusolverDnCreate)                                                                                   \
   F(solver_destroy, cusolverDnDestroy)                                                                                 \
+  F(solver_stream, cusolverDnSetStream)                                                                                \
   F(potrf_room, cusolverDnDpotrf_bufferSize)                                                                           \
   F(potrf, cusolverDnDpotrf)                                                                                           \
   F(potrs, cusolverDnDpotrs)
@@ -28,72 +34,48 @@ static const char SOLVER[] = "libcusolver.so." TEXT(CUSOLVER_VER_MAJOR);
 namespace {
 
 struct cuda_linalg {
-  ingot_linalg head;
-  int          device;
+  ingot_cuda_linalg common;
 #define POINTER(ours, theirs) decltype(&theirs) ours;
   BLAS_FUNCTIONS(POINTER)
   SOLVER_FUNCTIONS(POINTER)
 #undef POINTER
   cublasHandle_t     blas;
   cusolverDnHandle_t solver;
-  float             *single; /* device room for values on their way in or out */
-  int64_t            n_single;
+  void              *room; /* device: the factorisation's work space */
+  size_t             n_room;
+  void              *vector; /* device: a diagonal or a column on its way in or out */
+  size_t             n_vector;
   int               *info; /* device */
 };
 
-enum { THREADS = 256 };
-static const int64_t BLOCKS_MAX = 65535;
-static const int64_t SINGLE_MAX = INT64_C(1) << 26;
-
 cuda_linalg *of(ingot_linalg *l)
 {
-  cuda_linalg *c = reinterpret_cast<cuda_linalg *>(l);
-  (void)cudaSetDevice(c->device);
-  return c;
+  return reinterpret_cast<cuda_linalg *>(ingot_cuda_linalg_of(l));
 }
 
-unsigned blocks(int64_t n)
+cudaStream_t stream_of(ingot_linalg *l)
 {
-  int64_t b = (n + THREADS - 1) / THREADS;
-  return (unsigned)(b < 1 ? 1 : b < BLOCKS_MAX ? b : BLOCKS_MAX);
-}
-
-#define EACH(i, n)                                                                                                     \
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, step_ = (int64_t)gridDim.x * blockDim.x; i < (n); i += step_)
-
-__global__ void widen(const float *from, double *to, int64_t n)
-{
-  EACH(i, n) to[i] = (double)from[i];
-}
-
-__global__ void narrow(const double *from, float *to, int64_t n)
-{
-  EACH(i, n) to[i] = (float)from[i];
+  return ingot_cuda_linalg_of(l)->compute;
 }
 
 __global__ void scale_add(double a, const double *x, double b, double *y, int64_t n)
 {
-  EACH(i, n) y[i] = a * x[i] + b * y[i];
+  INGOT_CUDA_EACH(i, n) y[i] = a * x[i] + b * y[i];
 }
 
-/* Rows first .. of the packed triangle, whose first element is packed[0]: both triangles of `to`. */
-__global__ void unpack(const float *packed, int64_t first, int64_t rows, int64_t n, double alpha, double *to)
+__global__ void gather(const double *from, int64_t stride, double *to, int64_t n)
 {
-  int64_t start = first * n - first * (first - 1) / 2;
-  EACH(e, rows * n)
-  {
-    int64_t i = first + e / n, j = e % n;
-    if (j < i) continue;
-    double value = (double)packed[i * n - i * (i - 1) / 2 + (j - i) - start];
-    if (i != j) value *= alpha;
-    to[i * n + j] = value;
-    to[j * n + i] = value;
-  }
+  INGOT_CUDA_EACH(i, n) to[i] = from[i * stride];
+}
+
+__global__ void scatter(const double *from, double *to, int64_t stride, int64_t n)
+{
+  INGOT_CUDA_EACH(i, n) to[i * stride] = from[i];
 }
 
 __global__ void copy_up_to_down(double *s, int64_t n)
 {
-  EACH(e, n * n)
+  INGOT_CUDA_EACH(e, n * n)
   {
     int64_t i = e / n, j = e % n;
     if (j < i) s[e] = s[j * n + i];
@@ -119,115 +101,91 @@ ingot_status solver_status(cusolverStatus_t status, const char *call)
                     "%s failed with cuSOLVER status %d", call, (int)status);
 }
 
-ingot_status device_memory(size_t bytes, void **out)
+/* The smallest kept block of n elements or more, or nullptr. */
+ingot_cuda_block *kept_block(ingot_cuda_linalg *c, int64_t n)
 {
-  cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
-  if (error == cudaErrorMemoryAllocation) {
-    (void)cudaGetLastError();
-    *out = nullptr;
-    return ingot_fail(INGOT_ERR_NOMEM, "no GPU memory for a matrix of %zu bytes", bytes);
+  ingot_cuda_block *best = nullptr;
+  for (ingot_cuda_block &b : c->blocks)
+    if (b.at && !b.used && b.n >= n && (!best || b.n < best->n)) best = &b;
+  return best;
+}
+
+/* Give kept blocks back to the device; how many there were. */
+int drop_blocks(ingot_cuda_linalg *c)
+{
+  int n = 0;
+  (void)cudaStreamSynchronize(c->compute);
+  for (ingot_cuda_block &b : c->blocks) {
+    if (!b.at || b.used) continue;
+    (void)cudaFree(b.at);
+    b = {};
+    n++;
   }
-  return ingot_cuda_status(error, "cudaMalloc");
+  return n;
+}
+
+ingot_status new_block(ingot_cuda_linalg *c, int64_t n, ingot_cuda_block **out)
+{
+  ingot_status      st = INGOT_OK;
+  ingot_cuda_block *empty = nullptr;
+  void             *at = nullptr;
+  for (ingot_cuda_block &b : c->blocks)
+    if (!b.at) empty = &b;
+  if (!empty && drop_blocks(c) > 0) return new_block(c, n, out);
+  INGOT_CHECK(empty, INGOT_ERR_NOMEM, "more than %d matrices on the GPU", INGOT_CUDA_BLOCKS);
+  INGOT_TRY(ingot_cuda_memory(c, (size_t)n * sizeof(double), &at));
+  *empty = {static_cast<double *>(at), n, false};
+  *out = empty;
+done:
+  return st;
 }
 
 ingot_status cuda_alloc(ingot_linalg *l, int64_t n, ingot_linalg_array *out)
 {
-  void        *at = nullptr;
-  ingot_status st = INGOT_OK;
-  (void)of(l);
+  ingot_cuda_linalg *c = ingot_cuda_linalg_of(l);
+  ingot_status       st = INGOT_OK;
+  ingot_cuda_block  *block = kept_block(c, n);
   *out = {};
-  INGOT_TRY(device_memory((size_t)n * sizeof(double), &at));
-  out->at = static_cast<double *>(at);
-  out->n = n;
-  INGOT_TRY_CUDA(cudaMemset(at, 0, (size_t)n * sizeof(double)));
+  if (!block) INGOT_TRY(new_block(c, n, &block));
+  INGOT_TRY_CUDA(cudaMemsetAsync(block->at, 0, (size_t)n * sizeof(double), c->compute));
+  block->used = true;
+  *out = {block->at, n};
 done:
   return st;
 }
 
 void cuda_free(ingot_linalg *l, ingot_linalg_array *a)
 {
-  (void)of(l);
-  (void)cudaFree(a->at);
+  ingot_cuda_linalg *c = ingot_cuda_linalg_of(l);
+  for (ingot_cuda_block &b : c->blocks)
+    if (a->at && b.at == a->at) b.used = false;
   *a = {};
 }
 
-/* Room for n single values, at most SINGLE_MAX at a time. */
-ingot_status reserve(cuda_linalg *c, int64_t n)
+/* Memory of the handle that grows. What was in it is lost, and nothing waits for it any more. */
+ingot_status grow(cuda_linalg *c, size_t bytes, void **at, size_t *have)
 {
-  void        *at = nullptr;
   ingot_status st = INGOT_OK;
-  if (n <= c->n_single) return INGOT_OK;
-  (void)cudaFree(c->single);
-  c->single = nullptr;
-  c->n_single = 0;
-  INGOT_TRY(device_memory((size_t)n * sizeof(float), &at));
-  c->single = static_cast<float *>(at);
-  c->n_single = n;
-done:
-  return st;
-}
-
-ingot_status cuda_load(ingot_linalg *l, const float *host, int64_t n, ingot_linalg_array *to)
-{
-  cuda_linalg *c = of(l);
-  ingot_status st = INGOT_OK;
-  int64_t      most = n < SINGLE_MAX ? n : SINGLE_MAX;
-  INGOT_TRY(reserve(c, most));
-  for (int64_t at = 0; at < n; at += most) {
-    int64_t m = n - at < most ? n - at : most;
-    INGOT_TRY_CUDA(cudaMemcpy(c->single, host + at, (size_t)m * sizeof(float), cudaMemcpyHostToDevice));
-    widen<<<blocks(m), THREADS>>>(c->single, to->at + at, m);
-    INGOT_TRY(launched("widen"));
-  }
-done:
-  return st;
-}
-
-ingot_status cuda_store(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, float *host)
-{
-  cuda_linalg *c = of(l);
-  ingot_status st = INGOT_OK;
-  int64_t      most = n < SINGLE_MAX ? n : SINGLE_MAX;
-  INGOT_TRY(reserve(c, most));
-  for (int64_t at = 0; at < n; at += most) {
-    int64_t m = n - at < most ? n - at : most;
-    narrow<<<blocks(m), THREADS>>>(from->at + at, c->single, m);
-    INGOT_TRY(launched("narrow"));
-    INGOT_TRY_CUDA(cudaMemcpy(host + at, c->single, (size_t)m * sizeof(float), cudaMemcpyDeviceToHost));
-  }
+  if (bytes <= *have) return INGOT_OK;
+  INGOT_TRY_CUDA(cudaStreamSynchronize(c->common.compute));
+  (void)cudaFree(*at);
+  *at = nullptr;
+  *have = 0;
+  INGOT_TRY(ingot_cuda_memory(&c->common, bytes, at));
+  *have = bytes;
 done:
   return st;
 }
 
 ingot_status cuda_copy(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, ingot_linalg_array *to)
 {
-  (void)of(l);
-  return ingot_cuda_status(cudaMemcpy(to->at, from->at, (size_t)n * sizeof(double), cudaMemcpyDeviceToDevice), "cudaMemcpy");
-}
-
-ingot_status cuda_load_gram(ingot_linalg *l, const float *packed, int64_t n, double alpha, ingot_linalg_array *to)
-{
-  cuda_linalg *c = of(l);
-  ingot_status st = INGOT_OK;
-  int64_t      all = ingot_linalg_packed_count(n), most = all < SINGLE_MAX ? all : SINGLE_MAX;
-  INGOT_TRY(reserve(c, most > n ? most : n));
-  for (int64_t first = 0, start = 0; first < n;) {
-    int64_t rows = 0, m = 0; /* as many rows as there is room for */
-    while (first + rows < n && m + (n - first - rows) <= c->n_single) m += n - first - rows, rows++;
-    INGOT_TRY_CUDA(cudaMemcpy(c->single, packed + start, (size_t)m * sizeof(float), cudaMemcpyHostToDevice));
-    unpack<<<blocks(rows * n), THREADS>>>(c->single, first, rows, n, alpha, to->at);
-    INGOT_TRY(launched("unpack"));
-    first += rows;
-    start += m;
-  }
-done:
-  return st;
+  return ingot_cuda_status(
+      cudaMemcpyAsync(to->at, from->at, (size_t)n * sizeof(double), cudaMemcpyDeviceToDevice, stream_of(l)), "cudaMemcpyAsync");
 }
 
 ingot_status cuda_axpby(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b, ingot_linalg_array *y)
 {
-  (void)of(l);
-  scale_add<<<blocks(n), THREADS>>>(a, x->at, b, y->at, n);
+  scale_add<<<ingot_cuda_blocks(n), INGOT_CUDA_THREADS, 0, stream_of(l)>>>(a, x->at, b, y->at, n);
   return launched("scale_add");
 }
 
@@ -246,43 +204,61 @@ ingot_status cuda_multiply(ingot_linalg *l, int64_t m, int64_t n, int64_t k, dou
                      "cublasDgemm");
 }
 
-/* count numbers that lie `stride` apart in device memory. */
-ingot_status strided(double *device, int64_t stride, double *host, int64_t count, bool to_host)
+/* count numbers that lie `stride` apart in an array, to host memory. */
+ingot_status get_strided(ingot_linalg *l, const double *from, int64_t stride, double *host, int64_t count)
 {
-  size_t one = sizeof(double), pitch = (size_t)stride * sizeof(double);
-  return ingot_cuda_status(to_host ? cudaMemcpy2D(host, one, device, pitch, one, (size_t)count, cudaMemcpyDeviceToHost)
-                                   : cudaMemcpy2D(device, pitch, host, one, one, (size_t)count, cudaMemcpyHostToDevice),
-                           "cudaMemcpy2D");
+  cuda_linalg *c = of(l);
+  ingot_status st = INGOT_OK;
+  cudaStream_t stream = c->common.compute;
+  size_t       bytes = (size_t)count * sizeof(double);
+  INGOT_TRY(grow(c, bytes, &c->vector, &c->n_vector));
+  gather<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(from, stride, static_cast<double *>(c->vector), count);
+  INGOT_TRY(launched("gather"));
+  INGOT_TRY_CUDA(cudaMemcpyAsync(host, c->vector, bytes, cudaMemcpyDeviceToHost, stream));
+  INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
+done:
+  return st;
+}
+
+/* The other way; host may be changed when this returns. */
+ingot_status set_strided(ingot_linalg *l, const double *host, double *to, int64_t stride, int64_t count)
+{
+  cuda_linalg *c = of(l);
+  ingot_status st = INGOT_OK;
+  cudaStream_t stream = c->common.compute;
+  size_t       bytes = (size_t)count * sizeof(double);
+  INGOT_TRY(grow(c, bytes, &c->vector, &c->n_vector));
+  INGOT_TRY_CUDA(cudaMemcpyAsync(c->vector, host, bytes, cudaMemcpyHostToDevice, stream));
+  scatter<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(static_cast<const double *>(c->vector), to, stride, count);
+  INGOT_TRY(launched("scatter"));
+  INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
+done:
+  return st;
 }
 
 ingot_status cuda_get_diagonal(ingot_linalg *l, int64_t n, const ingot_linalg_array *s, double *host)
 {
-  (void)of(l);
-  return strided(s->at, n + 1, host, n, true);
+  return get_strided(l, s->at, n + 1, host, n);
 }
 
 ingot_status cuda_set_diagonal(ingot_linalg *l, int64_t n, const double *host, ingot_linalg_array *s)
 {
-  (void)of(l);
-  return strided(s->at, n + 1, const_cast<double *>(host), n, false);
+  return set_strided(l, host, s->at, n + 1, n);
 }
 
 ingot_status cuda_get_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const ingot_linalg_array *x, double *host)
 {
-  (void)of(l);
-  return strided(x->at + column, n, host, m, true);
+  return get_strided(l, x->at + column, n, host, m);
 }
 
 ingot_status cuda_set_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const double *host, ingot_linalg_array *x)
 {
-  (void)of(l);
-  return strided(x->at + column, n, const_cast<double *>(host), m, false);
+  return set_strided(l, host, x->at + column, n, m);
 }
 
 ingot_status cuda_mirror(ingot_linalg *l, int64_t n, ingot_linalg_array *s)
 {
-  (void)of(l);
-  copy_up_to_down<<<blocks(n * n), THREADS>>>(s->at, n);
+  copy_up_to_down<<<ingot_cuda_blocks(n * n), INGOT_CUDA_THREADS, 0, stream_of(l)>>>(s->at, n);
   return launched("copy_up_to_down");
 }
 
@@ -291,20 +267,20 @@ ingot_status cuda_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s, int6
 {
   cuda_linalg *c = of(l);
   ingot_status st = INGOT_OK;
+  cudaStream_t stream = c->common.compute;
   int          n_room = 0, info = 0;
-  void        *room = nullptr;
   *pivot = 0;
   INGOT_TRY(solver_status(c->potrf_room(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n, &n_room),
                           "cusolverDnDpotrf_bufferSize"));
-  INGOT_TRY(device_memory((size_t)n_room * sizeof(double), &room));
-  INGOT_TRY(solver_status(c->potrf(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n, static_cast<double *>(room),
+  INGOT_TRY(grow(c, (size_t)n_room * sizeof(double), &c->room, &c->n_room));
+  INGOT_TRY(solver_status(c->potrf(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n, static_cast<double *>(c->room),
                                    n_room, c->info),
                           "cusolverDnDpotrf"));
-  INGOT_TRY_CUDA(cudaMemcpy(&info, c->info, sizeof info, cudaMemcpyDeviceToHost));
+  INGOT_TRY_CUDA(cudaMemcpyAsync(&info, c->info, sizeof info, cudaMemcpyDeviceToHost, stream));
+  INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
   INGOT_CHECK(info >= 0, INGOT_ERR_INTERNAL, "cusolverDnDpotrf: argument %d is wrong", -info);
   *pivot = info;
 done:
-  (void)cudaFree(room);
   return st;
 }
 
@@ -318,10 +294,14 @@ ingot_status cuda_solve(ingot_linalg *l, int64_t m, int64_t n, const ingot_linal
 void cuda_close(ingot_linalg *l)
 {
   cuda_linalg *c = of(l);
+  if (c->common.compute) (void)cudaStreamSynchronize(c->common.compute);
   if (c->solver) (void)c->solver_destroy(c->solver);
   if (c->blas) (void)c->blas_destroy(c->blas);
-  (void)cudaFree(c->single);
+  for (ingot_cuda_block &b : c->common.blocks) (void)cudaFree(b.at);
+  (void)cudaFree(c->room);
+  (void)cudaFree(c->vector);
   (void)cudaFree(c->info);
+  ingot_cuda_transfer_close(&c->common);
   free(c);
 }
 
@@ -330,10 +310,12 @@ ingot_linalg_ops make_ops()
   ingot_linalg_ops ops = {};
   ops.alloc = cuda_alloc;
   ops.free = cuda_free;
-  ops.load = cuda_load;
-  ops.store = cuda_store;
+  ops.begin = ingot_cuda_begin;
+  ops.room = ingot_cuda_room;
+  ops.take = ingot_cuda_take;
+  ops.end = ingot_cuda_end;
+  ops.give = ingot_cuda_give;
   ops.copy = cuda_copy;
-  ops.load_gram = cuda_load_gram;
   ops.axpby = cuda_axpby;
   ops.dot = cuda_dot;
   ops.multiply = cuda_multiply;
@@ -368,6 +350,26 @@ done:
 
 } // namespace
 
+ingot_cuda_linalg *ingot_cuda_linalg_of(ingot_linalg *l)
+{
+  ingot_cuda_linalg *c = reinterpret_cast<ingot_cuda_linalg *>(l);
+  (void)cudaSetDevice(c->device);
+  return c;
+}
+
+ingot_status ingot_cuda_memory(ingot_cuda_linalg *c, size_t bytes, void **out)
+{
+  *out = nullptr;
+  cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+  if (error == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    if (drop_blocks(c) > 0) return ingot_cuda_memory(c, bytes, out);
+    *out = nullptr;
+    return ingot_fail(INGOT_ERR_NOMEM, "no GPU memory for a matrix of %zu bytes", bytes);
+  }
+  return ingot_cuda_status(error, "cudaMalloc");
+}
+
 ingot_status ingot_linalg_open_cuda(int device, ingot_linalg **out)
 {
   ingot_status st = INGOT_OK;
@@ -375,17 +377,20 @@ ingot_status ingot_linalg_open_cuda(int device, ingot_linalg **out)
   cuda_linalg *c = static_cast<cuda_linalg *>(calloc(1, sizeof *c));
   *out = nullptr;
   INGOT_CHECK(c, INGOT_ERR_NOMEM, "no memory for the linear algebra");
-  c->head.ops = &cuda_ops;
-  c->head.on_device = true;
-  c->device = device;
+  c->common.head.ops = &cuda_ops;
+  c->common.head.on_device = true;
+  c->common.device = device;
   INGOT_TRY_CUDA(cudaSetDevice(device));
   INGOT_TRY(load_functions(c));
-  INGOT_TRY(device_memory(sizeof(int), &info));
+  INGOT_TRY(ingot_cuda_transfer_open(&c->common));
+  INGOT_TRY(ingot_cuda_memory(&c->common, sizeof(int), &info));
   c->info = static_cast<int *>(info);
   INGOT_TRY(blas_status(c->blas_create(&c->blas), "cublasCreate"));
+  INGOT_TRY(blas_status(c->blas_stream(c->blas, c->common.compute), "cublasSetStream"));
   INGOT_TRY(solver_status(c->solver_create(&c->solver), "cusolverDnCreate"));
-  *out = &c->head;
+  INGOT_TRY(solver_status(c->solver_stream(c->solver, c->common.compute), "cusolverDnSetStream"));
+  *out = &c->common.head;
 done:
-  if (st != INGOT_OK && c) cuda_close(&c->head);
+  if (st != INGOT_OK && c) cuda_close(&c->common.head);
   return st;
 }

@@ -10,6 +10,17 @@ void ingot_linalg_close(ingot_linalg **l)
   *l = NULL;
 }
 
+ingot_status ingot_linalg_load(ingot_linalg *l, const ingot_linalg_input *input, const void *from, ingot_linalg_array *to,
+                               ingot_linalg_found *found)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY(l->ops->begin(l, input, to));
+  INGOT_TRY(l->ops->take(l, from, ingot_linalg_input_count(input)));
+  INGOT_TRY(l->ops->end(l, found));
+done:
+  return st;
+}
+
 /* The first pivot that is rounding error alone, from 1; 0 when there is none. */
 static int64_t weak_pivot(int64_t n, const double *diagonal, const double *root)
 {

@@ -81,9 +81,9 @@ static void apply(const ingot_method_tensor *t, const void *state, const ingot_c
 
 static uint64_t matrix_bytes(const ingot_method_tensor *t, int64_t n_out, int64_t n_in)
 {
-  uint64_t m = (uint64_t)n_out, n = (uint64_t)n_in, wide = m > n ? m : n;
-  if (metric_of(t) == METRIC_GRAM) return 8 * (2 * n * n + 4 * m * n) + 4 * (n * (n + 1) / 2);
-  return 8 * (n * n + m * m + 5 * m * n) + 4 * (wide * (wide + 1) / 2);
+  uint64_t m = (uint64_t)n_out, n = (uint64_t)n_in;
+  if (metric_of(t) == METRIC_GRAM) return 8 * (2 * n * n + 4 * m * n);
+  return 8 * (n * n + m * m + 5 * m * n);
 }
 
 static double matrix_flops(const ingot_method_tensor *t, int64_t n_out, int64_t n_in)
@@ -108,9 +108,9 @@ static ingot_status add_kfac(mats *s, int i, const ingot_linalg_array *v, double
   ingot_status            st = INGOT_OK;
   const ingot_gram_job   *j = &s->j;
   const ingot_linalg_ops *ops = j->l->ops;
-  INGOT_TRY(ingot_gram_load(j, i, j->n, &s->s));
+  INGOT_TRY(ingot_gram_load(j, i, &s->s));
   INGOT_TRY(ops->multiply(j->l, j->m, j->n, j->n, 1, v, &s->s, 0, &s->between));
-  INGOT_TRY(ingot_gram_load(j, j->t->n_model + i, j->m, &s->b));
+  INGOT_TRY(ingot_gram_load(j, j->t->n_model + i, &s->b));
   INGOT_TRY(ops->multiply(j->l, j->m, j->n, j->m, ingot_gram_weight(j, i), &s->b, &s->between, keep, y));
 done:
   return st;
@@ -189,18 +189,13 @@ done:
 }
 
 static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, int64_t n_in, ingot_linalg *l,
-                                 const ingot_matrix_feed *feed, float *out, ingot_matrix_report *report)
+                                 const ingot_matrix_feed *feed, ingot_matrix_report *report)
 {
   ingot_status st = INGOT_OK;
-  int64_t      wide = n_in;
   mats         s = {.kfac = metric_of(t) == METRIC_KFAC,
-                    .j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed, .alpha = t->global[GLOBAL_ALPHA],
-                          .single = out}};
+                    .j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed, .alpha = t->global[GLOBAL_ALPHA]}};
   ingot_linalg_array *const vectors[] = {&s.x, &s.r, &s.p, &s.q};
   *report = (ingot_matrix_report){0};
-  if (s.kfac && n_out > n_in) wide = n_out;
-  s.j.packed = malloc((size_t)ingot_linalg_packed_count(wide) * sizeof *s.j.packed);
-  INGOT_CHECK(s.j.packed, INGOT_ERR_NOMEM, "%s: no memory for a Gram matrix of %lld", t->name, (long long)wide);
   INGOT_TRY(l->ops->alloc(l, n_in * n_in, &s.s));
   for (int i = 0; i < 4; i++) INGOT_TRY(l->ops->alloc(l, n_out * n_in, vectors[i]));
   if (s.kfac) {
@@ -210,13 +205,12 @@ static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, in
   INGOT_TRY(right_hand_side(&s));
   INGOT_TRY(make_start(&s));
   INGOT_TRY(iterate(&s, report));
-  INGOT_TRY(l->ops->store(l, &s.x, n_out * n_in, out));
+  INGOT_TRY(ingot_gram_give(&s.j, &s.x));
 done:
   for (int i = 0; i < 4; i++) l->ops->free(l, vectors[i]);
   l->ops->free(l, &s.s);
   l->ops->free(l, &s.b);
   l->ops->free(l, &s.between);
-  free(s.j.packed);
   return st;
 }
 

@@ -48,7 +48,7 @@ static uint64_t matrix_bytes(const ingot_method_tensor *t, int64_t n_out, int64_
 {
   (void)t;
   uint64_t m = (uint64_t)n_out, n = (uint64_t)n_in;
-  return 8 * (2 * n * n + 2 * m * n) + 4 * (n * (n + 1) / 2) + 16 * n;
+  return 8 * (2 * n * n + 2 * m * n) + 40 * n;
 }
 
 static double matrix_flops(const ingot_method_tensor *t, int64_t n_out, int64_t n_in)
@@ -89,18 +89,16 @@ static bool revive(int64_t n, const double *diagonal, double *revived, int64_t *
 }
 
 static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, int64_t n_in, ingot_linalg *l,
-                                 const ingot_matrix_feed *feed, float *out, ingot_matrix_report *report)
+                                 const ingot_matrix_feed *feed, ingot_matrix_report *report)
 {
   ingot_status            st = INGOT_OK;
   const ingot_linalg_ops *ops = l->ops;
   ingot_linalg_array      s = {0}, g = {0}, r = {0}, w = {0};
   ingot_gram_job          j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed,
-                               .alpha = t->global[GLOBAL_ALPHA], .single = out};
+                               .alpha = t->global[GLOBAL_ALPHA]};
   double                 *diagonal = malloc((size_t)n_in * sizeof *diagonal), *revived = malloc((size_t)n_in * sizeof *revived);
   *report = (ingot_matrix_report){0};
-  j.packed = malloc((size_t)ingot_linalg_packed_count(n_in) * sizeof *j.packed);
-  INGOT_CHECK(j.packed && diagonal && revived, INGOT_ERR_NOMEM, "%s: no memory for a Gram matrix of %lld", t->name,
-              (long long)n_in);
+  INGOT_CHECK(diagonal && revived, INGOT_ERR_NOMEM, "%s: no memory for a diagonal of %lld", t->name, (long long)n_in);
   INGOT_TRY(ops->alloc(l, n_in * n_in, &s));
   INGOT_TRY(ops->alloc(l, n_in * n_in, &g));
   INGOT_TRY(ops->alloc(l, n_out * n_in, &r));
@@ -111,7 +109,7 @@ static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, in
   INGOT_TRY(ops->get_diagonal(l, n_in, &s, diagonal));
   if (revive(n_in, diagonal, revived, &report->n_dead)) {
     INGOT_TRY(ingot_gram_mean(&j, &w, &r));
-    INGOT_TRY(ops->store(l, &r, n_out * n_in, out));
+    INGOT_TRY(ingot_gram_give(&j, &r));
     goto done;
   }
   INGOT_TRY(ops->set_diagonal(l, n_in, revived, &s));
@@ -123,13 +121,12 @@ static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, in
     INGOT_TRY(ops->alloc(l, n_out * n_in, &g));
     INGOT_TRY(fill_dead(&j, diagonal, &w, &g, &r));
   }
-  INGOT_TRY(ops->store(l, &r, n_out * n_in, out));
+  INGOT_TRY(ingot_gram_give(&j, &r));
 done:
   ops->free(l, &s);
   ops->free(l, &g);
   ops->free(l, &r);
   ops->free(l, &w);
-  free(j.packed);
   free(diagonal);
   free(revived);
   return st;

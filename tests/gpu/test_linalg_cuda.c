@@ -1,4 +1,7 @@
-/* Matrices on the GPU against the CPU: every operation of kernels/linalg, and the merges' reference numbers. */
+/*
+ * Matrices on the GPU: what every back end must do, every operation of kernels/linalg against the CPU, and the merges'
+ * reference numbers. One handle for all of it. --brief: the first alone, for compute-sanitizer.
+ */
 #include "tests/check.h"
 
 #include <math.h>
@@ -8,6 +11,7 @@
 #include "base/philox.h"
 #include "kernels/device.h"
 #include "kernels/linalg/linalg.h"
+#include "tests/kernels/linalg_cases.h"
 #include "tests/kernels/matrix_test.h"
 
 static void fill(float *v, int64_t n, uint64_t seed)
@@ -29,19 +33,28 @@ static float *make_gram(int64_t n, uint64_t seed)
   return g;
 }
 
+static ingot_status keep_result(void *context, int64_t first, int64_t n, const float *values)
+{
+  memcpy((float *)context + first, values, (size_t)n * sizeof *values);
+  return INGOT_OK;
+}
+
 /* What one back end makes of the same numbers: y [m][n] after sums, products, a factorisation and a solve. */
 static void work(ingot_linalg *l, int64_t m, int64_t n, const float *gram, const float *weights, float *y, double *dot)
 {
   const ingot_linalg_ops *ops = l->ops;
   ingot_linalg_array      s = {0}, x = {0}, r = {0}, t = {0};
+  ingot_linalg_input      packed = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = 0.5};
+  ingot_linalg_input      rows = {.form = INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32, .rows = m, .columns = n};
+  ingot_linalg_found      found;
   double                 *column = malloc((size_t)m * sizeof *column), ridge = 0;
   assert_non_null(column);
   check_ok(ops->alloc(l, n * n, &s));
   check_ok(ops->alloc(l, m * n, &x));
   check_ok(ops->alloc(l, m * n, &r));
   check_ok(ops->alloc(l, n * n, &t));
-  check_ok(ops->load_gram(l, gram, n, 0.5, &s));
-  check_ok(ops->load(l, weights, m * n, &x));
+  check_ok(ingot_linalg_load(l, &packed, gram, &s, &found));
+  check_ok(ingot_linalg_load(l, &rows, weights, &x, &found));
   check_ok(ops->multiply(l, m, n, n, 0.25, &x, &s, 0, &r));
   check_ok(ops->multiply(l, m, n, n, 2, &x, &s, 1, &r));
   check_ok(ops->axpby(l, m * n, -0.5, &x, 3, &r));
@@ -54,7 +67,7 @@ static void work(ingot_linalg *l, int64_t m, int64_t n, const float *gram, const
   check_ok(ops->mirror(l, n, &s)); /* the upper triangle has stayed */
   check_ok(ops->copy(l, &s, n * n, &t));
   check_ok(ops->multiply(l, m, n, n, 1, &x, &t, 1, &r));
-  check_ok(ops->store(l, &r, m * n, y));
+  check_ok(ops->give(l, m, n, &r, INGOT_LINALG_ROWS, keep_result, y));
   ops->free(l, &s);
   ops->free(l, &x);
   ops->free(l, &r);
@@ -64,7 +77,7 @@ static void work(ingot_linalg *l, int64_t m, int64_t n, const float *gram, const
 
 static void test_like_cpu(void **state)
 {
-  static const int64_t sizes[][2] = {{1, 1}, {3, 7}, {70, 33}, {257, 513}, {64, 1100}};
+  static const int64_t sizes[][2] = {{64, 1100}, {1, 1}, {3, 7}, {7, 3}, {70, 127}, {257, 513}, {300, 1000}};
   for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
     int64_t       m = sizes[k][0], n = sizes[k][1];
     float        *gram = make_gram(n, 1 + k), *w = malloc((size_t)(m * n) * sizeof *w);
@@ -81,6 +94,21 @@ static void test_like_cpu(void **state)
     ingot_linalg_close(&cpu);
     free(gram), free(w), free(a), free(b);
   }
+}
+
+static void test_transfer(void **state)
+{
+  linalg_check_transfer(*state);
+}
+
+static void test_found(void **state)
+{
+  linalg_check_found(*state);
+}
+
+static void test_solve(void **state)
+{
+  linalg_check_solve(*state);
 }
 
 static void test_reference(void **state)
@@ -107,9 +135,10 @@ static void test_failures(void **state)
   check_fails(l->ops->alloc(l, INT64_C(1) << 42, &huge), INGOT_ERR_NOMEM, "no GPU memory");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
   ingot_linalg *l = NULL;
+  bool          brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
   if (ingot_device_count() == 0) {
     printf("skipped: there is no GPU\n");
     return 77;
@@ -118,12 +147,18 @@ int main(void)
     printf("%s\n", ingot_error_message());
     return 1;
   }
+  const struct CMUnitTest first[] = {
+    cmocka_unit_test_prestate(test_transfer, l),
+    cmocka_unit_test_prestate(test_found, l),
+    cmocka_unit_test_prestate(test_solve, l),
+  };
   const struct CMUnitTest tests[] = {
     cmocka_unit_test_prestate(test_like_cpu, l),
     cmocka_unit_test_prestate(test_reference, l),
     cmocka_unit_test_prestate(test_failures, l),
   };
-  int failed = cmocka_run_group_tests_name("matrices on the GPU", tests, NULL, NULL);
+  int failed = cmocka_run_group_tests_name("matrices on the GPU", first, NULL, NULL);
+  if (!brief) failed += cmocka_run_group_tests_name("matrices on the GPU against the CPU", tests, NULL, NULL);
   ingot_linalg_close(&l);
   return failed;
 }

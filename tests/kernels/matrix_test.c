@@ -8,20 +8,33 @@
 
 #include "tests/kernels/run_method.h"
 
-static ingot_status give_weight(void *context, int input, float *weight)
+typedef struct solving {
+  const matrix_test *m;
+  float             *out;
+} solving;
+
+static ingot_status give_weight(void *context, int input, ingot_linalg *l, ingot_linalg_array *to)
 {
-  const matrix_test *m = context;
+  const matrix_test *m = ((const solving *)context)->m;
   const float       *from = m->base && input == 0 ? m->base : m->weights[input - (m->base ? 1 : 0)];
-  memcpy(weight, from, (size_t)m->n_out * (size_t)m->n_in * sizeof *weight);
-  return INGOT_OK;
+  ingot_linalg_input how = {.form = INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32, .rows = m->n_out, .columns = m->n_in};
+  ingot_linalg_found found;
+  return ingot_linalg_load(l, &how, from, to, &found);
 }
 
-static ingot_status give_gram(void *context, int k, float *packed)
+static ingot_status give_gram(void *context, int k, double alpha, ingot_linalg *l, ingot_linalg_array *to)
 {
-  const matrix_test *m = context;
+  const matrix_test *m = ((const solving *)context)->m;
   int64_t            n = k < m->n_model ? m->n_in : m->n_out;
+  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = alpha};
+  ingot_linalg_found found;
   if (!m->grams[k]) return ingot_fail(INGOT_ERR_IO, "gram %d cannot be read", k);
-  memcpy(packed, m->grams[k], (size_t)ingot_linalg_packed_count(n) * sizeof *packed);
+  return ingot_linalg_load(l, &how, m->grams[k], to, &found);
+}
+
+static ingot_status take_result(void *context, int64_t first, int64_t n, const float *values)
+{
+  memcpy(((const solving *)context)->out + first, values, (size_t)n * sizeof *values);
   return INGOT_OK;
 }
 
@@ -32,7 +45,8 @@ ingot_status matrix_try(const matrix_test *m, float *out, ingot_matrix_report *r
   double              global[PARAMETERS_MAX], per_model[PARAMETERS_MAX];
   ingot_linalg       *own = NULL;
   ingot_status        st = INGOT_OK;
-  ingot_matrix_feed   feed = {(void *)(uintptr_t)m, give_weight, give_gram};
+  solving             s = {m, out};
+  ingot_matrix_feed   feed = {&s, give_weight, give_gram, take_result};
   ingot_method_tensor t = {.name = "w", .shape = {.n_dim = 2, .dim = {m->n_out, m->n_in}},
                            .n_elem = (int64_t)m->n_out * m->n_in, .n_model = m->n_model, .n_statistic = m->n_statistic,
                            .has_base = m->base != NULL, .n_input = m->n_model + m->n_statistic + (m->base != NULL),
@@ -41,7 +55,7 @@ ingot_status matrix_try(const matrix_test *m, float *out, ingot_matrix_report *r
   INGOT_TRY(method->check(&t));
   INGOT_ASSERT(method->grain(&t) == INGOT_GRAIN_MATRIX);
   if (!m->linalg) INGOT_TRY(ingot_linalg_open_cpu(m->n_thread, &own));
-  st = method->matrix->solve(&t, m->n_out, m->n_in, own ? own : m->linalg, &feed, out, report);
+  st = method->matrix->solve(&t, m->n_out, m->n_in, own ? own : m->linalg, &feed, report);
 done:
   ingot_linalg_close(&own);
   return st;
