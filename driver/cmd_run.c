@@ -61,6 +61,7 @@ static ingot_status run_run(const ingot_command_context *command, const ingot_co
   context.quiet = ingot_line_has(line, "--quiet");
   plan->n_thread = context.n_thread;
   plan->n_rank = ingot_comm_size(command->comm);
+  plan->n_rank_node = ingot_comm_local_size(command->comm);
   plan->on_device = context.device == INGOT_DEVICE_CUDA || (context.device == INGOT_DEVICE_AUTO && ingot_gpu_may_be_there());
   ingot_log_set_quiet(context.quiet);
   if (ingot_line_has(line, "--dry-run")) {

@@ -5,15 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/hash.h"
+#include "driver/ensemble_memory.h"
 #include "driver/input_model.h"
 #include "driver/mixture.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
 #include "driver/vocabulary.h"
-#include "kernels/device.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-ensemble-1";
@@ -176,80 +175,10 @@ done:
 
 /* ---- memory ---- */
 
-/* What a group of windows may take of the host beside a GPU: a share of the machine's memory. */
-static uint64_t host_share(const builder *b)
-{
-  long     pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  uint64_t all = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : (uint64_t)4 << 30;
-  int      n = b->planner->options.n_rank < 8 ? b->planner->options.n_rank : 8;
-  return all / 4 / (uint64_t)(n > 0 ? n : 1);
-}
-
-static uint64_t total_bytes(const builder *b)
-{
-  ingot_ensemble_memory memory = ingot_ensemble_bytes(b->plan, b->specs);
-  return memory.device_bytes + (b->gather->on_device ? 0 : memory.host_bytes);
-}
-
-/* Windows of a group: as many as the memory has room for. */
-static void choose_group(builder *b, uint64_t limit)
-{
-  int64_t  most = 1;
-  uint64_t host;
-  for (int d = 0; d < b->plan->gather.n_data; d++)
-    if (b->plan->gather.data[d].n_window > most) most = b->plan->gather.data[d].n_window;
-  most = (most + b->planner->options.n_rank - 1) / b->planner->options.n_rank;
-  b->plan->group = 1;
-  uint64_t one = total_bytes(b), one_host = ingot_ensemble_bytes(b->plan, b->specs).host_bytes;
-  b->plan->group = 2;
-  uint64_t each = ingot_ensemble_bytes(b->plan, b->specs).host_bytes - one_host;
-  host = b->gather->on_device ? host_share(b) : limit > one ? limit - one : 0;
-  b->plan->group = 1 + (int64_t)(host / each);
-  if (b->plan->group > most) b->plan->group = most;
-}
-
 static ingot_status fit_memory(builder *b)
 {
-  ingot_status st = INGOT_OK;
-  uint64_t     limit = b->settings->gather.memory_limit_bytes;
-  size_t       total = 0, free_bytes = 0;
-  char         name[128], need[32], have[32];
-  bool         stated = limit > 0;
-  int64_t      batch = b->plan->gather.batch;
-  if (b->gather->on_device) {
-    INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
-    if (limit == 0 || limit > total) limit = total, stated = false;
-  }
-  while (b->settings->gather.batch == 0 && b->plan->gather.batch > 1 && limit > 0 && total_bytes(b) > limit) b->plan->gather.batch /= 2;
-  uint64_t together = total_bytes(b); /* at least */
-  if (limit == 0 || together <= limit) {
-    b->out->work = ingot_arena_printf(b->arena, "all %d on each rank", b->settings->gather.n_model);
-  } else if (b->plan->learn && b->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) {
-    ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
-                       "%s: log-linear weights are learnt with all models in memory at once, which needs %s, and %s %s; linear ones are "
-                       "learnt one model after the other",
-                       b->place, ingot_bytes_text(total_bytes(b), need), stated ? "memory_limit is" : "the GPU has",
-                       ingot_bytes_text(limit, have));
-  } else {
-    b->plan->one_by_one = true;
-    b->plan->gather.batch = batch;
-    choose_group(b, limit);
-    while (b->settings->gather.batch == 0 && b->plan->gather.batch > 1 && total_bytes(b) > limit) {
-      b->plan->gather.batch /= 2;
-      choose_group(b, limit);
-    }
-    if (b->plan->gather.batch > b->plan->group) b->plan->gather.batch = b->plan->group;
-    if (total_bytes(b) > limit)
-      ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM, "%s: a rank needs %s for one model at a time, and %s %s",
-                         b->place, ingot_bytes_text(total_bytes(b), need), stated ? "memory_limit is" : "the GPU has",
-                         ingot_bytes_text(limit, have));
-    b->out->work = ingot_arena_printf(b->arena, "one after the other, for %lld windows at a time, as together they need %s and %s %s",
-                                      (long long)b->plan->group, ingot_bytes_text(together, need),
-                                      stated ? "memory_limit is" : "the GPU has", ingot_bytes_text(limit, have));
-  }
-  b->out->memory_bytes = total_bytes(b);
-done:
-  return st;
+  const ingot_ensemble_fit fit = {b->planner, b->settings, b->place, b->specs, b->gather->on_device, b->plan};
+  return ingot_ensemble_fit_memory(&fit, b->arena, &b->out->work, &b->out->memory_bytes);
 }
 
 /* ---- output ---- */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "driver/placement.h"
 #include "driver/step.h"
 #include "io/sink.h"
 #include "workers/ensemble/ensemble.h"
@@ -21,7 +22,8 @@ static const double      SUM_TOLERANCE = 1e-6;
 #define ROW_NAME {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(gather.name), "name of the step"}
 #define ROW_MEMORY \
   {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(gather.memory_limit_bytes), \
-   "memory of a rank at most; models that do not fit together are loaded one after the other; 0: no limit"}
+   "memory of a rank at most; 0: what there is"}
+#define ROW_PLACEMENT INGOT_PLACEMENT_ROW(FIELD(placement), "the models")
 #define ROW_FLOOR \
   {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(floor_value), \
    "log_linear: probabilities below count as this where the weight is negative"}
@@ -51,6 +53,7 @@ const ingot_key ingot_ensemble_keys[] = {
     ROW_SEED,
     ROW_DTYPE,
     ROW_MEMORY,
+    ROW_PLACEMENT,
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .json, or .h5 with the same text as an attribute"},
     ROW_DURABLE,
     {.name = NULL},
@@ -79,6 +82,7 @@ const ingot_key ingot_logits_keys[] = {
     ROW_SEED,
     ROW_DTYPE,
     ROW_MEMORY,
+    ROW_PLACEMENT,
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5"},
     ROW_DURABLE,
     {.name = NULL},

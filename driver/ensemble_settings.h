@@ -17,6 +17,7 @@ typedef struct ingot_ensemble_settings {
   const char           *output;
   const ingot_value    *weights_value, *learn_value, *floor_value, *l2_value;
   int                   kind;        /* ingot_ensemble_kind */
+  int                   placement;   /* ingot_placement_choice */
   bool                  per_data;    /* weights are learnt for each data set */
   int64_t               k;
   int                   logp, tail;  /* 0: float16, 1: float32; ingot_logits_tail */

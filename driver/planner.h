@@ -12,6 +12,7 @@ struct ingot_planner_input;
 typedef struct ingot_plan_options {
   int  n_thread; /* of a rank */
   int  n_rank;
+  int  n_rank_node; /* of them on this node; 0: all */
   bool on_device;
   bool fresh; /* existing outputs are to be replaced */
   bool no_sync;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The steps ensemble and logits on the shipped family: scores against the reference, any number of ranks, models one after the other,
-# learnt weights, killed runs, and what wrong models get.
+# models spread over the ranks, learnt weights, killed runs, and what wrong models get.
 . "$(dirname "$0")/lib.sh"
 ln -s "$SOURCE/tests/experts" family
 export OMP_NUM_THREADS=1
@@ -45,6 +45,52 @@ sed 's/window = 64;/window = 64; memory_limit = "4MiB";/' learn.cfg >small.cfg
 grep -q "one after the other, for [0-9]* windows at a time" plan.txt || { cat plan.txt >&2; fail "the plan does not say how models are held"; }
 "$INGOT" run --quiet --device cpu small.cfg >small.txt
 cmp learn-1.txt small.txt || fail "other figures with one model at a time"
+
+# --- spread over the ranks: the same numbers as with all models on each, for numbers of ranks that models and windows do not divide
+mv out learnt
+for placement in replicated spread; do
+  cat >"$placement.cfg" <<EOT
+$models
+steps = ( { type = "ensemble"; kind = "log_linear"; weights = "learn"; models = ( "add", "sort", "dates" ); window = 64; limit = 5; batch = 2;
+  placement = "$placement"; output = "out/weights.h5"; learn_data = ( "family/data/add.calib.u16" ); data = ( "family/data/add.val.u16" ); },
+  { type = "ensemble"; kind = "posterior"; models = ( "add", "sort", "dates" ); window = 64; limit = 3; batch = 1; partial = true;
+  placement = "$placement"; output = "out/posterior.json"; data = ( "family/data/sort.val.u16" ); },
+  { type = "logits"; models = ( "add", "sort", "dates" ); window = 64; limit = 5; batch = 2; k = 8;
+  placement = "$placement"; output = "out/logits.h5"; data = ( "family/data/add.val.u16" ); } );
+EOT
+done
+for n in $(rank_counts); do
+  [ "$n" != 1 ] || continue
+  for placement in replicated spread; do
+    rm -rf out
+    ranks "$n" "$INGOT" run --quiet --device cpu "$placement.cfg" >"$placement.txt"
+    rm -rf "$placement" && mv out "$placement"
+  done
+  cmp replicated.txt spread.txt || fail "spread over $n ranks: other figures"
+  cmp replicated/posterior.json spread/posterior.json || fail "spread over $n ranks: another mixture"
+  for file in weights logits; do
+    "$INGOT" diff "replicated/$file.h5" "spread/$file.h5" | grep -qx identical || fail "spread over $n ranks: other $file"
+  done
+done
+if [ "${n:-1}" != 1 ]; then
+  ranks 2 "$INGOT" plan spread.cfg >plan.txt
+  grep -q "models: spread over 2 ranks, as set: .* a rank; .* with all 3 on each" plan.txt || { cat plan.txt >&2; fail "the plan does not say where models are"; }
+  sed -e '/placement/s/placement = "[a-z]*";//' -e 's/window = 64;/window = 64; memory_limit = "6.5MiB";/' spread.cfg >auto.cfg
+  ranks 2 "$INGOT" plan auto.cfg >plan.txt
+  grep -q "spread over 2 ranks: .* too much, as memory_limit is 6.50 MiB" plan.txt || { cat plan.txt >&2; fail "models that do not fit are not spread"; }
+  # a rank that stops or fails, between rounds or in one, ends all; the same command goes on
+  for fault in "75 stop@1:2" "1 read@1:2" "1 write@0:2"; do
+    rm -rf out
+    code=0
+    INGOT_FAULT=${fault#* } ranks 2 "$INGOT" run --quiet --device cpu --step 3 spread.cfg >/dev/null 2>stderr.txt || code=$?
+    [ "$code" = "${fault% *}" ] || { cat stderr.txt >&2; fail "${fault#* }: exit code $code"; }
+    ranks 2 "$INGOT" run --quiet --device cpu --step 3 spread.cfg
+    "$INGOT" diff out/logits.h5 spread/logits.h5 | grep -qx identical || fail "${fault#* }: other logits"
+  done
+fi
+expect 2 "placement = \"spread\" on one rank, which needs" "$INGOT" plan --set 'steps[2].memory_limit="4MiB"' --step 3 spread.cfg
+rm -rf out
+mv learnt out
 
 # --- killed while it writes logits: the same command goes on
 for fault in "kill@0:3" "stop@0:2"; do

@@ -7,6 +7,19 @@
 
 #include "base/clock.h"
 
+ingot_nn_mix ingot_ensemble_mix_of(ingot_ensemble_kind kind)
+{
+  return kind == INGOT_ENSEMBLE_LOG_LINEAR ? INGOT_NN_MIX_LOG_LINEAR
+         : kind == INGOT_ENSEMBLE_MAX      ? INGOT_NN_MIX_MAX
+                                           : INGOT_NN_MIX_LINEAR;
+}
+
+float ingot_ensemble_mix_weight(ingot_ensemble_kind kind, double weight)
+{
+  if (kind == INGOT_ENSEMBLE_LOG_LINEAR) return (float)weight;
+  return weight > 0.0 ? (float)log(weight) : -INFINITY;
+}
+
 static int64_t batch_rows(const ingot_gather_plan *plan)
 {
   return plan->batch * plan->window.length;
@@ -18,37 +31,53 @@ static bool mixes(const ingot_combine *c, const ingot_combine_user *user)
   return user->mix && c->plan->kind != INGOT_ENSEMBLE_VOTE;
 }
 
-ingot_ensemble_memory ingot_combine_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs)
-{
-  const ingot_gather_plan *g = &plan->gather;
-  ingot_dtype              dtype = g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_pass_options       pass = {.n_batch = g->batch, .n_time = g->window.length, .hidden = !plan->one_by_one};
-  ingot_ensemble_memory    memory = {0};
-  uint64_t                 n = (uint64_t)g->n_model, rows = (uint64_t)batch_rows(g), largest = 0;
-  uint64_t                 ld = (uint64_t)(specs[0].n_vocab + 7) / 8 * 8;
-  for (int i = 0; i < g->n_model; i++) {
-    uint64_t bytes = ingot_model_bytes(&specs[i], dtype) + ingot_pass_bytes(&specs[i], dtype, &pass);
-    memory.device_bytes = plan->one_by_one ? memory.device_bytes : memory.device_bytes + bytes;
-    largest = bytes > largest ? bytes : largest;
-  }
-  if (plan->one_by_one) memory.device_bytes = largest;
-  uint64_t chunk = (64u << 20) / (ld * sizeof(float)) + 128; /* rows of a chunk at most */
-  chunk = chunk < rows ? chunk : rows;
-  memory.device_bytes += chunk * ld * sizeof(float) + rows * (n * 12 + 4);
-  if (plan->learn && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR)
-    memory.device_bytes += n * chunk * ld * sizeof(float) + chunk * (n * n + 2 * n) * sizeof(float);
-  uint64_t host_rows = plan->one_by_one ? (uint64_t)plan->group * (uint64_t)g->window.length : rows;
-  memory.host_bytes = host_rows * (n * 12 + 4) + rows * 20;
-  if (plan->one_by_one) memory.host_bytes += host_rows * ld * sizeof(float);
-  return memory;
-}
-
 /* Rows of a chunk when no pass says so. */
 static int64_t chunk_rows(int64_t ld, int64_t rows)
 {
   int64_t n = (64 << 20) / (ld * (int64_t)sizeof(float)) / 128 * 128;
   if (n == 0) n = 128;
   return n < rows ? n : rows;
+}
+
+ingot_members_options ingot_combine_members(const ingot_ensemble_plan *plan, ingot_comm *comm)
+{
+  return (ingot_members_options){.n_batch = plan->gather.batch, .n_time = plan->gather.window.length,
+                                 .spread = plan->placement == INGOT_PLACEMENT_SPREAD ? comm : NULL};
+}
+
+/* The member that takes most, alone. */
+static uint64_t largest_member(const ingot_gather_plan *g, ingot_dtype dtype, const ingot_model_spec *specs)
+{
+  ingot_pass_options pass = {.n_batch = g->batch, .n_time = g->window.length};
+  uint64_t           largest = 0;
+  for (int i = 0; i < g->n_model; i++) {
+    uint64_t bytes = ingot_model_bytes(&specs[i], dtype) + ingot_pass_bytes(&specs[i], dtype, &pass);
+    largest = bytes > largest ? bytes : largest;
+  }
+  return largest;
+}
+
+ingot_ensemble_memory ingot_combine_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs, int n_rank)
+{
+  const ingot_gather_plan *g = &plan->gather;
+  ingot_dtype              dtype = g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_members_options    members = ingot_combine_members(plan, NULL);
+  ingot_pass_options       pass = {.n_batch = g->batch, .n_time = g->window.length};
+  ingot_ensemble_memory    memory = {0};
+  uint64_t                 n = (uint64_t)g->n_model, rows = (uint64_t)batch_rows(g);
+  int64_t                  ld = (specs[0].n_vocab + 7) / 8 * 8;
+  bool                     spread = plan->placement == INGOT_PLACEMENT_SPREAD;
+  if (plan->one_by_one) memory.device_bytes = largest_member(g, dtype, specs);
+  else memory.device_bytes = ingot_members_bytes(specs, g->n_model, dtype, &members, spread ? n_rank : 1);
+  uint64_t chunk = (uint64_t)(plan->one_by_one ? chunk_rows(ld, (int64_t)rows) : ingot_pass_choose_rows(&specs[0], dtype, &pass));
+  memory.device_bytes += chunk * (uint64_t)ld * sizeof(float) + rows * (n * 12 + 4);
+  if (plan->learn && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR)
+    memory.device_bytes += n * chunk * (uint64_t)ld * sizeof(float) + chunk * (n * n + 2 * n) * sizeof(float);
+  uint64_t host_rows = plan->one_by_one ? (uint64_t)plan->group * (uint64_t)g->window.length : rows;
+  memory.host_bytes = host_rows * (n * 12 + 4) + rows * 20;
+  if (plan->one_by_one) memory.host_bytes += host_rows * (uint64_t)ld * sizeof(float);
+  if (spread) memory.host_bytes += (uint64_t)n_rank * rows * 16; /* everybody's tokens */
+  return memory;
 }
 
 static ingot_status open_host(ingot_combine *c)
@@ -66,29 +95,39 @@ done:
   return st;
 }
 
-ingot_status ingot_combine_open(ingot_combine *c, ingot_gather *g, const ingot_ensemble_plan *plan)
+static ingot_status open_members(ingot_combine *c)
+{
+  ingot_status          st = INGOT_OK;
+  ingot_gather         *g = c->g;
+  const ingot_gather_plan *plan = &c->plan->gather;
+  ingot_members_options options = ingot_combine_members(c->plan, g->comm);
+  double                start_s = ingot_clock_s();
+  INGOT_TRY(ingot_members_open(&c->members, g->nn, plan->models, plan->n_model, &options));
+  for (int i = 0; i < c->members.n; i++)
+    for (int t = 0; c->members.sources[i] && t < ingot_source_count(c->members.sources[i]); t++)
+      g->timing->bytes_read += ingot_source_tensor(c->members.sources[i], t)->bytes;
+  g->n_vocab = c->n_vocab = c->members.n_vocab;
+  c->ld = c->members.ld;
+  c->rows = c->members.rows;
+  g->timing->read_s += ingot_clock_s() - start_s;
+done:
+  return st;
+}
+
+static ingot_status open_own(ingot_combine *c)
 {
   ingot_status        st = INGOT_OK;
+  ingot_gather       *g = c->g;
   const ingot_nn_ops *ops = g->nn->ops;
-  size_t              n = (size_t)batch_rows(&plan->gather), m = (size_t)plan->gather.n_model;
-  *c = (ingot_combine){.g = g, .plan = plan, .host_rows = (int64_t)n};
-  double start_s = ingot_clock_s();
-  if (plan->one_by_one) {
+  size_t              n = (size_t)batch_rows(&c->plan->gather), m = (size_t)c->plan->gather.n_model;
+  if (c->plan->one_by_one) {
     INGOT_TRY(ingot_gather_load(g, 0, false)); /* for the vocabulary's size */
     c->n_vocab = g->n_vocab;
     c->ld = (c->n_vocab + 7) / 8 * 8;
     c->rows = chunk_rows(c->ld, (int64_t)n);
-    c->host_rows = plan->group * plan->gather.window.length;
+    c->host_rows = c->plan->group * c->plan->gather.window.length;
   } else {
-    INGOT_TRY(ingot_members_open(&c->members, g->nn, plan->gather.models, plan->gather.n_model, plan->gather.batch,
-                                 plan->gather.window.length));
-    for (int i = 0; i < c->members.n; i++)
-      for (int t = 0; t < ingot_source_count(c->members.sources[i]); t++)
-        g->timing->bytes_read += ingot_source_tensor(c->members.sources[i], t)->bytes;
-    g->n_vocab = c->n_vocab = c->members.n_vocab;
-    c->ld = c->members.ld;
-    c->rows = c->members.rows;
-    g->timing->read_s += ingot_clock_s() - start_s;
+    INGOT_TRY(open_members(c));
   }
   INGOT_TRY(ops->alloc(g->nn, (size_t)c->rows * (size_t)c->ld * sizeof(float), (void **)&c->mixed));
   INGOT_TRY(ops->alloc(g->nn, n * m * sizeof(float), (void **)&c->weight));
@@ -98,6 +137,13 @@ ingot_status ingot_combine_open(ingot_combine *c, ingot_gather *g, const ingot_e
   INGOT_TRY(open_host(c));
 done:
   return st;
+}
+
+ingot_status ingot_combine_open(ingot_combine *c, ingot_gather *g, const ingot_ensemble_plan *plan)
+{
+  *c = (ingot_combine){.g = g, .plan = plan, .host_rows = batch_rows(&plan->gather)};
+  ingot_status st = ingot_comm_agree(g->comm, open_own(c));
+  return st == INGOT_OK ? ingot_members_join(&c->members, g) : st;
 }
 
 void ingot_combine_close(ingot_combine *c)
@@ -201,6 +247,7 @@ static ingot_status live_rows(const run *r, bool score, bool mix)
   for (int64_t at = 0; at < n; at += c->rows) {
     int64_t         rows = n - at < c->rows ? n - at : c->rows;
     ingot_nn_logits z;
+    INGOT_TRY(ingot_members_rows(&c->members, at, rows, NULL));
     for (int m = 0; m < c->members.n; m++) {
       INGOT_TRY(ingot_members_logits(&c->members, m, at, rows, &z));
       if (score)
@@ -216,16 +263,14 @@ done:
   return st;
 }
 
-static ingot_status live_batch(void *context, ingot_batch *batch, int64_t first)
+static ingot_status live_windows(run *r, ingot_batch *batch, int64_t first)
 {
   ingot_status   st = INGOT_OK;
-  run           *r = context;
   ingot_combine *c = r->c;
   ingot_nn      *nn = c->g->nn;
   int64_t        n = batch->n_batch * batch->n_time, stride = batch_rows(&c->plan->gather);
   size_t         all = (size_t)(c->members.n * stride);
   bool           mix = mixes(c, r->user), posterior = c->plan->kind == INGOT_ENSEMBLE_POSTERIOR;
-  if (r->user->skip && r->user->skip(r->user->context, first, batch->n_batch)) return INGOT_OK;
   r->batch = batch;
   r->first = first;
   INGOT_TRY(nn->ops->copy_in(nn, c->labels, batch->labels, (size_t)n * sizeof(int32_t)));
@@ -242,6 +287,16 @@ static ingot_status live_batch(void *context, ingot_batch *batch, int64_t first)
   INGOT_TRY(r->user->end(r->user->context, batch, first, c->host_nll, c->host_top1, stride));
 done:
   return st;
+}
+
+/* A batch, or none: then the others' are served. */
+static ingot_status live_batch(void *context, ingot_batch *batch, int64_t first)
+{
+  ingot_status st = INGOT_OK;
+  run         *r = context;
+  bool         skip = batch->n_batch == 0 || (r->user->skip && r->user->skip(r->user->context, first, batch->n_batch));
+  if (!skip) st = live_windows(r, batch, first);
+  return ingot_members_end(&r->c->members, st);
 }
 
 /* ---- one by one ---- */
@@ -361,7 +416,7 @@ ingot_status ingot_combine_windows(ingot_combine *c, int64_t first, int64_t end,
 {
   ingot_status      st = INGOT_OK;
   run               r = {.c = c, .user = user, .weights = weights};
-  ingot_gather_work work = {.context = &r, .batch = live_batch};
+  ingot_gather_work work = {.context = &r, .batch = live_batch, .in_rounds = c->plan->placement == INGOT_PLACEMENT_SPREAD};
   int64_t           stride = batch_rows(&c->plan->gather);
   if (!c->plan->one_by_one) {
     constant_weights(&r, stride, stride);

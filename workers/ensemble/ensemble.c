@@ -9,6 +9,20 @@
 #include "base/log.h"
 #include "workers/ensemble/run.h"
 
+static const char *const kind_names[] = {"linear", "log_linear", "max", "vote", "posterior"};
+
+const char *ingot_ensemble_kind_name(ingot_ensemble_kind kind)
+{
+  return kind_names[kind];
+}
+
+int ingot_ensemble_kind_find(const char *name)
+{
+  for (int i = 0; i < INGOT_ENSEMBLE_KIND_COUNT; i++)
+    if (strcmp(kind_names[i], name) == 0) return i;
+  return -1;
+}
+
 ingot_status ingot_ensemble_result_init(ingot_ensemble_result *result, const ingot_ensemble_plan *plan)
 {
   ingot_status st = INGOT_OK;
@@ -31,9 +45,9 @@ void ingot_ensemble_result_release(ingot_ensemble_result *result)
   *result = (ingot_ensemble_result){0};
 }
 
-ingot_ensemble_memory ingot_ensemble_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs)
+ingot_ensemble_memory ingot_ensemble_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs, int n_rank)
 {
-  ingot_ensemble_memory    memory = ingot_combine_bytes(plan, specs);
+  ingot_ensemble_memory    memory = ingot_combine_bytes(plan, specs, n_rank);
   const ingot_gather_plan *g = &plan->gather;
   uint64_t                 most = 0, n = (uint64_t)g->n_model;
   for (int i = 0; plan->learn && i < g->n_data; i++) {
@@ -244,9 +258,8 @@ static ingot_status run_job(ingot_ensemble_job *job)
   bool needed = plan->learn && job->state.n_learnt < plan->n_row;
   for (int d = 0; d < plan->n_score; d++) needed = needed || !job->scored[d];
   if (!needed) goto done;
-  st = ingot_combine_open(&job->combine, &job->g, plan);
-  if (st == INGOT_OK) st = open_scorer(&s, job);
-  INGOT_TRY(ingot_comm_agree(job->g.comm, st));
+  INGOT_TRY(ingot_combine_open(&job->combine, &job->g, plan));
+  INGOT_TRY(ingot_comm_agree(job->g.comm, open_scorer(&s, job)));
   if (plan->learn) INGOT_TRY(ingot_ensemble_learn(job));
   for (int d = 0; d < plan->n_score; d++)
     if (!job->scored[d]) INGOT_TRY(score_data(&s, d));

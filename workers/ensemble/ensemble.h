@@ -2,14 +2,16 @@
  * Ensembles: the next-token distributions of several models of one vocabulary become one, which is scored on data
  * (with weights that are given, or learnt on other data), or written as a logits file.
  *
- * Data parallel as in workers/statistics/gather.h, whose loop over windows this uses. Every rank holds all members, or, when they do
- * not fit, one after the other: each then runs through a group of windows whose mixed rows wait in host memory.
- * The number of ranks, the windows of a pass and the way members are held change results by rounding alone.
+ * Data parallel as in workers/statistics/gather.h, whose loop over windows this uses. Every rank holds all members; or
+ * they are spread over the ranks (workers/ensemble/members.h); or every rank has one after the other: each then runs through a group
+ * of windows whose mixed rows wait in host memory. The number of ranks, the windows of a pass and members one after the other change
+ * results by rounding alone; members that are spread do not change them.
  */
 #ifndef INGOT_WORKERS_ENSEMBLE_ENSEMBLE_H
 #define INGOT_WORKERS_ENSEMBLE_ENSEMBLE_H
 
 #include "io/logits.h"
+#include "workers/ensemble/placement.h"
 #include "workers/statistics/gather.h"
 
 typedef enum ingot_ensemble_kind {
@@ -38,7 +40,8 @@ typedef struct ingot_ensemble_plan {
   const double       *weights;    /* [n_row][n_model]: given, or where learning begins */
   double              floor;      /* log-linear, negative weights: log-probabilities below count as it */
   double              l2;         /* log-linear, learning: half of it times the squared norm is added to the mean loss */
-  bool                one_by_one; /* members one after the other */
+  ingot_placement     placement;  /* of the members */
+  bool                one_by_one; /* members one after the other; replicated */
   int64_t             group;      /* one_by_one: windows of a rank at a time */
   int                 k;          /* logits file */
   ingot_dtype         logp_dtype; /* F16 or F32 */
@@ -64,8 +67,8 @@ void         ingot_ensemble_result_release(ingot_ensemble_result *result);
 typedef struct ingot_ensemble_memory {
   uint64_t device_bytes, host_bytes;
 } ingot_ensemble_memory;
-/** specs: [gather.n_model]. By gather.batch, one_by_one and group. */
-ingot_ensemble_memory ingot_ensemble_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs);
+/** specs: [gather.n_model]. Of the rank of n_rank that needs most; by gather.batch, placement, one_by_one and group. */
+ingot_ensemble_memory ingot_ensemble_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs, int n_rank);
 
 /**
  * Learn weights if the plan says so, then score. Collective; the result is the same on every rank. What an earlier run has learnt and

@@ -207,6 +207,7 @@ static ingot_status moments_chunk(moments *a, const ingot_batch *batch, int64_t 
   float             *nll = a->out, *mean = nll + rows, *label = mean + rows * n, *product = label + rows * n;
   const float *const *members = (const float *const *)a->members;
   ingot_nn_logits    z;
+  INGOT_TRY(ingot_members_rows(&c->members, at, rows, NULL));
   for (int m = 0; m < n; m++) {
     INGOT_TRY(ingot_members_logits(&c->members, m, at, rows, &z));
     INGOT_TRY(nn->ops->log_softmax(nn, &z, a->members[m]));
@@ -223,10 +224,9 @@ done:
   return st;
 }
 
-static ingot_status moments_batch(void *context, ingot_batch *batch, int64_t first)
+static ingot_status moments_windows(moments *a, ingot_batch *batch, int64_t first)
 {
   ingot_status   st = INGOT_OK;
-  moments       *a = context;
   ingot_combine *c = &a->job->combine;
   ingot_nn      *nn = c->g->nn;
   int64_t        n = batch->n_batch * batch->n_time;
@@ -238,13 +238,20 @@ done:
   return st;
 }
 
+static ingot_status moments_batch(void *context, ingot_batch *batch, int64_t first)
+{
+  moments     *a = context;
+  ingot_status st = batch->n_batch > 0 ? moments_windows(a, batch, first) : INGOT_OK;
+  return ingot_members_end(&a->job->combine.members, st);
+}
+
 /* Mean loss, gradient and Hessian at w over windows [first, end) of all ranks. sums: [width]. */
 static ingot_status measure(moments *a, const double *w, int64_t first, int64_t end, double *sums)
 {
   ingot_status      st = INGOT_OK;
   ingot_combine    *c = &a->job->combine;
   ingot_nn         *nn = c->g->nn;
-  ingot_gather_work work = {.context = a, .batch = moments_batch};
+  ingot_gather_work work = {.context = a, .batch = moments_batch, .in_rounds = a->job->plan->placement == INGOT_PLACEMENT_SPREAD};
   int64_t           stride = a->job->plan->gather.batch * a->job->plan->gather.window.length;
   for (int m = 0; m < a->job->plan->gather.n_model; m++) {
     for (int64_t i = 0; i < stride; i++) c->host_weight[i] = (float)w[m];

@@ -289,9 +289,8 @@ static ingot_status run_writer(writer *w, uint64_t *checksums)
   INGOT_TRY(open_output(w));
   for (int64_t i = 0; i < w->n_window; i++) needed = needed || !w->done[i];
   if (needed) {
-    st = ingot_combine_open(&w->job.combine, &w->job.g, plan);
-    if (st == INGOT_OK) st = open_buffers(w);
-    INGOT_TRY(ingot_comm_agree(comm, st));
+    INGOT_TRY(ingot_combine_open(&w->job.combine, &w->job.g, plan));
+    INGOT_TRY(ingot_comm_agree(comm, open_buffers(w)));
   }
   for (int d = 0; needed && d < plan->n_score; d++) {
     int64_t first = ingot_ensemble_first_window(plan, d);

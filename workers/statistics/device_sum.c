@@ -72,7 +72,7 @@ ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out)
     st = ingot_comm_agree(g->comm, st);
   }
   if (st != INGOT_OK) {
-    if (ingot_comm_rank(g->comm) == 0) ingot_log_info("sums over ranks go through the host: %s", ingot_error_message());
+    if (ingot_comm_rank(g->comm) == 0) ingot_log_info("what ranks add or send goes through the host: %s", ingot_error_message());
     ingot_error_clear();
     st = INGOT_OK;
     goto done;
@@ -90,6 +90,11 @@ void ingot_device_sum_close(ingot_device_sum **sum)
   if ((*sum)->nccl) ingot_nccl_close(&(*sum)->nccl);
   free(*sum);
   *sum = NULL;
+}
+
+struct ingot_nccl *ingot_device_sum_nccl(const ingot_device_sum *sum)
+{
+  return sum->nccl;
 }
 
 ingot_status ingot_device_sum_add(ingot_device_sum *sum, ingot_dtype dtype, int64_t n, void *data)

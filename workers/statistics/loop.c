@@ -251,23 +251,28 @@ static ingot_status report(loop *l, int64_t n_done)
   return INGOT_OK;
 }
 
-/* One batch, and what lies between two. */
-static ingot_status step(loop *l, int64_t at, int64_t n, const ingot_gather_work *work)
+/* Before a batch: what is planned to go wrong, and its windows. */
+static ingot_status prepare(loop *l, int64_t at, int64_t n, ingot_batch *batch)
 {
   ingot_status st = INGOT_OK;
-  ingot_batch  batch;
-  double       start_s = ingot_clock_s();
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_KILL));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_STOP));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_SLOW));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
-  INGOT_TRY(read_batch(l->g, at, n, &batch));
-  INGOT_TRY(work->batch(work->context, &batch, at));
-  l->g->timing->merge_s += ingot_clock_s() - start_s;
-  l->g->timing->tiles_done += n;
-  if (l->g->options->on_device) l->g->timing->tiles_on_device += n;
+  INGOT_TRY(read_batch(l->g, at, n, batch));
 done:
   return st;
+}
+
+/* One batch, which began at start_s. */
+static ingot_status step(loop *l, ingot_batch *batch, int64_t at, double start_s, const ingot_gather_work *work)
+{
+  ingot_status st = work->batch(work->context, batch, at);
+  if (st != INGOT_OK) return st;
+  l->g->timing->merge_s += ingot_clock_s() - start_s;
+  l->g->timing->tiles_done += batch->n_batch;
+  if (l->g->options->on_device) l->g->timing->tiles_on_device += batch->n_batch;
+  return INGOT_OK;
 }
 
 static ingot_status own_part(loop *l, int64_t begin, int64_t end, int64_t *at, const ingot_gather_work *work)
@@ -279,13 +284,43 @@ static ingot_status own_part(loop *l, int64_t begin, int64_t end, int64_t *at, c
     INGOT_TRY(take_notices(l));
     if (g->options->stop && atomic_load(g->options->stop)) INGOT_TRY(tell_others(l, INGOT_STOPPED));
     if (l->cancelled) break;
-    int64_t n = end - *at < g->plan->batch ? end - *at : g->plan->batch;
-    INGOT_TRY(step(l, *at, n, work));
+    ingot_batch batch;
+    double      start_s = ingot_clock_s();
+    int64_t     n = end - *at < g->plan->batch ? end - *at : g->plan->batch;
+    INGOT_TRY(prepare(l, *at, n, &batch));
+    INGOT_TRY(step(l, &batch, *at, start_s, work));
     *at += n;
     INGOT_TRY(report(l, *at - begin));
     if (!work->save || g->plan->save_every_s <= 0 || ingot_clock_s() - l->save_s < g->plan->save_every_s) continue;
     INGOT_TRY(work->save(work->context, *at - begin));
     l->save_s = ingot_clock_s();
+  }
+done:
+  return st;
+}
+
+/* The same where batches are collective: all ranks go on, or all stop. */
+static ingot_status own_rounds(loop *l, int64_t begin, int64_t end, int64_t *at, const ingot_gather_work *work)
+{
+  ingot_status  st = INGOT_OK;
+  ingot_gather *g = l->g;
+  ingot_status  mine = check_ids(g, *at, end);
+  INGOT_ASSERT(!work->save);
+  for (;;) {
+    ingot_batch batch = {.n_time = g->plan->window.length};
+    double      start_s = ingot_clock_s();
+    int64_t     n = end - *at < g->plan->batch ? end - *at : g->plan->batch;
+    if (mine == INGOT_OK) mine = take_notices(l);
+    if (mine == INGOT_OK && n > 0) mine = prepare(l, *at, n, &batch);
+    int64_t wants[2] = {g->options->stop && atomic_load(g->options->stop), n > 0};
+    INGOT_TRY(ingot_comm_agree(g->comm, mine));
+    INGOT_TRY(ingot_comm_max_i64(g->comm, wants, 2));
+    l->cancelled = wants[0] != 0;
+    if (l->cancelled || !wants[1]) break;
+    mine = step(l, &batch, *at, start_s, work);
+    if (mine != INGOT_OK) continue;
+    *at += n;
+    mine = report(l, *at - begin);
   }
 done:
   return st;
@@ -300,7 +335,7 @@ ingot_status ingot_gather_windows(ingot_gather *g, int64_t first, int64_t end, i
   memset(g->rank_windows, 0, (size_t)ingot_comm_size(g->comm) * sizeof *g->rank_windows);
   ingot_gather_part(g->comm, first, end, &part_begin, &part_end);
   int64_t      at = part_begin + n_done;
-  ingot_status mine = own_part(&l, part_begin, part_end, &at, work);
+  ingot_status mine = work->in_rounds ? own_rounds(&l, part_begin, part_end, &at, work) : own_part(&l, part_begin, part_end, &at, work);
   if (mine != INGOT_OK) {
     ingot_status told = tell_others(&l, mine);
     if (told != INGOT_OK) mine = told;

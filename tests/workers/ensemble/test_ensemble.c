@@ -13,6 +13,7 @@
 #include "io/source.h"
 #include "tests/io/scratch.h"
 #include "workers/ensemble/ensemble.h"
+#include "workers/ensemble/placement.h"
 
 enum { N_WINDOW = 4, LENGTH = 16, N_VOCAB = 67, N_POSITION = N_WINDOW * (LENGTH - 1), PATH = 1024 };
 
@@ -365,9 +366,26 @@ static void test_resume_scores(void **state)
   close_case(&c);
 }
 
+static void check_homes(const uint64_t *bytes, int n, int n_rank, const int *expected)
+{
+  int home[8];
+  ingot_placement_spread(bytes, n, n_rank, home);
+  for (int i = 0; i < n; i++)
+    if (home[i] != expected[i]) fail_msg("member %d of %d is on rank %d of %d instead of %d", i, n, home[i], n_rank, expected[i]);
+}
+
+/* The largest first to the rank with least; equal ones in turn; fewer members than ranks. */
+static void test_placement(void **state)
+{
+  (void)state;
+  check_homes((const uint64_t[]){5, 9, 3, 9, 4}, 5, 2, (const int[]){0, 0, 1, 1, 1});
+  check_homes((const uint64_t[]){7, 7, 7, 7, 7}, 5, 3, (const int[]){0, 1, 2, 0, 1});
+  check_homes((const uint64_t[]){2, 3}, 2, 4, (const int[]){1, 0});
+}
+
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_kinds), cmocka_unit_test(test_learn), cmocka_unit_test(test_logits_resume),
-                                     cmocka_unit_test(test_resume_scores)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_placement), cmocka_unit_test(test_kinds), cmocka_unit_test(test_learn),
+                                     cmocka_unit_test(test_logits_resume), cmocka_unit_test(test_resume_scores)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
