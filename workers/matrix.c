@@ -219,8 +219,9 @@ static ingot_status solve(runner *r, const matrix *m)
   ingot_merge_timing       *timing = run->timing;
   ingot_status              st = INGOT_OK;
   ingot_matrix_report       report = {0};
-  solving s = {.r = r, .reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor, .nonfinite = run->nonfinite, .timing = timing}};
-  ingot_matrix_feed feed = {&s, ingot_matrix_read_weight, ingot_matrix_read_gram, write_tile};
+  solving                   s = {.r = r, .reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor,
+                                                    .nonfinite = run->nonfinite, .timing = timing}};
+  ingot_matrix_feed         feed = {&s, ingot_matrix_read_weight, ingot_matrix_read_gram, write_tile};
   ingot_matrix_extent(&t->view, &s.reader.n_out, &s.reader.n_in);
   s.reader.counted = calloc((size_t)t->view.n_input, sizeof *s.reader.counted);
   s.rounded = malloc((size_t)INGOT_TILE * 8);

@@ -196,7 +196,8 @@ static void mirror_task(void *context, int64_t task)
   int64_t          row_piece = task / f->n_piece, column_piece = task % f->n_piece, n = f->n;
   if (column_piece > row_piece) return;
   for (int64_t i = row_piece * PIECE, i_end = ingot_at_most(n, i + PIECE); i < i_end; i++)
-    for (int64_t j = column_piece * PIECE, j_end = ingot_at_most(i, (column_piece + 1) * PIECE); j < j_end; j++) f->s[i * n + j] = f->s[j * n + i];
+    for (int64_t j = column_piece * PIECE, j_end = ingot_at_most(i, j + PIECE); j < j_end; j++)
+      f->s[i * n + j] = f->s[j * n + i];
 }
 
 static ingot_status cpu_mirror(ingot_linalg *l, int64_t n, ingot_linalg_array *s)
@@ -211,8 +212,8 @@ static void panel_task(void *context, int64_t task)
 {
   const factoring *f = context;
   int64_t          n = f->n, k = f->k * PIECE, i = (f->k + 1 + task) * PIECE;
-  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)ingot_at_most(PIECE, n - i), PIECE, 1.0,
-              f->s + k * n + k, (blasint)n, f->s + i * n + k, (blasint)n);
+  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)ingot_at_most(PIECE, n - i),
+              PIECE, 1.0, f->s + k * n + k, (blasint)n, f->s + i * n + k, (blasint)n);
 }
 
 /* S[i, j] -= L[i, k] L[j, k]^T of one piece right of column k, on or below the diagonal. */

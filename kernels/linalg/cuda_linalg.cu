@@ -229,7 +229,7 @@ ingot_status set_strided(ingot_linalg *l, const double *host, double *to, int64_
   size_t       bytes = (size_t)count * sizeof(double);
   INGOT_TRY(grow(c, bytes, &c->vector, &c->n_vector));
   INGOT_TRY_CUDA(cudaMemcpyAsync(c->vector, host, bytes, cudaMemcpyHostToDevice, stream));
-  scatter<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(static_cast<const double *>(c->vector), to, stride, count);
+  scatter<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(static_cast<double *>(c->vector), to, stride, count);
   INGOT_TRY(launched("scatter"));
   INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
 done:

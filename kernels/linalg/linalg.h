@@ -74,7 +74,7 @@ typedef struct ingot_linalg_ops {
   ingot_status (*begin)(ingot_linalg *l, const ingot_linalg_input *input, ingot_linalg_array *to);
   /** Host memory for the next piece, of INGOT_LINALG_ROOM_BYTES; the handle's. Earlier pieces may still be on their way. */
   ingot_status (*room)(ingot_linalg *l, void **room);
-  /** The next n elements, from the room just given, or from memory that stays unchanged until end or close has returned. */
+  /** The next n elements, from the room just given, or from memory that stays as it is until end or close returns. */
   ingot_status (*take)(ingot_linalg *l, const void *from, int64_t n);
   ingot_status (*end)(ingot_linalg *l, ingot_linalg_found *found);
   /** x [m][n] rounded once to float32, by rows or by columns, in order. Ends with the taker's first failure. */
@@ -137,7 +137,8 @@ ingot_status ingot_linalg_load(ingot_linalg *l, const ingot_linalg_input *input,
 /**
  * Factor a symmetric s [n][n] (both triangles filled): s + ridge * mean(diagonal) * I, with the ridge growing tenfold from
  * 1e-6 (or from the given one) until the factorisation succeeds with every pivot above rounding error. *ridge is the one
- * asked for on entry, and the one used on return. INGOT_ERR_NUMERIC when 1 is not enough, or s has NaN or infinities; `what` leads the message.
+ * asked for on entry, and the one used on return. INGOT_ERR_NUMERIC when 1 is not enough, or s has NaN or infinities;
+ * `what` leads the message.
  */
 ingot_status ingot_linalg_factor_ridge(ingot_linalg *l, const char *what, int64_t n, ingot_linalg_array *s, double *ridge);
 

@@ -101,7 +101,7 @@ static void make_inputs(layer *y)
       y->gram[at++] = i == j ? (float)d : (float)((state = state * 6364136223846793005u + 1) >> 40) * 5e-8f;
 }
 
-/* Seconds since `start`, once all work on the device is done. */
+/* Seconds since `start` (0: the time itself), once all work on the device is done. */
 static double since(const layer *y, double start, const ingot_linalg_array *any)
 {
   double dot;
@@ -183,11 +183,14 @@ static void gpu_rates(layer *y)
   ops->free(l, &s), ops->free(l, &g), ops->free(l, &r), ops->free(l, &w);
   double ideal = y->cholesky_s + y->product_s * (y->n_model + 1), count = y->n_model;
   double moved_s = count * (gram_s + weights_s) + result_s;
-  printf("  own rates          product %.2f ms (%.1f TFLOP/s), Cholesky %.2f ms (%.1f TFLOP/s); the solve at these rates %.2f ms\n",
-         1e3 * y->product_s, 2e-12 * rows * n * n / y->product_s, 1e3 * y->cholesky_s, n * n * n / 3e12 / y->cholesky_s, 1e3 * ideal);
-  printf("  compute alone      %.2f ms: %.2f of the own rate (sums %.2f, products %.2f, Cholesky %.2f, triangular solves %.2f "
-         "ms, %.1f TFLOP/s)\n",
-         1e3 * all_s, ideal / all_s, 1e3 * sum_s, 1e3 * products_s, 1e3 * factor_s, 1e3 * solve_s, 2e-12 * rows * n * n / solve_s);
+  printf("  own rates          product %.2f ms (%.1f TFLOP/s), Cholesky %.2f ms (%.1f TFLOP/s); the solve at these rates "
+         "%.2f ms\n",
+         1e3 * y->product_s, 2e-12 * rows * n * n / y->product_s, 1e3 * y->cholesky_s, n * n * n / 3e12 / y->cholesky_s,
+         1e3 * ideal);
+  printf("  compute alone      %.2f ms: %.2f of the own rate (sums %.2f, products %.2f, Cholesky %.2f, triangular solves "
+         "%.2f ms, %.1f TFLOP/s)\n",
+         1e3 * all_s, ideal / all_s, 1e3 * sum_s, 1e3 * products_s, 1e3 * factor_s, 1e3 * solve_s,
+         2e-12 * rows * n * n / solve_s);
   printf("  transfers alone    %.2f ms (a Gram matrix %.1f, weights %.1f, result %.1f GB/s, with unpacking and rounding): "
          "%.2f of the own rate at best\n",
          1e3 * moved_s, 2e-9 * n * (n + 1) / gram_s, 4e-9 * rows * n / weights_s, 4e-9 * rows * n / result_s,
@@ -229,7 +232,8 @@ int main(int argc, char **argv)
   double first_s = solve(&y), best_s = first_s;
   for (int k = 0; k < (y.gpu ? 3 : 0); k++) least(&best_s, solve(&y));
   if (!y.gpu)
-    printf("  own rates          product %.3f s (%.1f GFLOP/s), Cholesky %.3f s (%.1f GFLOP/s); the solve at these rates %.3f s\n",
+    printf("  own rates          product %.3f s (%.1f GFLOP/s), Cholesky %.3f s (%.1f GFLOP/s); the solve at these rates "
+           "%.3f s\n",
            y.product_s, 2e-9 * rows * n * n / y.product_s, y.cholesky_s, n * n * n / 3e9 / y.cholesky_s, ideal);
   printf("  from memory        %.2f ms (first %.2f): %.2f of the own rate\n", 1e3 * best_s, 1e3 * first_s, ideal / best_s);
   ingot_linalg_close(&y.l);

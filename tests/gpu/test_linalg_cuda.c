@@ -1,6 +1,7 @@
 /*
  * Matrices on the GPU: what every back end must do, every operation of kernels/linalg against the CPU, and the merges'
- * reference numbers. One handle for all of it. --brief: the first alone, for compute-sanitizer.
+ * reference numbers. One handle for all of it. For compute-sanitizer: --brief, the first alone; --transfers, of these what has
+ * none of the libraries' kernels.
  */
 #include "tests/check.h"
 
@@ -44,7 +45,8 @@ static void work(ingot_linalg *l, int64_t m, int64_t n, const float *gram, const
 {
   const ingot_linalg_ops *ops = l->ops;
   ingot_linalg_array      s = {0}, x = {0}, r = {0}, t = {0};
-  ingot_linalg_input      packed = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = 0.5};
+  ingot_linalg_input      packed = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n,
+                                    .alpha = 0.5};
   ingot_linalg_input      rows = {.form = INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32, .rows = m, .columns = n};
   ingot_linalg_found      found;
   double                 *column = malloc((size_t)m * sizeof *column), ridge = 0;
@@ -138,7 +140,8 @@ static void test_failures(void **state)
 int main(int argc, char **argv)
 {
   ingot_linalg *l = NULL;
-  bool          brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
+  bool          transfers = argc > 1 && strcmp(argv[1], "--transfers") == 0;
+  bool          brief = transfers || (argc > 1 && strcmp(argv[1], "--brief") == 0);
   if (ingot_device_count() == 0) {
     printf("skipped: there is no GPU\n");
     return 77;
@@ -150,14 +153,15 @@ int main(int argc, char **argv)
   const struct CMUnitTest first[] = {
     cmocka_unit_test_prestate(test_transfer, l),
     cmocka_unit_test_prestate(test_found, l),
-    cmocka_unit_test_prestate(test_solve, l),
   };
+  const struct CMUnitTest solve[] = {cmocka_unit_test_prestate(test_solve, l)};
   const struct CMUnitTest tests[] = {
     cmocka_unit_test_prestate(test_like_cpu, l),
     cmocka_unit_test_prestate(test_reference, l),
     cmocka_unit_test_prestate(test_failures, l),
   };
-  int failed = cmocka_run_group_tests_name("matrices on the GPU", first, NULL, NULL);
+  int failed = cmocka_run_group_tests_name("matrices in and out of the GPU", first, NULL, NULL);
+  if (!transfers) failed += cmocka_run_group_tests_name("matrices on the GPU", solve, NULL, NULL);
   if (!brief) failed += cmocka_run_group_tests_name("matrices on the GPU against the CPU", tests, NULL, NULL);
   ingot_linalg_close(&l);
   return failed;
