@@ -4,6 +4,7 @@
  *   /tensors/<name>  one contiguous dataset a tensor; a '/' in a name makes groups on the way
  *                    attribute "checksum": scalar uint64 (base/tile.h)
  *   /files/<name>    one uint8 dataset a side file
+ * or a file of others, without the attribute and the group /tensors: every dataset is a tensor, its path the name.
  * HDF5 reads the structure; the payload is read as byte ranges of the file. Links other than plain ones, shared
  * objects and datasets that are not one allocated byte range are refused.
  *
@@ -359,11 +360,31 @@ static uint64_t hash_table(const ingot_source *src)
   return hash;
 }
 
+/* Neither the attribute nor the group of ours. */
+static bool is_of_others(hid_t file)
+{
+  return H5Aexists(file, INGOT_HDF5_VERSION) == 0 && H5Lexists(file, INGOT_HDF5_TENSORS, H5P_DEFAULT) == 0;
+}
+
+static ingot_status read_others(walk *w, hid_t file)
+{
+  ingot_status st = INGOT_OK;
+  const char  *path = w->src->files[0].path;
+  INGOT_TRY(walk_group(w, file));
+  INGOT_CHECK(w->src->n_tensor > 0, INGOT_ERR_FORMAT,
+              "%s: not an ingot checkpoint (no root attribute \"" INGOT_HDF5_VERSION "\"), and it has no datasets", path);
+  INGOT_TRY(check_overlap(w->src));
+  w->src->files[0].header_hash = hash_table(w->src);
+done:
+  return st;
+}
+
 static ingot_status read_structure(walk *w, hid_t file)
 {
   ingot_status st = INGOT_OK;
   const char  *path = w->src->files[0].path;
   hid_t        tensors = -1, files = -1;
+  if (is_of_others(file)) return read_others(w, file);
   INGOT_TRY(check_version(path, file));
   H5Aiterate2(file, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_attribute, w);
   INGOT_TRY(w->st);

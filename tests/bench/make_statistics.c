@@ -1,7 +1,7 @@
 /*
  * Makes statistics that look like a model's, to test and measure merges with: random, of the right shapes and signs.
  *
- *   make_statistics MODEL OUTPUT fisher|gram|kfac SEED [WINDOW [TOKENS]]
+ *   make_statistics MODEL OUTPUT fisher|gram|kfac SEED [WINDOW [TOKENS [LABELS [LOSS]]]]
  *
  * With a window the output has ingot_statistics.json (OUTPUT is a .h5 file or a directory), with q, k and v sharing a Gram
  * matrix, and gate and up; without, it is as a file of others. Gram matrices are I + u u^T / n with small random u.
@@ -138,7 +138,7 @@ int main(int argc, char **argv)
   ingot_text    json = {0};
   list         *l = calloc(1, sizeof *l);
   if (argc < 5 || !l) {
-    fprintf(stderr, "usage: make_statistics MODEL OUTPUT fisher|gram|kfac SEED [WINDOW [TOKENS]]\n");
+    fprintf(stderr, "usage: make_statistics MODEL OUTPUT fisher|gram|kfac SEED [WINDOW [TOKENS [LABELS [LOSS]]]]\n");
     free(l);
     return 2;
   }
@@ -150,6 +150,8 @@ int main(int argc, char **argv)
     ingot_statistics_info info = {.kind = fisher ? INGOT_STATISTICS_FISHER : INGOT_STATISTICS_GRAM, .model_path = argv[1],
                                   .model_identity = ingot_source_identity(model), .n_example = argc > 6 ? atoll(argv[6]) : 4,
                                   .n_token = argc > 6 ? atoll(argv[6]) : 4096, .n_window_token = atoll(argv[5]),
+                                  .labels = argc > 7 && strcmp(argv[7], "sampled") == 0 ? INGOT_LABELS_SAMPLED : INGOT_LABELS_GIVEN,
+                                  .loss = argc > 8 && strcmp(argv[8], "sum") == 0 ? INGOT_LOSS_SUM : INGOT_LOSS_MEAN,
                                   .shared = l->share, .n_shared = l->n_share};
     INGOT_TRY(ingot_statistics_write(&info, &json));
   }

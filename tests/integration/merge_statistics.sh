@@ -98,6 +98,18 @@ sed 's/gram-2/gram-window-2/' regmean.cfg >good.cfg
 rm -rf out
 "$INGOT" run --quiet good.cfg 2>stderr.txt || fail "another window"
 grep -q 'windows of 512 tokens, and .*gram-window-2.h5 with 256' stderr.txt || fail "no warning about the window"
+"$MAKE_STATISTICS" models/expert-2 fisher-sampled-2.h5 fisher 2 512 4 sampled
+sed 's/fisher-2/fisher-sampled-2/' fisher.cfg >good.cfg
+rm -rf out
+"$INGOT" run --quiet good.cfg 2>stderr.txt || fail "other labels"
+grep -q 'fisher-1.h5 was made with labels given, and .*fisher-sampled-2.h5 with sampled' stderr.txt || fail "no warning about the labels"
+"$MAKE_STATISTICS" models/expert-2 fisher-sum-2.h5 fisher 2 512 4 given sum
+sed 's/fisher-2/fisher-sum-2/' fisher.cfg >bad.cfg
+refuse 3 "has gradients of the loss's mean, and fisher-sum-2.h5 of its sum" bad.cfg
+sed 's/fisher-2/gram-2/' fisher.cfg >bad.cfg
+refuse 3 'fisher-1.h5 holds fisher statistics, and gram-2.h5 gram' bad.cfg
+sed 's/other-2.safetensors/fisher-sum-2.h5/' other.cfg >bad.cfg # of others, and of ours of another kind
+refuse 3 'Fisher information, and the method reads Gram matrices' bad.cfg
 "${MAKE_MODELS:?}" wide 1 100
 "$MAKE_STATISTICS" wide/expert-1 wide-2.safetensors gram 2
 sed 's/other-2/wide-2/' other.cfg >bad.cfg
@@ -114,16 +126,31 @@ refuse 2 'method linear reads no statistics' bad.cfg
 sed 's/output =/memory_limit = "1MB"; output =/' regmean.cfg >bad.cfg
 refuse 2 'and memory_limit is' bad.cfg
 
-# NaN in the statistics, at the step: the packed matrix's first number, and an element of the information.
-poison() { # FILE: the last 4 bytes become a NaN
+# Bad numbers, at the step: the last 4 bytes of a file are those of a packed matrix's last diagonal element, or of an element of
+# the information.
+poison() { # FILE BYTES
   size=$(stat -c %s "$1")
-  printf '\x00\x00\xc0\x7f' | dd of="$1" bs=1 seek=$((size - 4)) conv=notrunc status=none
+  printf '%b' "$2" | dd of="$1" bs=1 seek=$((size - 4)) conv=notrunc status=none
 }
+nan='\x00\x00\xc0\x7f'
 cp other-2.safetensors nan-2.safetensors
-poison nan-2.safetensors
+poison nan-2.safetensors $nan
 sed 's/other-2/nan-2/' other.cfg >bad.cfg
 refuse 3 'not finite at [' bad.cfg
 "$MAKE_STATISTICS" models/expert-2 nan-fisher-2.safetensors fisher 2
-poison nan-fisher-2.safetensors
+poison nan-fisher-2.safetensors $nan
 sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'values are not finite' bad.cfg
+# A sum that is a little, and one that is far from positive definite.
+for k in 1 2; do
+  cp other-$k.safetensors near-$k.safetensors
+  poison near-$k.safetensors '\x17\xb7\xd1\x38' # 1e-4
+  cp other-$k.safetensors far-$k.safetensors
+  poison far-$k.safetensors '\x00\x24\x74\xc9' # -1e6
+done
+sed 's/other-/near-/g' other.cfg >good.cfg
+rm -rf out
+"$INGOT" run good.cfg 2>stderr.txt || fail "a sum of Gram matrices that needs a ridge"
+grep -q 'sums of Gram matrices are not positive definite: 1 of' stderr.txt || fail "no warning of a ridge: $(cat stderr.txt)"
+sed 's/other-/far-/g' other.cfg >bad.cfg
+refuse 3 'is not positive definite (leading minor' bad.cfg

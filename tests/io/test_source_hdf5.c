@@ -247,6 +247,39 @@ static void check_broken(const char *message)
   assert_message(ingot_error_message(), file_path);
 }
 
+/* Neither our attribute nor our group: datasets are tensors, their paths the names. */
+static void test_others(void **state)
+{
+  static const float values[2][2] = {{1, 2}, {2, 5}};
+  const hsize_t      extent[2] = {2, 2};
+  ingot_source      *src = NULL;
+  float              back[4];
+  hid_t              file = create_file(0);
+  (void)state;
+  H5Ldelete(file, "tensors", H5P_DEFAULT);
+  H5Ldelete(file, "files", H5P_DEFAULT);
+  H5Fclose(file);
+  check_broken("not an ingot checkpoint (no root attribute \"ingot_format_version\"), and it has no datasets");
+  file = create_file(0);
+  H5Ldelete(file, "tensors", H5P_DEFAULT);
+  H5Ldelete(file, "files", H5P_DEFAULT);
+  hid_t space = H5Screate_simple(2, extent, NULL), group = H5Gcreate2(file, "layer", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t dataset = H5Dcreate2(group, "0.q", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  assert_true(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+  H5Dclose(dataset);
+  H5Gclose(group);
+  H5Sclose(space);
+  H5Fclose(file);
+  assert_int_equal(ingot_source_open(file_path, &src), INGOT_OK);
+  assert_int_equal(ingot_source_count(src), 1);
+  assert_int_equal(ingot_source_n_side_file(src), 0);
+  assert_string_equal(ingot_source_tensor(src, 0)->name, "layer/0.q");
+  assert_int_equal(ingot_source_tensor(src, 0)->dtype, INGOT_DTYPE_F32);
+  assert_int_equal(ingot_source_read(src, 0, 0, sizeof back, back), INGOT_OK);
+  assert_memory_equal(back, values, sizeof back);
+  ingot_source_close(&src);
+}
+
 static void test_version(void **state)
 {
   (void)state;
@@ -462,7 +495,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       CASE(test_good),         CASE(test_types),
-      CASE(test_version),      CASE(test_broken_datasets),
+      CASE(test_version),      CASE(test_broken_datasets), CASE(test_others),
       CASE(test_broken_links), CASE(test_broken_side_file),
       CASE(test_truncated),    CASE(test_damaged),
   };
