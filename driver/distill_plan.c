@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver/input_model.h"
+#include "driver/token_promise.h"
 #include "driver/vocabulary.h"
 #include "io/logits.h"
 #include "kernels/device.h"
@@ -172,8 +173,17 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingo
                                  uint64_t *identity)
 {
   ingot_tokens *tokens = NULL;
-  ingot_status  st = ingot_tokens_open(d->path, d->dtype, &tokens);
-  INGOT_TRY(st);
+  ingot_status  st = INGOT_OK;
+  int64_t       promised;
+  if (ingot_tokens_promised(b->planner, b->step, d->path, &promised)) {
+    *n_window = ingot_promised_windows(promised, window);
+    *identity = 0;
+    b->out->ready = false;
+    INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path, (long long)promised,
+                (long long)window->length);
+    goto done;
+  }
+  INGOT_TRY(ingot_tokens_open(d->path, d->dtype, &tokens));
   *n_window = ingot_window_count(tokens, window);
   *identity = ingot_tokens_identity(tokens);
   INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,

@@ -12,6 +12,7 @@
 #include "driver/mixture.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
+#include "driver/token_promise.h"
 #include "driver/vocabulary.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
@@ -267,6 +268,11 @@ static ingot_status logits_file(builder *b, ingot_sink_spec *sink)
     models[i] = (ingot_logits_model){b->plan->gather.models[i].id, b->gather->model_written[i], b->gather->model_identity[i]};
   for (int d = 0; d < info.n_data; d++) {
     const ingot_gather_data *from = &b->plan->gather.data[d];
+    int64_t                  promised;
+    if (ingot_tokens_promised(b->planner, b->step, from->path, &promised)) { /* planned again when it is there */
+      data[d] = (ingot_logits_data){from->name, b->gather->data_written[d], 0, promised, from->n_window};
+      continue;
+    }
     INGOT_TRY(ingot_tokens_open(from->path, from->dtype, &tokens));
     data[d] = (ingot_logits_data){from->name, b->gather->data_written[d], 0, ingot_tokens_count(tokens), from->n_window};
     INGOT_TRY(ingot_tokens_hash(tokens, &data[d].hash));
@@ -428,6 +434,37 @@ ingot_status ingot_ensemble_plan_make(ingot_planner *planner, const ingot_job_st
 done:
   for (int i = 0; b.specs && i < b.settings->gather.n_model; i++) ingot_model_spec_release(&b.specs[i]);
   free(b.specs);
+  return st;
+}
+
+ingot_status ingot_ensemble_resolve(ingot_planner *planner, const ingot_job_step *step, const ingot_ensemble_settings *settings,
+                                    ingot_step_plan *plan, ingot_ensemble_body *body, ingot_ensemble_resolved *out)
+{
+  ingot_status st = INGOT_OK;
+  int          n_problem = planner->problems.count;
+  builder      b = {.planner = planner, .step = step, .settings = settings, .out = plan, .arena = &plan->arena, .body = body,
+                    .plan = &body->plan, .logits = true};
+  *out = (ingot_ensemble_resolved){0};
+  b.place = ingot_arena_printf(b.arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number, step->type->name);
+  INGOT_TRY_ALLOC(b.place);
+  INGOT_TRY(plan_members(&b));
+  INGOT_TRY(check_vocabularies(&b));
+  if (planner->problems.count != n_problem) goto done;
+  for (int i = 0; i < settings->gather.n_model; i++)
+    if (!b.inputs[i]) goto done; /* reported with an earlier step */
+  st = read_specs(&b);
+  if (st != INGOT_OK) {
+    st = take_problem(&b, st);
+    goto done;
+  }
+  INGOT_TRY(set_weights(&b));
+  body->plan.gather = b.gather->plan;
+  out->good = planner->problems.count == n_problem;
+done:
+  out->place = b.place;
+  out->inputs = b.inputs;
+  out->specs = b.specs;
+  out->weights_identity = b.weights_identity;
   return st;
 }
 

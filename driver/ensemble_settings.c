@@ -88,9 +88,10 @@ const ingot_key ingot_logits_keys[] = {
     {.name = NULL},
 };
 
+/* A step that uses an ensemble as it is: logits, generate. */
 static bool is_logits(const ingot_job_step *step)
 {
-  return strcmp(step->type->name, "logits") == 0;
+  return strcmp(step->type->name, "logits") == 0 || strcmp(step->type->name, "generate") == 0;
 }
 
 /* A number in (low, high], or the default. */
@@ -200,8 +201,8 @@ static ingot_status read_weights(ingot_job *job, const ingot_job_step *step, ing
                        ingot_value_place(v), v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
   else if (strcmp(v->string, "learn") != 0) INGOT_TRY(read_file(job, step, s, v->string));
   else if (is_logits(step))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits step learns no weights: name the output of an ensemble step that does",
-                       ingot_value_place(v));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a %s step learns no weights: name the output of an ensemble step that does",
+                       ingot_value_place(v), step->type->name);
   else s->source = INGOT_WEIGHTS_LEARNT;
 done:
   return st;

@@ -7,6 +7,7 @@
 #include "driver/input_model.h"
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
+#include "driver/token_promise.h"
 #include "kernels/device.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
@@ -100,8 +101,17 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, ingot_gath
 {
   ingot_tokens            *tokens = NULL;
   const ingot_window_spec *w = &b->plan->window;
-  ingot_status             st = ingot_tokens_open(d->path, d->dtype, &tokens);
-  INGOT_TRY(st);
+  ingot_status             st = INGOT_OK;
+  int64_t                  promised;
+  if (ingot_tokens_promised(b->planner, b->step, d->path, &promised)) {
+    *out = (ingot_gather_data){d->name, d->path, d->dtype, ingot_promised_windows(promised, w)};
+    *identity = 0;
+    b->out->ready = false;
+    INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path, (long long)promised,
+                (long long)w->length);
+    goto done;
+  }
+  INGOT_TRY(ingot_tokens_open(d->path, d->dtype, &tokens));
   *out = (ingot_gather_data){d->name, d->path, d->dtype, ingot_window_count(tokens, w)};
   *identity = ingot_tokens_identity(tokens);
   INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,

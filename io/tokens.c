@@ -274,10 +274,15 @@ static int64_t count_all(int64_t n_token, const ingot_window_spec *spec)
   return rest > known ? n + 1 : n;
 }
 
+int64_t ingot_window_count_of(int64_t n_token, const ingot_window_spec *spec)
+{
+  int64_t n = count_all(n_token, spec);
+  return spec->limit > 0 && spec->limit < n ? spec->limit : n;
+}
+
 int64_t ingot_window_count(const ingot_tokens *tokens, const ingot_window_spec *spec)
 {
-  int64_t n = count_all(tokens->count, spec);
-  return spec->limit > 0 && spec->limit < n ? spec->limit : n;
+  return ingot_window_count_of(tokens->count, spec);
 }
 
 /* A permutation of 0 .. n - 1 without a table: a Feistel network over the next even number of bits, walked until the

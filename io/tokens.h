@@ -44,6 +44,8 @@ typedef struct ingot_window_spec {
 int64_t ingot_permuted(int64_t n, uint64_t seed, int64_t index);
 /** Windows of a stream under a spec. 0 when the stream is too short: the caller's error to report. */
 int64_t ingot_window_count(const ingot_tokens *tokens, const ingot_window_spec *spec);
+/** The same of any stream of n_token tokens. */
+int64_t ingot_window_count_of(int64_t n_token, const ingot_window_spec *spec);
 /**
  * Window number `index` in the spec's order. Arrays [length]: tokens; labels (the next token, -1 at the window's last
  * position, in padding and before a document's first token); positions; first_key (0 unless separate); valid. A window
