@@ -26,6 +26,13 @@ typedef struct ingot_distill_builder {
 
 /** "float32", "tf32", "bfloat16". */
 const char *ingot_distill_compute_name(ingot_compute compute);
+/** "linear", "log_linear", "average_loss". */
+const char *ingot_distill_combine_name(ingot_distill_combine combine);
+/**
+ * Weights from the file that the settings name, where they name one: into the plan, and the file among the inputs; not ready when a
+ * step has yet to make it. INGOT_ERR_MISMATCH with what does not fit; errors of ingot_mixture_read.
+ */
+ingot_status ingot_distill_take_weights(ingot_distill_builder *b);
 /** The recipe, the tensors and files of the output, its fingerprint: everything else of the plan is there. */
 ingot_status ingot_distill_make_sink(ingot_distill_builder *b);
 

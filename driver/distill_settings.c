@@ -22,6 +22,8 @@ const ingot_key ingot_distill_keys[] = {
     {"student", INGOT_KEY_STRING, false, NULL, NULL, FIELD(student_name), "the model to train: an id, or an earlier step"},
     {"config", INGOT_KEY_STRING, false, NULL, NULL, FIELD(config), "instead of a student: a config.json; weights are drawn from the seed"},
     {"teachers", INGOT_KEY_LIST, false, NULL, NULL, FIELD(teachers_value), "the teachers: ids, or groups { model = id; weight = w; }"},
+    {"weights", INGOT_KEY_STRING, false, NULL, NULL, FIELD(weights_written),
+     "the teachers' weights: the output of an ensemble step, or its name"},
     {"logits", INGOT_KEY_STRING, false, NULL, NULL, FIELD(logits), "instead of teachers: a logits file made from the same windows"},
     {"combine", INGOT_KEY_CHOICE, false, "linear", combine_names, FIELD(combine),
      "teachers as a mixture of distributions, a product of powers of them, or the mean of the losses with each"},
@@ -175,6 +177,33 @@ static void check_weights(const ingot_job_step *step, ingot_problems *problems)
                        ingot_value_place(member(step, "teachers")), sum, combine_names[s->combine]);
 }
 
+/* The file with the weights, perhaps one that an earlier step will have written. */
+static ingot_status find_weights(ingot_job *job, const ingot_job_step *step, ingot_problems *problems)
+{
+  ingot_status            st = INGOT_OK;
+  ingot_distill_settings *s = step->settings;
+  if (!s->weights_written) goto done;
+  for (int i = 0; i < step->number - 1; i++) {
+    const ingot_job_step *earlier = &job->steps[i];
+    bool                  named = earlier->name && strcmp(earlier->name, s->weights_written) == 0;
+    if (!earlier->type || strcmp(earlier->type->name, "ensemble") != 0 || !earlier->output) continue;
+    if (!named && !(earlier->written_output && strcmp(earlier->written_output, s->weights_written) == 0)) continue;
+    s->weights_step = earlier->number;
+    s->weights_path = earlier->output;
+  }
+  if (!s->weights_path) s->weights_path = ingot_job_path(job, s->weights_written);
+  INGOT_TRY_ALLOC(s->weights_path);
+  for (int i = 0; i < s->n_teacher; i++)
+    if (s->teachers[i].has_weight)
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight of \"%s\", and weights = \"%s\": give one of them",
+                         ingot_value_place(s->teachers[i].value), s->teachers[i].ref.id, s->weights_written);
+  if (s->logits)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits file has its weights in it: \"weights\" is for teachers",
+                       ingot_value_place(member(step, "weights")));
+done:
+  return st;
+}
+
 /* Teachers' weights of each data set: of those that answer for it, and with sum 1 unless they were given for log_linear. */
 static ingot_status make_weights(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
 {
@@ -264,6 +293,7 @@ ingot_status ingot_distill_settings_read(ingot_job *job, ingot_job_step *step, i
   INGOT_TRY(ingot_job_data_read(job, s->validation_value, ingot_data_keys, ingot_data_n_key, problems, &s->validation,
                                 &s->n_validation));
   INGOT_TRY(make_weights(job, step, problems));
+  INGOT_TRY(find_weights(job, step, problems));
   check_numbers(step, problems);
   check_output(step, problems);
 done:

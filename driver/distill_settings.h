@@ -22,7 +22,7 @@ typedef enum ingot_distill_keep {
 
 typedef struct ingot_distill_settings {
   /* filled from the key table */
-  const char        *type, *name, *output, *student_name, *config, *logits, *output_dtype;
+  const char        *type, *name, *output, *student_name, *config, *logits, *weights_written, *output_dtype;
   const ingot_value *teachers_value, *data_value, *validation_value;
   int                combine, loss, schedule, dtype, keep;
   double             floor, beta, temperature, alpha;
@@ -35,7 +35,8 @@ typedef struct ingot_distill_settings {
   bool                has_document;
   bool                has_student;
   ingot_job_reference student;
-  const char         *logits_path, *config_path;
+  const char         *logits_path, *config_path, *weights_path;
+  int                 weights_step; /* that makes the file of weights; 0: none of this job */
   ingot_job_teacher  *teachers; /* [n_teacher] */
   int                 n_teacher;
   ingot_job_data     *data, *validation; /* [n_data], [n_validation] */

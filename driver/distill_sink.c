@@ -13,9 +13,14 @@ typedef ingot_distill_builder builder;
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-distill-1";
 
-static const char *const combine_names[] = {"linear", "log_linear", "average_loss"};
 static const char *const loss_names[] = {"forward_kl", "reverse_kl", "jsd"};
 static const char *const schedule_names[] = {"cosine", "linear", "constant"};
+
+const char *ingot_distill_combine_name(ingot_distill_combine combine)
+{
+  static const char *const names[] = {"linear", "log_linear", "average_loss"};
+  return names[combine];
+}
 
 const char *ingot_distill_compute_name(ingot_compute compute)
 {
@@ -45,14 +50,14 @@ static json_t *recipe_json(const builder *b)
 {
   const ingot_distill_settings *s = b->settings;
   json_t *r = json_pack("{s:s, s:o, s:s, s:I, s:b, s:I, s:I, s:s, s:f, s:f}", "type", "distill", "student",
-                        b->student ? ingot_json_text(b->student->id) : json_null(), "combine", combine_names[s->combine], "window",
+                        b->student ? ingot_json_text(b->student->id) : json_null(), "combine", ingot_distill_combine_name(b->plan->combine), "window",
                         (json_int_t)s->window, "separate", (int)s->separate, "steps", (json_int_t)s->steps, "batch",
                         (json_int_t)s->batch, "loss", loss_names[s->loss],
                         "temperature", s->temperature, "alpha", s->alpha);
   json_t *data = json_array(), *checks = json_array();
   if (s->micro_batch > 0) json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
   if (s->loss == INGOT_NN_JSD) json_object_set_new(r, "beta", json_real(s->beta));
-  if (s->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(s->floor));
+  if (b->plan->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(b->plan->floor));
   if (s->has_document) json_object_set_new(r, "document", json_integer(s->document));
   if (b->plan->config) json_object_set_new(r, "config", ingot_json_text(b->plan->config));
   if (b->plan->logits) json_object_set_new(r, "logits", ingot_json_text(s->logits));

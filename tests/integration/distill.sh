@@ -148,6 +148,38 @@ EOT
 expect 3 "logits.h5" "$INGOT" run --quiet --device cpu other.cfg
 [ ! -e out/other.h5 ] || fail "an output in spite of logits of other tokens"
 
+# --- the teachers' weights from an ensemble step: the student that the same numbers give, and what does not fit
+cat >weights.cfg <<EOT
+models = { sort = "family/sort"; dates = "family/dates"; base = "family/base"; };
+steps = ( { type = "ensemble"; name = "mixture"; models = ( "dates", "sort" ); weights = { s = ( 0.25, 0.75 ); d = ( 1.0, 0.0 ); }; window = 64;
+            limit = 2; data = { s = "family/data/sort.val.u16"; d = "family/data/dates.val.u16"; }; output = "out/mixture.h5"; },
+          { type = "distill"; student = "base"; teachers = ( "sort", "dates" ); weights = "mixture"; window = 64; steps = 2; batch = 4; rate = 0.001;
+            data = { s = "family/data/sort.calib.u16"; d = "family/data/dates.calib.u16"; }; output_dtype = "float32"; output = "out/weighed.h5"; } );
+EOT
+"$INGOT" plan --bandwidth 1,1 weights.cfg >/dev/null
+"$INGOT" run --quiet --device cpu weights.cfg >/dev/null
+cat >by-hand.cfg <<EOT
+models = { sort = "family/sort"; dates = "family/dates"; base = "family/base"; };
+steps = ( { type = "distill"; student = "base"; teachers = ( { model = "sort"; weight = 0.75; }, { model = "dates"; weight = 0.25; } ); window = 64;
+            steps = 2; batch = 4; rate = 0.001; output_dtype = "float32"; output = "out/by-hand.h5";
+            data = { s = "family/data/sort.calib.u16"; d = { path = "family/data/dates.calib.u16"; teachers = ( "dates" ); }; }; } );
+EOT
+"$INGOT" run --quiet --device cpu by-hand.cfg
+"$NEAR" out/by-hand.h5 out/weighed.h5 0 || fail "weights of an ensemble step: another student than by hand"
+expect_unfit() { # CODE TEXT SED-SCRIPT
+  sed "s/out.weighed/out\/unfit/; s/weights = \"mixture\"/weights = \"out\/mixture.h5\"/; $3" weights.cfg >unfit.cfg
+  expect "$1" "$2" "$INGOT" run --step 2 --quiet --device cpu unfit.cfg
+  [ ! -e out/unfit.h5 ] || fail "an output in spite of: $2"
+}
+expect_unfit 3 'mixture.h5 has no weight for model "base"' 's/( "sort", "dates" ); weights/( "sort", "dates", "base" ); weights/'
+expect_unfit 3 'has a weight for model "dates", which is not one of the models here' 's/( "sort", "dates" ); weights/( "sort" ); weights/'
+expect_unfit 3 'has no weights for data "x"' 's/{ s = "family.data.sort.calib/{ x = "family\/data\/sort.calib/'
+expect_unfit 3 'holds weights for kind = "linear", and combine is "log_linear"' 's/steps = 2;/steps = 2; combine = "log_linear";/'
+expect_unfit 3 'weights of an ensemble: the attribute "ingot_ensemble" is missing' 's/out.mixture.h5"; window/out\/by-hand.h5"; window/'
+expect_unfit 3 'none.h5' 's/out.mixture.h5"; window/out\/none.h5"; window/'
+expect_unfit 2 'give one of them' 's/( "sort", "dates" ); weights/( { model = "sort"; weight = 0.5; }, { model = "dates"; weight = 0.5; } ); weights/'
+expect_unfit 3 'no teacher of data "d" has a weight that is not 0' 's/d = "family.data.dates.calib.u16"/d = { path = "family\/data\/dates.calib.u16"; teachers = ( "sort" ); }/'
+
 # --- refused while planning
 expect_bad() { # CODE TEXT SED-SCRIPT
   write_job bad.cfg out/bad
