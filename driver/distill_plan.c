@@ -343,7 +343,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   *b = (builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (distill)", step->value->file, step->value->line, step->number);
-  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 3), sizeof *plan->inputs);
+  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 4), sizeof *plan->inputs);
   INGOT_TRY_ALLOC(b->body && b->place && plan->inputs);
   b->plan = &b->body->plan;
   plan->body = b->body;
@@ -360,7 +360,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
       .optimizer = {.rate = s->rate, .final_rate = s->final_rate * s->rate, .warmup = s->warmup,
                     .schedule = (ingot_distill_schedule)s->schedule, .beta1 = s->beta1, .beta2 = s->beta2, .epsilon = s->epsilon,
                     .decay = s->decay, .clip = s->clip},
-      .seed = (uint64_t)s->seed, .validate_every = s->validate_every, 
+      .seed = (uint64_t)s->seed, .validate_every = s->validate_every,
       .keep_best = (s->keep == INGOT_KEEP_BEST || s->keep == INGOT_KEEP_BEST_AND_LAST) && s->n_validation > 0,
       .save_every_s = (double)s->save_every_s};
   b->plan->validation.window = (ingot_window_spec){.length = s->window, .limit = s->validation_limit, .document = document,
@@ -400,6 +400,7 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   INGOT_TRY(add_teachers(&b));
   INGOT_TRY(add_data(&b));
   INGOT_TRY(take(&b, add_logits(&b)));
+  if (planner->problems.count == n_problem) INGOT_TRY(take(&b, ingot_distill_take_weights(&b)));
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;
   INGOT_TRY(check_amount(&b));
