@@ -6,6 +6,7 @@
 #include "driver/cmd_common.h"
 #include "driver/plan_text.h"
 #include "driver/run.h"
+#include "driver/scaling.h"
 #include "driver/step.h"
 #include "kernels/device.h"
 
@@ -32,6 +33,17 @@ ingot_status ingot_line_values(const ingot_command_line *line, const char *optio
   return INGOT_OK;
 }
 
+/* The steps of a plan in JSON are those that were planned, in order. */
+static void add_scaling(const ingot_planner *planner, const ingot_scaling *scaling, json_t *json)
+{
+  size_t at = 0;
+  for (int i = 0; i < planner->job->n_step; i++) {
+    if (!planner->steps[i].type) continue;
+    json_t *rows = ingot_scaling_json(&planner->steps[i], scaling), *step = json_array_get(json_object_get(json, "steps"), at++);
+    if (rows) json_object_set_new(step, "scaling", rows);
+  }
+}
+
 ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_options *options, ingot_plan_form form)
 {
   ingot_status    st = INGOT_OK;
@@ -43,21 +55,27 @@ ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_o
   char           *plain = NULL;
   const char    **set = NULL;
   int             n_set = 0;
-  const char     *given = ingot_line_value(line, "--bandwidth");
+  ingot_scaling   scaling = {0};
+  const char     *given = ingot_line_value(line, "--bandwidth"), *nodes = ingot_line_value(line, "--nodes");
+  if (nodes) INGOT_TRY(ingot_scaling_parse(nodes, ingot_line_value(line, "--site"), &scaling));
+  else INGOT_CHECK(!ingot_line_has(line, "--site"), INGOT_ERR_USAGE, "--site goes with --nodes");
   if (given) INGOT_TRY(ingot_bandwidth_parse(given, &bandwidth));
   INGOT_TRY(ingot_line_values(line, "--set", &set, &n_set));
   INGOT_TRY(ingot_job_read(line->args[0], set, n_set, &job));
   INGOT_TRY(ingot_planner_init(&planner, &job, options));
   INGOT_TRY(ingot_planner_plan(&planner));
-  if (!given) INGOT_TRY(ingot_bandwidth_measure(&planner, &bandwidth));
+  if (!given && !nodes) INGOT_TRY(ingot_bandwidth_measure(&planner, &bandwidth));
   if (form == INGOT_PLAN_JSON) {
     INGOT_TRY(ingot_plan_json(&planner, &bandwidth, &json));
+    if (nodes) add_scaling(&planner, &scaling, json);
     plain = json_dumps(json, JSON_INDENT(1));
     INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the plan");
     printf("%s\n", plain);
   } else {
     if (form == INGOT_PLAN_RESOURCES)
       INGOT_TRY(ingot_plan_resources(&planner, &bandwidth, &text));
+    else if (nodes)
+      INGOT_TRY(ingot_scaling_text(&planner, &scaling, &text));
     else
       INGOT_TRY(ingot_plan_text(&planner, &bandwidth, &text));
     printf("%s", ingot_text_string(&text));
@@ -78,6 +96,8 @@ static const ingot_option options[] = {
     {"--threads", "N", "threads a rank"},
     {"--fresh", NULL, "as if existing outputs were to be replaced"},
     {"--bandwidth", "READ,WRITE", "GB/s for the estimate, instead of measuring"},
+    {"--nodes", "LIST", "print what the plan would take on 1,2,4,... nodes, by a model"},
+    {"--site", "KEY=VALUE,...", "with --nodes: read, write, fs-read, fs-write (GB/s), cores, unit-ns"},
     {"--json", NULL, "print JSON"},
     {"--resources", NULL, "print a line a step for batch scripts"},
     {NULL, NULL, NULL},
@@ -87,7 +107,7 @@ static ingot_status plan_run(const ingot_command_context *context, const ingot_c
 {
   ingot_status       st = INGOT_OK;
   ingot_plan_options plan = {.n_rank = ingot_comm_size(context->comm), .n_rank_node = ingot_comm_local_size(context->comm),
-                             .fresh = ingot_line_has(line, "--fresh")};
+                             .fresh = ingot_line_has(line, "--fresh"), .elsewhere = ingot_line_has(line, "--nodes")};
   int                threads;
   INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &plan.only_step));
   INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, &threads));

@@ -233,7 +233,7 @@ ingot_status ingot_output_check_space(ingot_planner *planner)
     struct stat            info;
     struct statvfs         fs;
     uint64_t               have = 0;
-    if (!plan->type || plan->complete || plan->sink.n_tensor == 0) continue;
+    if (!plan->type || plan->complete || plan->sink.n_tensor == 0 || planner->options.elsewhere) continue;
     INGOT_TRY(ingot_existing_folder(plan->output, &folder));
     if (stat(ingot_text_string(&folder), &info) != 0 || statvfs(ingot_text_string(&folder), &fs) != 0) continue;
     INGOT_TRY(partial_bytes(plan->output, &have));

@@ -109,6 +109,8 @@ typedef struct ingot_merge_result {
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device);
 /** Rank boundaries over tiles, [n_rank + 1], cut where grains allow; the same on every rank. */
 ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin);
+/** Cost in units of a byte moved by one core: of the whole plan, and of the rank that has most when n_rank share it. */
+ingot_status ingot_merge_cost(const ingot_merge_plan *plan, int n_rank, double *total, double *largest);
 
 /**
  * Run the plan: create or resume the output, merge, commit. Collective; all ranks return the same status.

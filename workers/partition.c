@@ -26,15 +26,10 @@ static bool is_whole(const ingot_merge_tensor *t)
   return t->grain == INGOT_GRAIN_TENSOR;
 }
 
-ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin)
+/* Units that stay together: a whole tensor where a summary needs it, a tile elsewhere. Both arrays [plan->n_tile + 1]. */
+static int64_t list_units(const ingot_merge_plan *plan, double *cost, int64_t *first_tile)
 {
-  ingot_status st = INGOT_OK;
-  /* Units that stay together: a whole tensor where a summary needs it, a tile elsewhere. */
-  double  *cost = malloc(((size_t)plan->n_tile + 1) * sizeof *cost);
-  int64_t *first_tile = malloc(((size_t)plan->n_tile + 1) * sizeof *first_tile);
-  int64_t  n_unit = 0;
-  INGOT_CHECK(cost && first_tile, INGOT_ERR_NOMEM, "no memory to partition %lld tiles", (long long)plan->n_tile);
-
+  int64_t n_unit = 0;
   for (int i = 0; i < plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &plan->tensors[i];
     double                    each = element_cost(plan, t);
@@ -51,10 +46,41 @@ ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int
     }
   }
   first_tile[n_unit] = plan->n_tile;
-  ingot_partition_by_cost(n_unit, cost, n_rank, begin);
+  return n_unit;
+}
+
+ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin)
+{
+  ingot_status st = INGOT_OK;
+  double      *cost = malloc(((size_t)plan->n_tile + 1) * sizeof *cost);
+  int64_t     *first_tile = malloc(((size_t)plan->n_tile + 1) * sizeof *first_tile);
+  INGOT_CHECK(cost && first_tile, INGOT_ERR_NOMEM, "no memory to partition %lld tiles", (long long)plan->n_tile);
+  ingot_partition_by_cost(list_units(plan, cost, first_tile), cost, n_rank, begin);
   for (int r = 0; r <= n_rank; r++) begin[r] = first_tile[begin[r]];
 done:
   free(cost);
   free(first_tile);
+  return st;
+}
+
+ingot_status ingot_merge_cost(const ingot_merge_plan *plan, int n_rank, double *total, double *largest)
+{
+  ingot_status st = INGOT_OK;
+  double      *cost = malloc(((size_t)plan->n_tile + 1) * sizeof *cost);
+  int64_t     *first_tile = malloc(((size_t)plan->n_tile + 1) * sizeof *first_tile);
+  int64_t     *begin = calloc((size_t)n_rank + 1, sizeof *begin);
+  *total = *largest = 0.0;
+  INGOT_CHECK(cost && first_tile && begin, INGOT_ERR_NOMEM, "no memory to partition %lld tiles", (long long)plan->n_tile);
+  ingot_partition_by_cost(list_units(plan, cost, first_tile), cost, n_rank, begin);
+  for (int r = 0; r < n_rank; r++) {
+    double part = 0.0;
+    for (int64_t k = begin[r]; k < begin[r + 1]; k++) part += cost[k];
+    *total += part;
+    if (part > *largest) *largest = part;
+  }
+done:
+  free(cost);
+  free(first_tile);
+  free(begin);
   return st;
 }

@@ -43,6 +43,9 @@ says 2 err '--step: expected a whole number of at least 1, found "0"' "$INGOT" r
 says 2 err '--step 2: job.cfg has 1 step' "$INGOT" run --step 2 job.cfg
 says 2 err '"tpu" is not one of auto, cpu, cuda' "$INGOT" run --device tpu job.cfg
 says 2 err '--bandwidth: expected GB/s' "$INGOT" plan --bandwidth fast job.cfg
+says 2 err '--nodes: expected ascending numbers of nodes such as 1,2,4 (at most 64); found "4,2"' "$INGOT" plan --nodes 4,2 job.cfg
+says 2 err '--site: expected read, write' "$INGOT" plan --nodes 1 --site reads=1 job.cfg
+says 2 err '--site goes with --nodes' "$INGOT" plan --site read=1 job.cfg
 says 1 err '--json: cannot write no/such/folder' "$INGOT" run --json no/such/folder job.cfg
 says 0 out 'ties: ' "$INGOT" methods
 says 0 out '(0, 1]' "$INGOT" methods ties
@@ -57,6 +60,9 @@ says 0 out 'about 4.8e-08 s' "$INGOT" run --dry-run --bandwidth 1,1 job.cfg
 says 0 out 'weight: [1,3]' "$INGOT" plan job.cfg
 says 0 out '"bytes_read": 32' "$INGOT" plan --json job.cfg
 says 0 out "$(printf '32\t16\t1\t-\tout/merged.safetensors')" "$INGOT" plan --resources --bandwidth 1,1 job.cfg
+# Of two nodes each has a tensor of two elements: 13.5 units an element, 1 ns a unit, 2 cores.
+says 0 out '| 2 | 0.5000 | 1.6e-08 | 1.35e-08 | 8e-09 | 3.75e-08 | 2.0 |' "$INGOT" plan --nodes 1,2 --site read=1,write=1,cores=2,unit-ns=1 job.cfg
+says 0 out '"scaling": [' "$INGOT" plan --json --nodes 1,2 job.cfg
 [ -z "$(find . -name '.ingot-bandwidth*')" ] || fail "a file of the measurement was left behind"
 [ ! -e out/merged.safetensors ] || fail "a plan wrote the output"
 
