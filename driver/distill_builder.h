@@ -16,6 +16,7 @@ typedef struct ingot_distill_builder {
   ingot_distill_body           *body;
   ingot_distill_plan           *plan; /* the body's */
   const char                   *place;
+  const char                   *held;     /* where the teachers are, and why; "": there are none */
   ingot_input                  *student;  /* NULL: random */
   ingot_input                 **teachers; /* [n_teacher] */
   ingot_model_spec              spec;     /* the student's */

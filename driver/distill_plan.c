@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver/input_model.h"
+#include "driver/placement.h"
 #include "driver/token_promise.h"
 #include "driver/vocabulary.h"
 #include "io/logits.h"
@@ -289,46 +290,82 @@ static void suggest(const builder *b, uint64_t limit, char text[160])
       return;
     }
   }
+  if (b->settings->placement != INGOT_PLACE_REPLICATED) b->plan->placement = INGOT_PLACEMENT_SPREAD;
   while (n_rank < RANKS_MAX && bytes_on(b, n_rank) > limit) n_rank *= 2;
   char need[32];
   if (bytes_on(b, n_rank) <= limit)
-    snprintf(text, 160, "it fits on %d ranks, which share the optimiser's state", n_rank);
+    snprintf(text, 160, "it fits on %d ranks, which share the optimiser's state%s", n_rank,
+             b->plan->placement == INGOT_PLACEMENT_SPREAD && b->plan->n_teacher > 0 ? " and the teachers" : "");
   else
     snprintf(text, 160, "weights, teachers and gradients alone are %s: fewer teachers, a logits file instead, shorter windows or a smaller student",
              ingot_bytes_text(bytes_on(b, RANKS_MAX), need));
+}
+
+/* Teachers placed like this, with as many windows in a pass as fit; one, when none do. *bytes is what that takes. */
+static bool try_placement(builder *b, ingot_placement placement, int64_t wanted, uint64_t limit, uint64_t *bytes)
+{
+  int n_rank = b->planner->options.n_rank;
+  b->plan->placement = placement;
+  b->plan->micro_batch = wanted;
+  *bytes = bytes_on(b, n_rank);
+  while (b->settings->micro_batch == 0 && b->plan->micro_batch > 1 && limit > 0 && *bytes > limit) {
+    b->plan->micro_batch /= 2;
+    *bytes = bytes_on(b, n_rank);
+  }
+  return limit == 0 || *bytes <= limit;
+}
+
+/* What the plan says of the teachers' places. bytes: replicated, spread. */
+static ingot_status say_placement(builder *b, const ingot_rank_memory *limit, const uint64_t bytes[2])
+{
+  char        all[32], apart[32], have[32];
+  int         n = b->plan->n_teacher, n_rank = b->planner->options.n_rank;
+  bool        spread = b->plan->placement == INGOT_PLACEMENT_SPREAD;
+  const char *by = b->settings->placement == INGOT_PLACE_AUTO ? "" : ", as set";
+  b->held = "";
+  if (n == 0 || n_rank == 1) return INGOT_OK;
+  ingot_bytes_text(bytes[0], all);
+  ingot_bytes_text(bytes[1], apart);
+  ingot_bytes_text(limit->bytes, have);
+  if (spread)
+    b->held = ingot_arena_printf(b->arena, "; teachers: spread over %d ranks%s: %s a rank; %s with all %d on each; %s %s", n_rank, by, apart, all, n,
+                                 limit->what, have);
+  else
+    b->held = ingot_arena_printf(b->arena, "; teachers: all %d on each rank%s: %s a rank; %s spread over the %d; %s %s", n, by, all, apart, n_rank,
+                                 limit->what, have);
+  return b->held ? INGOT_OK : INGOT_ERR_NOMEM;
 }
 
 static ingot_status fit_memory(builder *b)
 {
   ingot_status                  st = INGOT_OK;
   const ingot_distill_settings *s = b->settings;
-  uint64_t                      limit = s->memory_limit_bytes;
-  size_t                        total = 0, free_bytes = 0;
-  char                          name[128], need[32], have[32], hint[160];
-  bool                          stated = limit > 0;
+  ingot_rank_memory             limit;
+  uint64_t                      bytes[2];
+  char                          need[32], have[32], hint[160];
   int                           n_rank = b->planner->options.n_rank;
-  if (b->body->on_device) {
-    INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
-    if (limit == 0 || limit > total) limit = total, stated = false;
-  }
   int64_t wanted = (b->body->on_device ? 16384 : 2048) / b->plan->window.length, own = (s->batch + n_rank - 1) / n_rank;
+  INGOT_TRY(ingot_rank_memory_find(b->planner, b->body->on_device, s->memory_limit_bytes, &limit));
   if (wanted > BATCH_MAX) wanted = BATCH_MAX;
   if (wanted < 1) wanted = 1;
   if (s->micro_batch > 0) wanted = s->micro_batch;
-  b->plan->micro_batch = wanted < own ? wanted : own;
-  b->out->memory_bytes = bytes_on(b, n_rank);
-  while (s->micro_batch == 0 && b->plan->micro_batch > 1 && limit > 0 && b->out->memory_bytes > limit) {
-    b->plan->micro_batch /= 2;
-    b->out->memory_bytes = bytes_on(b, n_rank);
+  if (wanted > own) wanted = own;
+  bool apart = s->placement != INGOT_PLACE_REPLICATED && n_rank > 1 && b->plan->n_teacher > 0;
+  bool spread_fits = try_placement(b, INGOT_PLACEMENT_SPREAD, wanted, limit.bytes, &bytes[1]);
+  bool all_fit = try_placement(b, INGOT_PLACEMENT_REPLICATED, wanted, limit.bytes, &bytes[0]);
+  if (apart && (s->placement == INGOT_PLACE_SPREAD || !all_fit)) {
+    (void)try_placement(b, INGOT_PLACEMENT_SPREAD, wanted, limit.bytes, &bytes[1]);
+    all_fit = spread_fits;
   }
+  b->out->memory_bytes = bytes[b->plan->placement == INGOT_PLACEMENT_SPREAD];
   b->plan->validation.batch = b->plan->micro_batch;
-  if (limit > 0 && b->out->memory_bytes > limit) {
-    suggest(b, limit, hint);
-    ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
+  INGOT_TRY(say_placement(b, &limit, bytes));
+  if (!all_fit) {
+    suggest(b, limit.bytes, hint);
+    ingot_problems_add(&b->planner->problems, limit.stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
                        "%s: the student does not fit: a rank needs %s with %lld window%s in a pass, and %s %s; %s", b->place,
                        ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->micro_batch,
-                       b->plan->micro_batch == 1 ? "" : "s", stated ? "memory_limit is" : "the GPU has",
-                       ingot_bytes_text(limit, have), hint);
+                       b->plan->micro_batch == 1 ? "" : "s", limit.what, ingot_bytes_text(limit.bytes, have), hint);
   }
 done:
   return st;
@@ -379,10 +416,10 @@ static ingot_status make_title(builder *b)
   else if (p->n_teacher == 0) b->out->title = ingot_arena_printf(b->arena, "train %s", student);
   else
     b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher, p->n_teacher == 1 ? "" : "s", student);
-  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s",
+  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
                                     (long long)p->n_step, (long long)p->batch, (long long)p->window.length, (long long)p->micro_batch,
                                     ingot_distill_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU",
-                                    p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "", p->other ? p->other : "");
+                                    b->held, p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "", p->other ? p->other : "");
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:
   return st;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "driver/placement.h"
 #include "driver/step.h"
 #include "io/sink.h"
 #include "workers/distill/distill.h"
@@ -64,7 +65,8 @@ const ingot_key ingot_distill_keys[] = {
     {"output_dtype", INGOT_KEY_STRING, false, "source", NULL, FIELD(output_dtype),
      "dtype of the output: source (as the student's tensors; float32 for a config), or such as bfloat16"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
-     "memory for weights, activations and the optimiser of a rank at most; 0: no limit"},
+     "memory for weights, activations and the optimiser of a rank at most; 0: what there is"},
+    INGOT_PLACEMENT_ROW(FIELD(placement), "the teachers"),
     {"save_every", INGOT_KEY_INT, false, "300", NULL, FIELD(save_every_s),
      "seconds between saved states, from which the same command continues; 0: when stopped alone"},
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5, or else a directory"},

@@ -24,7 +24,7 @@ typedef struct ingot_distill_settings {
   /* filled from the key table */
   const char        *type, *name, *output, *student_name, *config, *logits, *weights_written, *output_dtype;
   const ingot_value *teachers_value, *data_value, *validation_value;
-  int                combine, loss, schedule, dtype, keep;
+  int                combine, loss, schedule, dtype, keep, placement;
   double             floor, beta, temperature, alpha;
   double             rate, final_rate, beta1, beta2, epsilon, decay, clip;
   int64_t            window, limit, document, steps, batch, micro_batch, warmup, validate_every, validation_limit, seed,

@@ -102,7 +102,8 @@ for n in $(rank_counts); do
   "$NEAR" straight.h5 "ranks-$n.h5" 2e-3 || fail "other values on $n ranks"
   rm -rf out
   code=0
-  INGOT_FAULT="stop@$((n - 1)):3" ranks "$n" "$INGOT" run --quiet --device cpu h5.cfg 2>/dev/null || code=$?
+  # teachers that are spread over the ranks until then, and on each rank afterwards
+  INGOT_FAULT="stop@$((n - 1)):3" ranks "$n" "$INGOT" run --quiet --device cpu --set 'steps[0].placement="spread"' h5.cfg 2>/dev/null || code=$?
   [ "$code" = 75 ] || fail "stopped on $n ranks: exit code $code"
   cp -r out saved
   ranks "$n" "$INGOT" run --quiet --device cpu h5.cfg
@@ -199,6 +200,10 @@ expect_bad 2 '2 is not from 0 to 1' 's/batch = 8;/batch = 8; alpha = 2;/'
 expect_bad 2 'steps of warm-up, and there are' 's/warmup = 2;/warmup = 2000;/'
 expect_bad 2 'a student is written to a .h5 file or a directory' 's/out.bad/out\/bad.safetensors/'
 expect_bad 2 'dtype = "bfloat16" needs a GPU' 's/batch = 8;/batch = 8; dtype = "bfloat16";/'
+if [ "${n:-1}" != 1 ]; then
+  ranks 2 "$INGOT" plan --set 'steps[0].placement="spread"' h5.cfg >plan.txt
+  grep -q "; teachers: spread over 2 ranks, as set: .* a rank; .* with all 2 on each" plan.txt || { cat plan.txt >&2; fail "the plan does not say where teachers are"; }
+fi
 expect_bad 2 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
 expect_bad 2 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "80MB";/; s/micro_batch = 4/micro_batch = 32/'
 expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"

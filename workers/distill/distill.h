@@ -12,6 +12,7 @@
 #ifndef INGOT_WORKERS_DISTILL_DISTILL_H
 #define INGOT_WORKERS_DISTILL_DISTILL_H
 
+#include "workers/ensemble/placement.h"
 #include "workers/model/spec.h"
 #include "kernels/nn/nn.h"
 #include "workers/statistics/gather.h"
@@ -53,6 +54,7 @@ typedef struct ingot_distill_plan {
   const ingot_gather_model *teachers;    /* [n_teacher] */
   int                       n_teacher;
   const double             *weights;     /* [n_data][n_teacher]; 0: takes no part in that data set */
+  ingot_placement           placement;   /* of the teachers; not part of the fingerprint: the same bits */
   const char               *logits;      /* a logits file instead of teachers; NULL: none */
   ingot_distill_combine     combine;
   double                    floor;       /* log-linear: log-probabilities below it count as it */

@@ -97,5 +97,5 @@ uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_s
   int64_t            rows = plan->micro_batch * plan->window.length;
   if (rows > HEAD_ROWS_GUESS) rows = HEAD_ROWS_GUESS;
   return ingot_model_bytes(student, dtype) + ingot_pass_bytes(student, dtype, &pass) +
-         ingot_optimizer_bytes(n_elem, dtype, n_rank) + ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab);
+         ingot_optimizer_bytes(n_elem, dtype, n_rank) + ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab, n_rank);
 }

@@ -20,15 +20,20 @@ static int64_t weight_rows(const ingot_distill_plan *plan)
   return (int64_t)plan->n_data * plan->n_teacher + 2;
 }
 
-uint64_t ingot_teachers_bytes(const ingot_distill_plan *plan, ingot_dtype dtype, const ingot_model_spec *specs, int64_t head_rows,
-                              int64_t n_vocab)
+static ingot_members_options members_options(const ingot_distill_plan *plan, int64_t head_rows, ingot_comm *comm)
 {
-  ingot_pass_options pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .hidden = true, .head_rows = head_rows};
-  int64_t            ld = (n_vocab + 7) / 8 * 8, n_token = plan->micro_batch * plan->window.length;
-  uint64_t           bytes = (uint64_t)n_token * sizeof(float) * (uint64_t)(2 + plan->n_teacher);
+  return (ingot_members_options){.n_batch = plan->micro_batch, .n_time = plan->window.length, .head_rows = head_rows,
+                                 .spread = plan->placement == INGOT_PLACEMENT_SPREAD ? comm : NULL};
+}
+
+uint64_t ingot_teachers_bytes(const ingot_distill_plan *plan, ingot_dtype dtype, const ingot_model_spec *specs, int64_t head_rows,
+                              int64_t n_vocab, int n_rank)
+{
+  ingot_members_options members = members_options(plan, head_rows, NULL);
+  int64_t               ld = (n_vocab + 7) / 8 * 8, n_token = plan->micro_batch * plan->window.length;
+  uint64_t              bytes = (uint64_t)n_token * sizeof(float) * (uint64_t)(2 + plan->n_teacher);
   if (!uses_models(plan)) return bytes;
-  for (int i = 0; i < plan->n_teacher; i++)
-    bytes += ingot_model_bytes(&specs[i], dtype) + ingot_pass_bytes(&specs[i], dtype, &pass);
+  bytes += ingot_members_bytes(specs, plan->n_teacher, dtype, &members, plan->placement == INGOT_PLACEMENT_SPREAD ? n_rank : 1);
   bytes += (uint64_t)(head_rows * weight_rows(plan)) * sizeof(float);
   bytes += (uint64_t)(head_rows * ld) * (sizeof(float) * (tempers(plan) ? 2 : 1) +
                                         (plan->combine == INGOT_COMBINE_AVERAGE_LOSS ? ingot_dtype_size(dtype) : 0));
@@ -45,20 +50,6 @@ static ingot_status alloc_floats(ingot_teachers *t, int64_t n, float **out)
   void        *memory = NULL;
   ingot_status st = alloc(t, n, sizeof(float), &memory);
   *out = memory;
-  return st;
-}
-
-static ingot_status load_teacher(ingot_teachers *t, int i, int64_t n_vocab)
-{
-  ingot_status       st = INGOT_OK;
-  ingot_teacher     *teacher = &t->teacher[i];
-  ingot_pass_options pass = {.n_batch = t->plan->micro_batch, .n_time = t->n_time, .hidden = true, .head_rows = t->n_row};
-  INGOT_TRY(ingot_source_open(t->plan->teachers[i].path, &teacher->source));
-  INGOT_TRY(ingot_model_load(t->nn, teacher->source, &teacher->model));
-  INGOT_CHECK(teacher->model->spec.n_vocab == n_vocab, INGOT_ERR_MISMATCH, "%s: a vocabulary of %lld, and the student has %lld",
-              t->plan->teachers[i].path, (long long)teacher->model->spec.n_vocab, (long long)n_vocab);
-  INGOT_TRY(ingot_pass_open(teacher->model, &pass, &teacher->pass));
-done:
   return st;
 }
 
@@ -82,11 +73,14 @@ done:
   return st;
 }
 
-static ingot_status init_models(ingot_teachers *t, int64_t n_vocab)
+static ingot_status init_models(ingot_teachers *t, ingot_comm *comm, int64_t n_vocab)
 {
   ingot_status              st = INGOT_OK;
   const ingot_distill_plan *plan = t->plan;
-  for (int i = 0; i < plan->n_teacher; i++) INGOT_TRY(load_teacher(t, i, n_vocab));
+  ingot_members_options     options = members_options(plan, t->n_row, comm);
+  INGOT_TRY(ingot_members_open(&t->members, t->nn, plan->teachers, plan->n_teacher, &options));
+  INGOT_CHECK(t->members.n_vocab == n_vocab, INGOT_ERR_MISMATCH, "%s: a vocabulary of %lld, and the student has %lld",
+              plan->teachers[0].path, (long long)t->members.n_vocab, (long long)n_vocab);
   INGOT_TRY(make_rows(t));
   INGOT_TRY(alloc_floats(t, t->n_row * t->ld, &t->mixed));
   if (tempers(plan)) INGOT_TRY(alloc_floats(t, t->n_row * t->ld, &t->tempered));
@@ -118,33 +112,36 @@ done:
   return st;
 }
 
-ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, const ingot_distill_plan *plan, ingot_tokens *const *tokens,
+ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, ingot_comm *comm, const ingot_distill_plan *plan, ingot_tokens *const *tokens,
                                  int64_t head_rows, int64_t n_vocab)
 {
   ingot_status st = INGOT_OK;
   *t = (ingot_teachers){.plan = plan, .nn = nn, .n_row = head_rows, .ld = (n_vocab + 7) / 8 * 8, .n_time = plan->window.length,
                         .n_token = plan->micro_batch * plan->window.length};
-  t->teacher = calloc((size_t)plan->n_teacher + 1, sizeof *t->teacher);
-  INGOT_CHECK(t->teacher, INGOT_ERR_NOMEM, "no memory for %d teachers", plan->n_teacher);
+  t->parts = calloc((size_t)plan->n_teacher + 1, sizeof *t->parts);
+  t->wanted = calloc((size_t)plan->n_teacher + 1, sizeof *t->wanted);
+  INGOT_CHECK(t->parts && t->wanted, INGOT_ERR_NOMEM, "no memory for %d teachers", plan->n_teacher);
   INGOT_TRY(alloc_floats(t, t->n_token * (plan->n_teacher > 0 ? plan->n_teacher : 1), &t->soft));
   INGOT_TRY(alloc_floats(t, t->n_token, &t->nll));
   if (plan->loss.alpha <= 0.0f) goto done;
-  INGOT_TRY(plan->logits ? init_logits(t, tokens, n_vocab) : init_models(t, n_vocab));
+  INGOT_TRY(plan->logits ? init_logits(t, tokens, n_vocab) : init_models(t, comm, n_vocab));
 done:
   return st;
 }
 
+ingot_status ingot_teachers_join(ingot_teachers *t, ingot_gather *g)
+{
+  return ingot_members_join(&t->members, g);
+}
+
 void ingot_teachers_release(ingot_teachers *t)
 {
-  for (int i = 0; t->teacher && i < t->plan->n_teacher; i++) {
-    ingot_pass_close(&t->teacher[i].pass);
-    ingot_model_close(&t->teacher[i].model);
-    if (t->teacher[i].source) ingot_source_close(&t->teacher[i].source);
-  }
+  ingot_members_close(&t->members);
   void *memory[] = {t->rows, t->mixed, t->tempered, t->scratch, t->soft, t->nll, t->ids, t->logp};
   for (size_t i = 0; t->nn && i < sizeof memory / sizeof memory[0]; i++) t->nn->ops->free(t->nn, memory[i]);
   ingot_logits_close(&t->logits);
-  free(t->teacher);
+  free(t->parts);
+  free(t->wanted);
   free(t->file_data);
   free(t->host_ids);
   free(t->host_logp);
@@ -172,34 +169,33 @@ static double weight_of(const ingot_teachers *t, int data, int i)
   return t->plan->weights[data * t->plan->n_teacher + i];
 }
 
-/* A teacher over the windows that it takes part in, and those between them. */
-static ingot_status run_teacher(ingot_teachers *t, int i, const ingot_batch *batch)
+/* A teacher runs over the windows that it takes part in, and those between them. */
+static ingot_members_part part_of(const ingot_teachers *t, int i, const ingot_batch *batch)
 {
-  ingot_teacher *teacher = &t->teacher[i];
-  teacher->first = teacher->end = 0;
+  ingot_members_part part = {0, 0};
   for (int64_t w = 0; w < batch->n_batch; w++) {
     if (weight_of(t, t->draws[w].data, i) == 0.0) continue;
-    if (teacher->end == 0) teacher->first = w;
-    teacher->end = w + 1;
+    if (part.end == 0) part.first = w;
+    part.end = w + 1;
   }
-  if (teacher->end == 0) return INGOT_OK;
-  int64_t     at = teacher->first * batch->n_time;
-  ingot_batch part = {.n_batch = teacher->end - teacher->first, .n_time = batch->n_time, .tokens = batch->tokens + at};
-  if (batch->positions) part.positions = batch->positions + at;
-  if (batch->first_key) part.first_key = batch->first_key + at;
-  if (batch->valid) part.valid = batch->valid + at;
-  return ingot_pass_run(teacher->pass, &part, NULL, NULL, NULL);
+  return part;
 }
 
 ingot_status ingot_teachers_run(ingot_teachers *t, const ingot_batch *batch, const ingot_draw *draws)
 {
-  ingot_status st = INGOT_OK;
   t->draws = draws;
-  if (t->plan->loss.alpha <= 0.0f) goto done;
+  t->n_batch_row = batch->n_batch * batch->n_time;
+  if (t->plan->loss.alpha <= 0.0f) return INGOT_OK;
   if (t->plan->logits) return read_top_k(t, batch, draws);
-  for (int i = 0; i < t->plan->n_teacher; i++) INGOT_TRY(run_teacher(t, i, batch));
-done:
-  return st;
+  for (int i = 0; i < t->plan->n_teacher; i++) t->parts[i] = part_of(t, i, batch);
+  return ingot_members_run_parts(&t->members, batch, t->parts);
+}
+
+ingot_status ingot_teachers_end(ingot_teachers *t, ingot_status mine)
+{
+  bool ended = t->ended;
+  t->ended = false;
+  return ended ? INGOT_OK : ingot_members_end(&t->members, mine);
 }
 
 /* ---- the loss of a segment: rows of windows of one data set ---- */
@@ -215,8 +211,14 @@ typedef struct segment {
 
 static ingot_status logits_of(ingot_teachers *t, int i, const segment *s, ingot_nn_logits *z)
 {
-  ingot_teacher *teacher = &t->teacher[i];
-  return ingot_pass_logits(teacher->pass, s->row - teacher->first * t->n_time, s->z.n_row, z);
+  return ingot_members_logits(&t->members, i, s->row, s->z.n_row, z);
+}
+
+/* Say which teachers' logits of the segment are needed. */
+static ingot_status want(ingot_teachers *t, const segment *s)
+{
+  for (int i = 0; i < t->plan->n_teacher; i++) t->wanted[i] = weight_of(t, s->data, i) != 0.0;
+  return ingot_members_rows(&t->members, s->row, s->z.n_row, t->wanted);
 }
 
 static const float *row_of(const ingot_teachers *t, int64_t i)
@@ -314,9 +316,11 @@ static ingot_status segment_loss(ingot_teachers *t, const segment *s)
                           (ingot_nn_tail)ingot_logits_about(t->logits)->tail};
     INGOT_TRY(ops->distill_top_k(t->nn, &loss, &s->z, &top, s->labels, soft, nll, s->d_logits));
   } else if (plan->combine == INGOT_COMBINE_AVERAGE_LOSS) {
+    INGOT_TRY(want(t, s));
     INGOT_TRY(average_losses(t, s, loss));
   } else {
     const float *target = NULL;
+    INGOT_TRY(want(t, s));
     INGOT_TRY(mix_teachers(t, s, &target));
     INGOT_TRY(ops->distill(t->nn, &loss, &s->z, target, s->labels, soft, nll, s->d_logits));
   }
@@ -340,6 +344,9 @@ ingot_status ingot_teachers_loss(ingot_teachers *t, int64_t first_row, const ing
     INGOT_TRY(segment_loss(t, &s));
     row = end;
   }
+  if (end_row < t->n_batch_row) goto done;
+  INGOT_TRY(ingot_members_end(&t->members, INGOT_OK)); /* nobody waits for this rank's backward pass */
+  t->ended = true;
 done:
   return st;
 }

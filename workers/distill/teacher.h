@@ -5,20 +5,16 @@
 #include "io/logits.h"
 #include "workers/distill/distill.h"
 #include "workers/distill/stream.h"
-#include "workers/model/model.h"
-
-/** One teacher with its weights in memory. */
-typedef struct ingot_teacher {
-  ingot_source *source;
-  ingot_model  *model;
-  ingot_pass   *pass;
-  int64_t       first, end; /* windows of the batch under way that it has run over */
-} ingot_teacher;
+#include "workers/ensemble/members.h"
 
 typedef struct ingot_teachers {
   const ingot_distill_plan *plan;
   ingot_nn                 *nn;
-  ingot_teacher            *teacher; /* [plan->n_teacher] */
+  ingot_members             members; /* plan->n_teacher, or none */
+  ingot_members_part       *parts;   /* [n_teacher]: windows of the batch under way from the first to the last that it is for */
+  bool                     *wanted;  /* [n_teacher]: for the rows under way */
+  int64_t                   n_batch_row; /* of the batch under way */
+  bool                      ended;   /* the round of the batch under way, with its last rows */
   int64_t                   n_row;   /* rows of a head chunk at most */
   int64_t                   ld;      /* of rows of logits */
   int64_t                   n_time;
@@ -36,17 +32,29 @@ typedef struct ingot_teachers {
   float                    *logp, *host_logp;
 } ingot_teachers;
 
-/** Load teachers, or open the logits file. head_rows, n_vocab: the student's. tokens [n_data]. Not collective; release in any case. */
-ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, const ingot_distill_plan *plan, ingot_tokens *const *tokens,
+/**
+ * Load teachers (of a plan that spreads them: this rank's), or open the logits file. head_rows, n_vocab: the student's. tokens [n_data]. Not
+ * collective, but `join` afterwards is. Release in any case.
+ */
+ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, ingot_comm *comm, const ingot_distill_plan *plan, ingot_tokens *const *tokens,
                                  int64_t head_rows, int64_t n_vocab);
+ingot_status ingot_teachers_join(ingot_teachers *t, ingot_gather *g);
 void         ingot_teachers_release(ingot_teachers *t);
-/** Bytes of back-end memory that they take. */
+/** Bytes of back-end memory that they take, on the rank of n_rank that has most. */
 uint64_t ingot_teachers_bytes(const ingot_distill_plan *plan, ingot_dtype dtype, const ingot_model_spec *specs, int64_t head_rows,
-                              int64_t n_vocab);
-/** Run the teachers over a batch whose window w is draws[w]; draws is borrowed until the next batch. */
+                              int64_t n_vocab, int n_rank);
+/**
+ * Run the teachers over a batch whose window w is draws[w]; draws is borrowed until the next batch. Teachers that are spread work in
+ * rounds (workers/ensemble/members.h): as many calls of `end` on every rank, with batches or without, which take the place of agreement.
+ */
 ingot_status ingot_teachers_run(ingot_teachers *t, const ingot_batch *batch, const ingot_draw *draws);
 /** The loss of rows first_row .. of the batch, into t->soft and t->nll; d_logits as in ingot_head, scaled. */
 ingot_status ingot_teachers_loss(ingot_teachers *t, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels, float scale,
                                  void *d_logits);
+/**
+ * A batch is through, or there was none; this rank's status. The status of all if any has failed before the last rows of its batch; a
+ * later failure is told in the next round.
+ */
+ingot_status ingot_teachers_end(ingot_teachers *t, ingot_status mine);
 
 #endif

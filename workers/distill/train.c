@@ -104,7 +104,7 @@ static ingot_status init_own(ingot_trainer *t)
   INGOT_TRY(open_data(t));
   INGOT_TRY(ingot_trainer_load(t));
   INGOT_TRY(ingot_pass_open(t->g.model, &pass, &t->g.pass));
-  INGOT_TRY(ingot_teachers_init(&t->teachers, t->g.nn, plan, t->tokens, ingot_pass_head_rows(t->g.pass),
+  INGOT_TRY(ingot_teachers_init(&t->teachers, t->g.nn, t->comm, plan, t->tokens, ingot_pass_head_rows(t->g.pass),
                                 t->g.model->spec.n_vocab));
   if (ingot_comm_rank(t->comm) == 0 && t->options->tell) INGOT_TRY(measure_peak(t));
 done:
@@ -120,6 +120,7 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
   *t = (ingot_trainer){.comm = comm, .plan = plan, .options = options, .timing = timing, .history = history, .validated = -1,
                        .start_s = ingot_clock_s(), .save_s = ingot_clock_s()};
   INGOT_TRY(ingot_comm_agree(comm, init_own(t)));
+  INGOT_TRY(ingot_teachers_join(&t->teachers, &t->g));
   INGOT_TRY(ingot_optimizer_init(&t->optimizer, comm, t->g.model));
   n = t->optimizer.end - t->optimizer.begin;
   bool keep = plan->keep_best || plan->other;
@@ -221,19 +222,30 @@ done:
   return st;
 }
 
-static ingot_status run_batches(ingot_trainer *t, int64_t begin, int64_t end, double sums[2])
+/* Windows at .. of this rank's part, which begins at `begin`. */
+static ingot_status run_batch(ingot_trainer *t, int64_t begin, int64_t at, int64_t n, double sums[2])
 {
   ingot_status    st = INGOT_OK;
   ingot_head      head = {.context = t, .chunk = train_chunk};
   ingot_gradients gradients = ingot_optimizer_door(&t->optimizer);
-  INGOT_TRY(ingot_optimizer_clear(&t->optimizer));
-  for (int64_t at = begin; at < end; at += t->plan->micro_batch) {
-    int64_t     n = end - at < t->plan->micro_batch ? end - at : t->plan->micro_batch;
-    ingot_batch batch = make_batch(t, at - begin, n);
-    INGOT_TRY(ingot_teachers_run(&t->teachers, &batch, t->draws + at));
-    INGOT_TRY(ingot_pass_run(t->g.pass, &batch, &head, NULL, &gradients));
-    INGOT_TRY(add_losses(t, &batch, t->draws + at, sums));
+  ingot_batch     batch = make_batch(t, at - begin, n);
+  INGOT_TRY(ingot_teachers_run(&t->teachers, &batch, t->draws + at));
+  INGOT_TRY(ingot_pass_run(t->g.pass, &batch, &head, NULL, &gradients));
+  INGOT_TRY(add_losses(t, &batch, t->draws + at, sums));
+done:
+  return st;
+}
+
+/* As many rounds on every rank, whether it has windows for all of them or not. */
+static ingot_status run_batches(ingot_trainer *t, int64_t begin, int64_t end, double sums[2])
+{
+  ingot_status st = INGOT_OK, mine = ingot_optimizer_clear(&t->optimizer);
+  for (int64_t at = begin; at < begin + t->n_own; at += t->plan->micro_batch) {
+    int64_t n = end - at < t->plan->micro_batch ? end - at : t->plan->micro_batch;
+    if (mine == INGOT_OK && n > 0) mine = run_batch(t, begin, at, n, sums);
+    INGOT_TRY(ingot_teachers_end(&t->teachers, mine));
   }
+  st = mine;
 done:
   return st;
 }
@@ -267,13 +279,13 @@ static double token_flops(const ingot_trainer *t)
   int64_t length = t->plan->window.length;
   double  flops = 3.0 * ingot_model_forward_flops(&t->g.model->spec, length, true);
   for (int i = 0; i < t->plan->n_teacher; i++) {
-    if (!t->teachers.teacher[i].model) continue;
+    if (i >= t->teachers.members.n) continue;
     double part = 0.0, all = 0.0;
     for (int d = 0; d < t->plan->n_data; d++) {
       all += t->plan->data[d].weight;
       if (t->plan->weights[d * t->plan->n_teacher + i] != 0.0) part += t->plan->data[d].weight;
     }
-    flops += part / all * ingot_model_forward_flops(&t->teachers.teacher[i].model->spec, length, true);
+    flops += part / all * ingot_model_forward_flops(&t->teachers.members.specs[i], length, true);
   }
   return flops;
 }

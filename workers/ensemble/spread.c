@@ -30,7 +30,7 @@ struct ingot_spread {
   int64_t          *begin;   /* [size + 1]: bytes in ids where a rank's arrays begin */
   ingot_nccl_piece *out, *in; /* [n] */
   char             *host;    /* GPU without NCCL: two times [rows][ld] */
-  bool              failed;  /* the round is over on all ranks */
+  bool              failed;  /* on some rank: all have left the rounds */
 };
 
 static int width(const ingot_members *m)
@@ -349,13 +349,11 @@ ingot_status ingot_spread_logits(ingot_members *m, int member, int64_t n_row, in
 ingot_status ingot_spread_end(ingot_members *m, ingot_status mine)
 {
   struct ingot_spread *s = m->spread;
-  ingot_status         st = mine;
+  ingot_status         st;
   int                  open = 0;
   memset(s->mine, 0, (size_t)width(m) * sizeof *s->mine);
-  if (!s->failed) { /* else all ranks have left the round */
-    do st = exchange(m, mine, KIND_END, NULL, &open);
-    while (st == INGOT_OK && open > 0);
-  }
-  s->failed = false;
+  if (s->failed) return mine; /* which is the status of all */
+  do st = exchange(m, mine, KIND_END, NULL, &open);
+  while (st == INGOT_OK && open > 0);
   return st;
 }
