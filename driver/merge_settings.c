@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "io/sink.h"
+
 #define FIELD(name) offsetof(ingot_merge_settings, name)
 
 static const char *const nonfinite_names[] = {"fail", "keep", "zero", NULL};
@@ -45,6 +47,8 @@ const ingot_key ingot_merge_keys[] = {
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output),
      "where to write: .h5, .safetensors, or else a Hugging Face directory"},
     {"shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, FIELD(shard_bytes), "payload of a shard of a directory at most"},
+    {"alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, FIELD(alignment_bytes),
+     "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of two"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
      "memory for the buffers of a rank at most; 0: no limit"},
     {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
@@ -301,6 +305,15 @@ static void check_rules(const ingot_merge_settings *s, const ingot_value *step, 
       check_models(s, s->slices[i].sources, s->slices[i].n_source, s->slices[i].value, problems);
 }
 
+void ingot_merge_check_alignment(const ingot_merge_settings *s, const ingot_value *step, ingot_problems *problems)
+{
+  const ingot_value *v = ingot_value_member(step, "alignment");
+  uint64_t           n = s->alignment_bytes;
+  if (v && (n < INGOT_SINK_PAGE || n > (uint64_t)1 << 30 || (n & (n - 1)) != 0))
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a power of two from 4096 to 1GiB, found %llu", ingot_value_place(v),
+                       (unsigned long long)n);
+}
+
 ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
 {
   ingot_status          st = INGOT_OK;
@@ -328,6 +341,7 @@ ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ing
     INGOT_TRY(ingot_param_set_read(s->method, INGOT_ALLOW_GLOBAL | INGOT_ALLOW_PER_MODEL, s->parameters_value, NULL, 0,
                                    &job->arena, problems, &s->params));
   check_rules(s, v, problems);
+  ingot_merge_check_alignment(s, v, problems);
 done:
   return st;
 }

@@ -44,6 +44,7 @@ typedef struct ingot_merge_settings {
   int                statistics_model; /* ingot_statistics_model */
   int64_t            seed;
   uint64_t           shard_bytes;
+  uint64_t           alignment_bytes; /* 0 (steps without the key): the default */
   uint64_t           memory_limit_bytes; /* 0: none */
   const char        *model_name;         /* export: the one model, copied as it is */
   /* worked out */
@@ -72,5 +73,7 @@ extern const int       ingot_merge_source_n_key;
 
 /** The `read` of the merge step type. */
 ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
+/** Adds a problem when a merge's or export's `alignment` is none. */
+void ingot_merge_check_alignment(const ingot_merge_settings *s, const ingot_value *step, ingot_problems *problems);
 
 #endif

@@ -87,6 +87,7 @@ static ingot_status pack_sink(const ingot_sink_spec *s, ingot_text *bytes)
   INGOT_TRY(ingot_pack_string(bytes, s->path));
   INGOT_TRY(ingot_pack_i64(bytes, (int64_t)s->format));
   INGOT_TRY(ingot_pack_u64(bytes, s->shard_bytes));
+  INGOT_TRY(ingot_pack_u64(bytes, s->alignment_bytes));
   INGOT_TRY(ingot_pack_i64(bytes, s->durable));
   INGOT_TRY(ingot_pack_i64(bytes, s->n_tensor));
   INGOT_TRY(ingot_pack_i64(bytes, s->n_file));
@@ -114,6 +115,7 @@ static ingot_status unpack_sink(ingot_unpacker *u, ingot_arena *arena, ingot_sin
   s->path = ingot_unpack_string(u, arena);
   s->format = (ingot_sink_format)ingot_unpack_i64(u);
   s->shard_bytes = ingot_unpack_u64(u);
+  s->alignment_bytes = ingot_unpack_u64(u);
   s->durable = ingot_unpack_i64(u) != 0;
   s->n_tensor = (int)ingot_unpack_i64(u);
   s->n_file = (int)ingot_unpack_i64(u);

@@ -13,6 +13,8 @@ static const ingot_key export_keys[] = {
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output),
      "where to write: .h5, .safetensors, or else a Hugging Face directory"},
     {"shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, FIELD(shard_bytes), "payload of a shard of a directory at most"},
+    {"alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, FIELD(alignment_bytes),
+     "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of two"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
      "memory for the buffers of a rank at most; 0: no limit"},
     {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
@@ -25,6 +27,7 @@ static ingot_status export_read(ingot_job *job, ingot_job_step *step, ingot_prob
   ingot_status          st = INGOT_OK;
   ingot_merge_settings *s = step->settings;
   s->is_export = true;
+  ingot_merge_check_alignment(s, step->value, problems);
   s->method = ingot_method_find("passthrough");
   s->keep_dtype = true;
   s->nonfinite = INGOT_NONFINITE_KEEP;

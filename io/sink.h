@@ -48,6 +48,12 @@ typedef struct ingot_sink_attribute { /* root attribute (HDF5), or header metada
   const char *text;
 } ingot_sink_attribute;
 
+/**
+ * Where tensors of an HDF5 output begin: large ones, of 16 times the alignment or more, at multiples of it, all others on pages. A
+ * power of two, at least a page. The default is the usual stripe of a parallel file system, so that a tile is whole stripes.
+ */
+enum { INGOT_SINK_PAGE = 4096, INGOT_SINK_ALIGNMENT = 1 << 20, INGOT_SINK_LARGE = 16 };
+
 typedef struct ingot_sink_spec {
   const char                 *path;   /* final name */
   ingot_sink_format           format;
@@ -58,6 +64,7 @@ typedef struct ingot_sink_spec {
   const ingot_sink_attribute *attributes;
   int                         n_attribute;
   uint64_t                    shard_bytes; /* HF_DIR: payload bytes a shard at most (one tensor at least); 0: 5 GB */
+  uint64_t                    alignment_bytes; /* HDF5: see INGOT_SINK_ALIGNMENT, which 0 means */
   bool                        durable;     /* fsync before the rename */
   ingot_lock                 *lock;        /* rank 0: looked at before the rename; borrowed; NULL: none */
 } ingot_sink_spec;

@@ -17,16 +17,19 @@
 #include "io/hdf5_types.h"
 #include "io/sink_impl.h"
 
-enum { PAGE_BYTES = 4096, FIXED_PAGES = 24 };
+enum { PAGE_BYTES = INGOT_SINK_PAGE, FIXED_PAGES = 24 };
+#define PADDING "padding" /* group that is there while the skeleton is made */
 #define TILE_ATTRIBUTE "checksum_tile_elements"
 
 /* Property lists and groups that are open while the skeleton is made or checked; -1 when not. */
 typedef struct skeleton {
   const ingot_sink *sink;
-  hid_t             access, file, group_list, dataset_list, tensors, files, scalar;
+  hid_t             access, file, group_list, dataset_list, tensors, files, scalar, padding;
+  int               n_padding;
+  uint64_t          end; /* of the storage made last, on a page; 0 when none has been */
 } skeleton;
 
-static const skeleton closed = {NULL, -1, -1, -1, -1, -1, -1, -1};
+static const skeleton closed = {NULL, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0};
 
 static ingot_status fail(const ingot_sink *s, const char *what, const char *name)
 {
@@ -54,14 +57,38 @@ static uint64_t pages(uint64_t bytes)
   return (bytes + PAGE_BYTES - 1) / PAGE_BYTES;
 }
 
+static uint64_t alignment_of(const ingot_sink_spec *spec)
+{
+  return spec->alignment_bytes ? spec->alignment_bytes : INGOT_SINK_ALIGNMENT;
+}
+
+static bool is_large(const ingot_sink_spec *spec, const ingot_sink_tensor *t)
+{
+  int64_t n_elem = 0;
+  return alignment_of(spec) > PAGE_BYTES && ingot_shape_count(&t->shape, &n_elem) &&
+         (uint64_t)n_elem * ingot_dtype_size(t->dtype) / INGOT_SINK_LARGE >= alignment_of(spec);
+}
+
+static uint64_t count_large(const ingot_sink_spec *spec)
+{
+  uint64_t n = 0;
+  for (int i = 0; i < spec->n_tensor; i++) n += is_large(spec, &spec->tensors[i]);
+  return n;
+}
+
 /*
  * Metadata in bytes, from above: alignment gives each object header pages of its own (most of them holes), and a large
  * group's tree and heap have a page a node. It becomes one block at the front of the file, so that headers are read in one go.
  */
 static uint64_t metadata_bytes(const ingot_sink_spec *spec)
 {
-  uint64_t names = 0, n_group = 0;
+  uint64_t names = 0, n_group = 0, n_large = count_large(spec);
   uint64_t n_object = (uint64_t)spec->n_tensor + (uint64_t)spec->n_file;
+  if (n_large > 0) { /* padding: see align_next */
+    n_object += n_large + 1;
+    names += (n_large + 1) * 48;
+    n_group++;
+  }
   for (int i = 0; i < spec->n_tensor; i++) {
     const char *name = spec->tensors[i].name;
     names += strlen(name) + 32;
@@ -76,7 +103,7 @@ static uint64_t metadata_bytes(const ingot_sink_spec *spec)
 
 uint64_t ingot_sink_hdf5_overhead(const ingot_sink_spec *spec)
 {
-  uint64_t bytes = metadata_bytes(spec) + (uint64_t)spec->n_tensor * PAGE_BYTES;
+  uint64_t bytes = metadata_bytes(spec) + ((uint64_t)spec->n_tensor + 1) * PAGE_BYTES + count_large(spec) * alignment_of(spec);
   for (int i = 0; i < spec->n_file; i++) bytes += (pages(spec->files[i].size) + 1) * PAGE_BYTES;
   return bytes;
 }
@@ -87,6 +114,7 @@ static void skeleton_close(skeleton *k)
   if (k->dataset_list >= 0) H5Pclose(k->dataset_list);
   if (k->group_list >= 0) H5Pclose(k->group_list);
   if (k->access >= 0) H5Pclose(k->access);
+  if (k->padding >= 0) H5Gclose(k->padding);
   if (k->tensors >= 0) H5Gclose(k->tensors);
   if (k->files >= 0) H5Gclose(k->files);
   if (k->file >= 0) H5Fclose(k->file);
@@ -183,6 +211,49 @@ done:
   return st;
 }
 
+/* Storage of so many bytes that no tensor has, taken out again by end_padding. */
+static ingot_status pad(skeleton *k, hid_t type, uint64_t bytes)
+{
+  ingot_status      st = INGOT_OK;
+  const ingot_sink *sink = k->sink;
+  ingot_shape       shape = {.n_dim = 1, .dim = {(int64_t)bytes}};
+  uint64_t          offset = 0;
+  char              name[24];
+  if (k->padding < 0) k->padding = H5Gcreate2(k->file, PADDING, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
+  CHECK_H5(k->padding >= 0, "create group", PADDING);
+  snprintf(name, sizeof name, "%d", k->n_padding++);
+  INGOT_TRY(add_dataset(k, k->padding, name, type, &shape, false, &offset));
+  k->end = offset + pages(bytes) * PAGE_BYTES;
+done:
+  return st;
+}
+
+/*
+ * Make the next storage begin at a multiple of the alignment. HDF5 has one alignment for all objects of a file, which would give
+ * every header such room; so what lies between is taken by a dataset that is deleted later, whose room HDF5 does not use again.
+ */
+static ingot_status align_next(skeleton *k, hid_t type)
+{
+  ingot_status st = INGOT_OK;
+  uint64_t     alignment = alignment_of(&k->sink->spec);
+  if (k->end == 0) INGOT_TRY(pad(k, type, PAGE_BYTES)); /* tells where the next one will be */
+  if (k->end % alignment) st = pad(k, type, alignment - k->end % alignment);
+done:
+  return st;
+}
+
+static ingot_status end_padding(skeleton *k)
+{
+  ingot_status      st = INGOT_OK;
+  const ingot_sink *sink = k->sink;
+  if (k->padding < 0) return INGOT_OK;
+  H5Gclose(k->padding);
+  k->padding = -1;
+  CHECK_H5(H5Ldelete(k->file, PADDING, H5P_DEFAULT) >= 0, "remove group", PADDING);
+done:
+  return st;
+}
+
 /* HDF5 takes "a//b" and "./a" for "a/b" and "a", and has no empty names. */
 static bool storable(const char *name)
 {
@@ -257,12 +328,17 @@ static ingot_status build(ingot_comm *comm, ingot_sink *sink, uint64_t *side_off
     const ingot_sink_file *f = &sink->spec.files[i];
     ingot_shape            shape = {.n_dim = 1, .dim = {(int64_t)f->size}};
     INGOT_TRY(add_dataset(&k, k.files, f->name, type[INGOT_DTYPE_U8], &shape, false, &side_offsets[i]));
+    if (f->size) k.end = side_offsets[i] + pages(f->size) * PAGE_BYTES;
   }
   for (int i = 0; i < sink->spec.n_tensor; i++) {
     const ingot_sink_tensor *t = &sink->spec.tensors[i];
+    uint64_t                *offset = &sink->extents[i].offset;
     INGOT_TRY(make_groups(&k, t->name));
-    INGOT_TRY(add_dataset(&k, k.tensors, t->name, type[t->dtype], &t->shape, true, &sink->extents[i].offset));
+    if (is_large(&sink->spec, t)) INGOT_TRY(align_next(&k, type[INGOT_DTYPE_U8]));
+    INGOT_TRY(add_dataset(&k, k.tensors, t->name, type[t->dtype], &t->shape, true, offset));
+    if (sink->extents[i].bytes) k.end = *offset + pages(sink->extents[i].bytes) * PAGE_BYTES;
   }
+  INGOT_TRY(end_padding(&k));
   /* Groups first: the file is closed, and its metadata written, with the last of its objects. */
   H5Gclose(k.tensors);
   H5Gclose(k.files);

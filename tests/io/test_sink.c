@@ -110,6 +110,39 @@ static uint64_t file_bytes(const char *path)
   return (uint64_t)info.st_size;
 }
 
+/* Large tensors, of 16 times the alignment or more, begin at multiples of it, the others on pages; nothing is left of the padding. */
+static void hdf5_alignment(void **state)
+{
+  static const ingot_sink_tensor tensors[] = {
+      {"a", INGOT_DTYPE_U8, {1, {131072}}}, {"b", INGOT_DTYPE_U8, {1, {3}}},      {"c", INGOT_DTYPE_U8, {1, {131071}}},
+      {"d", INGOT_DTYPE_U8, {1, {131073}}}, {"e", INGOT_DTYPE_F32, {2, {0, 3}}},  {"f/g", INGOT_DTYPE_F32, {2, {1, 32768}}},
+      {"h", INGOT_DTYPE_U8, {1, {5}}},      {"i", INGOT_DTYPE_BF16, {1, {65536}}}};
+  static const bool large[] = {true, false, false, true, false, true, false, true};
+  fixture          *f = *state;
+  ingot_source     *src = NULL;
+  ingot_sink       *sink = NULL;
+  for (int with_files = 0; with_files < 2; with_files++) {
+    int n_off = 0;
+    at(f, with_files ? "files.h5" : "plain.h5");
+    ingot_sink_spec spec = {.path = f->path, .format = INGOT_SINK_HDF5, .tensors = tensors, .n_tensor = 8,
+                            .files = sink_case_files, .n_file = with_files ? SINK_CASE_FILES : 0, .alignment_bytes = 8192};
+    assert_ok(ingot_sink_create(f->comm, &spec, &sink));
+    ingot_sink_close(&sink);
+    assert_ok(ingot_sink_reopen(f->comm, &spec, &sink)); /* nothing but the tensors and side files is in it */
+    fill_and_commit(f, sink, &spec);
+    assert_true(file_bytes(f->path) <= ingot_sink_bytes(&spec));
+    assert_ok(ingot_source_open(f->path, &src));
+    check_tensors(src, &spec, true);
+    for (int i = 0; i < 8; i++) {
+      uint64_t offset = ingot_source_tensor(src, ingot_source_find(src, tensors[i].name))->offset;
+      if (large[i]) assert_int_equal(offset % 8192, 0);
+      else n_off += offset % 8192 != 0;
+    }
+    assert_true(n_off > 0); /* else the alignment would show nothing */
+    ingot_source_close(&src);
+  }
+}
+
 static void hdf5(void **state)
 {
   fixture *f = *state;
@@ -348,6 +381,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(hdf5, begin, end),
+      cmocka_unit_test_setup_teardown(hdf5_alignment, begin, end),
       cmocka_unit_test_setup_teardown(hdf5_long_attribute, begin, end),
       cmocka_unit_test_setup_teardown(hdf5_same_bytes_twice, begin, end),
       cmocka_unit_test_setup_teardown(safetensors, begin, end),
