@@ -1,108 +1,67 @@
-#include <stdlib.h>
-#include <string.h>
+#include "tests/kernels/families/block_case.h"
 
-#include "base/philox.h"
-#include "kernels/convert.h"
 #include "kernels/families/delta.h"
-#include "tests/check.h"
 
-enum { MAX_MODEL = 9, MAX_N = INGOT_BLOCK, FIRST = 3 * INGOT_BLOCK };
+enum { MAX_MODEL = 9, FIRST = 3 * INGOT_BLOCK };
 
 static const float weights[MAX_MODEL] = {0.3f, -1.7f, 0.25f, 3.0f, 0.0f, 1e-3f, 0.9f, -2.5f, 1.0f};
 
-/* One block by both paths. Stored elements begin `shift` bytes into their arrays; input 0 is the base. */
-typedef struct delta_case {
-  ingot_delta_state *state;
-  unsigned char     *stored[MAX_MODEL + 1];
-  unsigned char     *fused, *general;
-  float             *wide[MAX_MODEL + 1], *merged;
-  size_t             shift;
-} delta_case;
-
-static void *allocate(size_t bytes)
+/* Input 0 is the base. */
+static ingot_delta_state *delta_state(const block_case *c)
 {
-  void *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
-  assert_non_null(memory);
-  return memory;
+  return c->state;
 }
 
 static int setup(void **state)
 {
-  delta_case *c = allocate(sizeof *c);
-  c->state = allocate(ingot_delta_state_bytes(MAX_MODEL));
-  for (int k = 0; k <= MAX_MODEL; k++) {
-    c->stored[k] = allocate((MAX_N + 2) * sizeof(uint16_t));
-    c->wide[k] = allocate(MAX_N * sizeof(float));
-  }
-  c->fused = allocate((MAX_N + 2) * sizeof(uint16_t));
-  c->general = allocate((MAX_N + 2) * sizeof(uint16_t));
-  c->merged = allocate(MAX_N * sizeof(float));
-  c->shift = 0;
-  *state = c;
+  *state = block_begin(ingot_delta_state_bytes(MAX_MODEL));
   return 0;
-}
-
-static int teardown(void **state)
-{
-  delta_case *c = *state;
-  for (int k = 0; k <= MAX_MODEL; k++) free(c->stored[k]), free(c->wide[k]);
-  free(c->fused), free(c->general), free(c->merged), free(c->state), free(c);
-  return 0;
-}
-
-static void put(delta_case *c, int input, int64_t i, uint16_t bits)
-{
-  memcpy(c->stored[input] + c->shift + (size_t)i * sizeof bits, &bits, sizeof bits);
 }
 
 /* Any finite bit pattern; a model's element is often the base's, its opposite, or next to it, so that sums vanish often. */
-static void fill_random(delta_case *c, uint64_t seed)
+static void fill_random(block_case *c, uint64_t seed)
 {
-  static const uint16_t special[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x007f, 0x0080, 0x7f7f, 0xff7f};
-  uint16_t              base[MAX_N];
+  uint16_t base[MAX_N];
   for (int k = 0; k <= MAX_MODEL; k++) {
     for (int64_t i = 0; i < MAX_N; i++) {
       uint32_t word[4];
       ingot_philox4x32(seed, (uint64_t)(k * MAX_N + i), word);
-      uint16_t bits = (uint16_t)word[0];
-      if (word[1] % 8 == 0) bits = special[word[2] % 8];
-      else if (k && word[1] % 8 < 6) bits = (uint16_t)(base[i] ^ (word[3] % 4 == 0 ? 0x8000 : word[3] >> 2 & 3));
-      if ((bits & 0x7f80) == 0x7f80) bits = (uint16_t)(bits ^ 0x0100);
+      uint16_t bits = block_random_bits(word, 8);
+      if (k && word[1] % 8 > 0 && word[1] % 8 < 6) bits = (uint16_t)(base[i] ^ (word[3] % 4 == 0 ? 0x8000 : word[3] >> 2 & 3));
+      bits = block_finite(bits);
       if (k == 0) base[i] = bits;
       put(c, k, i, bits);
     }
   }
 }
 
-static bool run_fused(delta_case *c, int64_t n)
+static bool run_fused(block_case *c, int64_t n)
 {
-  const void *in[MAX_MODEL + 1];
-  for (int k = 0; k <= MAX_MODEL; k++) in[k] = c->stored[k] + c->shift;
-  memset(c->fused, 0x5a, (MAX_N + 2) * sizeof(uint16_t));
+  const void *in[MAX_INPUT];
+  block_before_fused(c, in);
   return ingot_delta_apply_bf16(NULL, c->state, FIRST, n, in, c->fused + c->shift);
 }
 
-static void run_general(delta_case *c, int64_t n)
+static void run_general(block_case *c, int64_t n)
 {
   ingot_chunk chunk = {.first = FIRST, .n = n, .in = (const float *const *)c->wide};
-  for (int k = 0; k <= c->state->n_model; k++) ingot_widen(INGOT_DTYPE_BF16, c->stored[k] + c->shift, c->wide[k], n);
-  memset(c->general, 0x5a, (MAX_N + 2) * sizeof(uint16_t));
+  block_before_general(c, delta_state(c)->n_model + 1, n);
   ingot_delta_apply(NULL, c->state, &chunk, c->merged);
-  ingot_narrow(INGOT_DTYPE_BF16, c->merged, c->general + c->shift, n);
+  block_after_general(c, n);
 }
 
 /* Whole arrays are compared: what lies around the output stays as it was. */
-static void check_same(delta_case *c, int64_t n)
+static void check_same(block_case *c, int64_t n)
 {
   assert_true(run_fused(c, n));
   run_general(c, n);
-  assert_memory_equal(c->fused, c->general, (MAX_N + 2) * sizeof(uint16_t));
+  assert_memory_equal(c->fused, c->general, OUT_BYTES);
 }
 
 /* Masks of three kinds; the second model's is ALL, and cuts lie before and behind the block. */
-static void set_models(delta_case *c, int n_model, uint32_t mask, bool vote, bool divide)
+static void set_models(block_case *c, int n_model, uint32_t mask, bool vote, bool divide)
 {
-  *c->state = (ingot_delta_state){.n_model = n_model, .vote = vote, .zero_sign = n_model % 2 ? 1 : -1, .divide = divide,
+  *delta_state(c) = (ingot_delta_state){.n_model = n_model, .vote = vote, .zero_sign = n_model % 2 ? 1 : -1, .divide = divide,
                                   .divisor = divide ? 1.3f : 1, .lambda = 0.7f};
   for (int g = 0; g < n_model; g++) {
     ingot_delta_model *m = &ingot_delta_models(c->state)[g];
@@ -119,7 +78,7 @@ static void set_models(delta_case *c, int n_model, uint32_t mask, bool vote, boo
 
 static void test_same_bytes_as_general(void **state)
 {
-  delta_case           *c = *state;
+  block_case           *c = *state;
   static const int      lengths[] = {1, 2, 31, 32, 33, 1023, 1024, 1025, 2051, MAX_N - 1, MAX_N};
   static const uint32_t masks[] = {INGOT_MASK_ALL, INGOT_MASK_CUT, INGOT_MASK_RANDOM};
   for (int k = 0; k < 8 * 3 * 4; k++) {
@@ -132,28 +91,21 @@ static void test_same_bytes_as_general(void **state)
   }
 }
 
-static uint16_t fused_bits(const delta_case *c)
-{
-  uint16_t bits;
-  memcpy(&bits, c->fused + c->shift, sizeof bits);
-  return bits;
-}
-
 /* Worked by hand: 1 = 0x3f80, 2 = 0x4000, 3 = 0x4040, 0.5 = 0x3f00, -1 = 0xbf80. */
 static void test_values(void **state)
 {
-  delta_case *c = *state;
+  block_case *c = *state;
   set_models(c, 2, INGOT_MASK_ALL, false, false);
-  ingot_delta_models(c->state)[0].weight = 1, ingot_delta_models(c->state)[1].weight = 0.5f, c->state->lambda = 1;
+  ingot_delta_models(c->state)[0].weight = 1, ingot_delta_models(c->state)[1].weight = 0.5f, delta_state(c)->lambda = 1;
   put(c, 0, 0, 0x3f80), put(c, 1, 0, 0x4000), put(c, 2, 0, 0x4040);
   assert_true(run_fused(c, 1));
   assert_int_equal(fused_bits(c), 0x4040); /* 1 + (1 + 0.5 * 2) */
   set_models(c, 2, INGOT_MASK_ALL, true, true);
-  ingot_delta_models(c->state)[0].weight = 1, ingot_delta_models(c->state)[1].weight = 0.5f, c->state->lambda = 1;
+  ingot_delta_models(c->state)[0].weight = 1, ingot_delta_models(c->state)[1].weight = 0.5f, delta_state(c)->lambda = 1;
   put(c, 2, 0, 0xbf80);
   assert_true(run_fused(c, 1));
   assert_int_equal(fused_bits(c), 0xbf80); /* 1 against -1: a zero sum, which elects -: 1 + -1 / 0.5 */
-  c->state->zero_sign = 1;
+  delta_state(c)->zero_sign = 1;
   assert_true(run_fused(c, 1));
   assert_int_equal(fused_bits(c), 0x4000); /* and +: 1 + 1 / 1 */
   put(c, 0, 0, 0x8000), put(c, 1, 0, 0x8000), put(c, 2, 0, 0x8000);
@@ -164,7 +116,7 @@ static void test_values(void **state)
 /* One value that is not finite, in any input and at any place of a vector, is noticed; beyond n it is not looked at. */
 static void test_nonfinite_is_noticed(void **state)
 {
-  delta_case           *c = *state;
+  block_case           *c = *state;
   static const uint16_t bad[] = {0x7f80, 0xff80, 0x7fc0, 0xffff, 0x7f81};
   static const uint32_t masks[] = {INGOT_MASK_ALL, INGOT_MASK_CUT, INGOT_MASK_RANDOM};
   const int64_t         n = 1101;
@@ -186,7 +138,7 @@ static void test_nonfinite_is_noticed(void **state)
 /* Blocks that the loops are not made for are left to the general path. */
 static void test_left_to_general(void **state)
 {
-  delta_case *c = *state;
+  block_case *c = *state;
   fill_random(c, 4);
   set_models(c, 3, INGOT_MASK_CUT, true, true);
   ingot_delta_models(c->state)[0].cut = FIRST + 5;
@@ -204,10 +156,10 @@ static void test_left_to_general(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_values, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_left_to_general, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, block_end),
+    cmocka_unit_test_setup_teardown(test_values, setup, block_end),
+    cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, block_end),
+    cmocka_unit_test_setup_teardown(test_left_to_general, setup, block_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
