@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Steps ensemble, logits, soup and distill on a GPU: against the CPU on the small family of tests/experts; then the speed of a
-# distillation of three generated Llamas into a fourth, and PyTorch's where it is installed.
+# Steps ensemble, logits, soup and distill on a GPU: against the CPU on the small family of tests/experts; models spread over two
+# ranks against all on each, on one GPU (by MPI) and on two (by NCCL); then the speed of a distillation of three generated Llamas
+# into a fourth, and PyTorch's where it is installed.
 #
 #   tests/gpu/training.sh BUILD WORK [MILLIONS [STEPS [THREADS]]]
 #
-# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small large.
+# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small spread large.
 # shellcheck disable=SC2317 # parts are called by name
 set -euo pipefail
 
@@ -62,6 +63,43 @@ part_small() {
   check "student in bfloat16" 2e-2 bf16.json
 }
 
+spread_job() { # NAME PLACEMENT
+  local family=$root/tests/experts
+  local all="models = ( \"add\", \"sort\", \"dates\" ); window = 64; limit = 7; batch = 2; placement = \"$2\";"
+  cat >"$1.cfg" <<END
+seed = 3;
+models = { base = "$family/base"; add = "$family/add"; sort = "$family/sort"; dates = "$family/dates"; };
+steps = (
+  { type = "ensemble"; $all kind = "log_linear"; weights = "learn"; learn_data = ( "$family/data/add.calib.u16" ); data = ( "$family/data/add.val.u16" ); output = "$1/weights.json"; },
+  { type = "ensemble"; $all kind = "posterior"; data = ( "$family/data/sort.val.u16" ); dtype = "float32"; output = "$1/posterior.json"; },
+  { type = "logits"; $all k = 16; data = ( "$family/data/add.val.u16" ); durable = false; output = "$1/logits.h5"; },
+  { type = "distill"; student = "base"; teachers = ( "add", "sort", "dates" ); placement = "$2"; window = 64; batch = 7; micro_batch = 2; steps = 6; rate = 0.001;
+    data = { add = { path = "$family/data/add.calib.u16"; teachers = ( "add" ); }; dates = "$family/data/dates.calib.u16"; }; durable = false; output = "$1/student.h5"; }
+);
+END
+}
+
+# The same bits, wherever models are: on two ranks and the GPUs named.
+part_spread() {
+  local n_gpu devices placement file
+  command -v mpirun >/dev/null || { echo "models spread over ranks: not run: no mpirun"; return; }
+  n_gpu=$(nvidia-smi --list-gpus | wc -l)
+  for devices in 0 0,1; do
+    [ "$devices" = 0 ] || [ "$n_gpu" -ge 2 ] || { echo "models spread over two GPUs: not run: there is one"; continue; }
+    for placement in replicated spread; do
+      spread_job "$placement" "$placement"
+      CUDA_VISIBLE_DEVICES=$devices mpirun -n 2 --bind-to none "$ingot" run --fresh --device cuda --threads 2 "$placement.cfg" >"$placement.txt" 2>"$placement.log" ||
+        { echo "$placement, GPUs $devices: FAILED"; tail -n 5 "$placement.log"; failed=1; continue 2; }
+    done
+    for file in weights.json posterior.json; do
+      if cmp "replicated/$file" "spread/$file"; then echo "spread, GPUs $devices, $file: ok: the same bytes"; else echo "spread, GPUs $devices, $file: FAILED"; failed=1; fi
+    done
+    for file in logits.h5 student.h5; do
+      if "$ingot" diff "replicated/$file" "spread/$file" >diff.txt; then echo "spread, GPUs $devices, $file: ok: $(tail -n 1 diff.txt)"; else echo "spread, GPUs $devices, $file: FAILED: $(tail -n 1 diff.txt)"; failed=1; fi
+    done
+  done
+}
+
 part_large() {
   [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
   cat >large.cfg <<END
@@ -76,5 +114,5 @@ END
   python3 "$root/tests/gpu/baseline.py" --distill
 }
 
-for part in ${PARTS:-small large}; do "part_$part"; done
+for part in ${PARTS:-small spread large}; do "part_$part"; done
 exit $failed
