@@ -5,6 +5,7 @@
 
 #include "driver/commands.h"
 #include "driver/manifest.h"
+#include "driver/merge_kept.h"
 #include "driver/recipe.h"
 #include "driver/report_html.h"
 #include "io/atomic_file.h"
@@ -25,6 +26,7 @@ typedef struct work {
   const char   **names;   /* [n_model], of the manifest */
   int            n_model;
   ingot_measure  measure;
+  ingot_kept     kept;
 } work;
 
 /* An input that changed since tells nothing about this merge. */
@@ -95,6 +97,14 @@ static ingot_status print_json(const work *w)
                                           numbers(r->kept, m->n_model)));
   }
   json_t *tree = json_pack("{s:o, s:o, s:o, s:I}", "models", models, "rows", rows, "dot", dot, "skipped", (json_int_t)m->n_skipped);
+  json_t *method = json_array();
+  for (int k = 0; k < w->kept.n_model; k++) {
+    const ingot_kept_model *of = &w->kept.models[k];
+    json_array_append_new(method, json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:f}", "model", ingot_json_text(w->kept.names[k]), "mass",
+                                            of->mass, "square", of->square, "kept_mass", of->kept_mass, "kept_square", of->kept_square,
+                                            "agreed_mass", of->agreed_mass, "agreed_square", of->agreed_square));
+  }
+  json_object_set_new(tree, "method", method);
   char   *text = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
   json_decref(tree);
   if (!text) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the figures");
@@ -116,9 +126,10 @@ static ingot_status run_report(const ingot_command_context *context, const ingot
   INGOT_TRY(open_inputs(output, &w));
   INGOT_TRY(ingot_source_open(output, &w.output));
   INGOT_TRY(ingot_measure_make(w.base, w.experts, w.n_model, w.output, &w.measure));
+  INGOT_TRY(ingot_kept_make(w.manifest, output, &w.kept));
   if (ingot_line_has(line, "--json")) INGOT_TRY(print_json(&w));
   if (page) {
-    INGOT_TRY(ingot_report_html(output, w.names, &w.measure, w.manifest, &html));
+    INGOT_TRY(ingot_report_html(output, w.names, &w.measure, &w.kept, w.manifest, &html));
     INGOT_TRY(ingot_file_make_parents(page));
     INGOT_TRY(ingot_file_replace(page, ingot_text_string(&html), html.size, false));
   }
@@ -127,6 +138,7 @@ done:
   ingot_source_close(&w.base);
   ingot_source_close(&w.output);
   ingot_measure_release(&w.measure);
+  ingot_kept_release(&w.kept);
   json_decref(w.manifest);
   free(w.experts);
   free((void *)w.names);

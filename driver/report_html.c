@@ -170,6 +170,35 @@ done:
   return st;
 }
 
+/* ---- what the method kept ---- */
+
+static ingot_status percent(const page *p, double part, double whole)
+{
+  return whole > 0.0 ? ingot_text_printf(p->html, "<td>%.1f %%</td>", 100.0 * part / whole) : ingot_text_printf(p->html, "<td>-</td>");
+}
+
+static ingot_status kept_by_method(const page *p, const ingot_kept *kept)
+{
+  ingot_status st = INGOT_OK;
+  if (kept->n_model == 0) return INGOT_OK;
+  INGOT_TRY(ingot_text_printf(p->html, "<h2>Kept by the method</h2>\n<p>Of each task vector: the part of its absolute values (L1) and of its squares (L2) "
+                              "that trimming or drawing leaves, and the part whose sign is the elected one.</p>\n<table class=\"kin\"><tr><th></th>"
+                              "<th>kept, L1</th><th>kept, L2</th><th>elected sign, L1</th><th>elected sign, L2</th>"));
+  for (int k = 0; k < kept->n_model; k++) {
+    const ingot_kept_model *m = &kept->models[k];
+    INGOT_TRY(ingot_text_printf(p->html, "</tr>\n<tr><th>"));
+    INGOT_TRY(escape(p->html, kept->names[k]));
+    INGOT_TRY(ingot_text_printf(p->html, "</th>"));
+    INGOT_TRY(percent(p, m->kept_mass, m->mass));
+    INGOT_TRY(percent(p, m->kept_square, m->square));
+    INGOT_TRY(percent(p, m->agreed_mass, m->mass));
+    INGOT_TRY(percent(p, m->agreed_square, m->square));
+  }
+  st = ingot_text_printf(p->html, "</tr></table>\n");
+done:
+  return st;
+}
+
 /* ---- time ---- */
 
 static double member(const json_t *rank, const char *key)
@@ -229,7 +258,7 @@ static const char STYLE[] =
     "pre{background:#f6f6f6;padding:.8em;overflow-x:auto;font-size:12px}";
 
 ingot_status ingot_report_html(const char *title, const char *const *names, const ingot_measure *measure,
-                               const json_t *manifest, ingot_text *html)
+                               const ingot_kept *by_method, const json_t *manifest, ingot_text *html)
 {
   ingot_status  st = INGOT_OK;
   page          p = {html, names, measure};
@@ -249,6 +278,7 @@ ingot_status ingot_report_html(const char *title, const char *const *names, cons
                   1, conflicts, 100.0, "%"));
   INGOT_TRY(chart(&p, "Kept mass", "Of the sum of a task vector's absolute values: the part at elements where the output differs from the base.",
                   measure->n_model, kept, 100.0, "%"));
+  INGOT_TRY(kept_by_method(&p, by_method));
   INGOT_TRY(timeline(&p, run));
   INGOT_TRY(settings(&p, manifest));
   st = ingot_text_printf(html, "</body></html>\n");

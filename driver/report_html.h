@@ -5,10 +5,11 @@
 #include <jansson.h>
 
 #include "base/text.h"
+#include "driver/merge_kept.h"
 #include "driver/merge_measure.h"
 
 /** `title` and `names` [n_model] are of any bytes; `manifest` lends the settings and the run. INGOT_ERR_NOMEM. */
 ingot_status ingot_report_html(const char *title, const char *const *names, const ingot_measure *measure,
-                               const json_t *manifest, ingot_text *html);
+                               const ingot_kept *by_method, const json_t *manifest, ingot_text *html);
 
 #endif

@@ -38,8 +38,8 @@ TXT
 tr -d ' ",' <figures.json | awk -F: '
   /^name:/ { row = $2; sub(/layer/, "layer ", row); if (row == "headandothers") row = "head and others" }
   /^(elements|active|conflicts):/ { row = row " " $2 }
-  /^(square|mass|kept|dot):/ { list = $1 }
-  /^[-0-9.e]+$/ { if (list == "dot") dots[n++] = $1; else row = row sprintf(" %.6g", $1) }
+  /^[a-z_]+:/ { list = $1 }
+  /^[-0-9.e]+$/ { if (list == "dot") dots[n++] = $1; else if (list ~ /^(square|mass|kept)$/) row = row sprintf(" %.6g", $1) }
   /^}$/ { if (row != "") print row; row = "" }
   END { printf "dot %.6g\n", dots[1]; if (dots[1] != dots[2] || n != 4) print "dot is not symmetric" }' >found.txt
 diff expected.txt found.txt || fail "figures differ from NumPy's"
@@ -53,6 +53,35 @@ grep -qF '<title>layer 3: 3.30179</title>' page.html || fail "the norm of layer 
 if command -v xmllint >/dev/null; then
   sed -e 's/<!DOCTYPE html>//' -e 's/<meta charset="utf-8">//' page.html | xmllint --noout - || fail "the page is not well-formed"
 fi
+
+! grep -q 'Kept by the method' page.html || fail "task arithmetic drops nothing, and the page says it did"
+
+# What a method kept, by hand. A base of zeros; a = (4, 3, -2, 1) and b = (-6, 2, -5, 1) in float32; density 0.5 keeps the two largest:
+# of a 4 and 3, 7 of 10 and 25 of 30; of b -6 and -5, 11 of 14 and 61 of 66. The sums of what is kept are (-2, 3, -5, 0): a's 4 has
+# the wrong sign, so 3 of 10 and 9 of 30 agree; of b all that is kept.
+vector() { # NAME OCTAL_BYTES
+  local header='{"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
+  { printf '%b' "\\0$(printf %o ${#header})" '\0\0\0\0\0\0\0'; printf %s "$header"; printf %b "$2"; } >"$1.safetensors"
+}
+vector zero '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+vector a '\0\0\0200\0100\0\0\0100\0100\0\0\0\0300\0\0\0200\077'
+vector b '\0\0\0300\0300\0\0\0\0100\0\0\0240\0300\0\0\0200\077'
+cat >hand.cfg <<'CFG'
+models = { zero = "zero.safetensors"; a = "a.safetensors"; b = "b.safetensors"; };
+steps = ( { type = "merge"; method = "ties"; base = "zero"; models = ( "a", "b" ); parameters = { weight = 1.0; density = 0.5; };
+            output = "ties.h5"; } );
+CFG
+for scope in tensor model; do # of one tensor, so that both are the same; keep is that of tensors
+  "$INGOT" run --quiet --fresh --set "steps[0].parameters.scope=\"$scope\"" --set 'steps[0].parameters.keep="floor"' hand.cfg
+  "$INGOT" report --json --html hand.html ties.h5 | tr -d ' ",' | awk -F: '/^method:/ { on = 1 } on && /^(model|[a-z]+_(mass|square)|mass|square):/ { printf "%s ", $2 }' >found.txt
+  [ "$(cat found.txt)" = 'a 10.0 30.0 7.0 25.0 3.0 9.0 b 14.0 66.0 11.0 61.0 11.0 61.0 ' ] || fail "what ties kept ($scope): $(cat found.txt)"
+done
+grep -qF '<tr><th>a</th><td>70.0 %</td><td>83.3 %</td><td>30.0 %</td><td>30.0 %</td>' hand.html || fail "what ties kept is not in the page"
+# Drawn: what the output differs at is what was kept, since with one expert nothing else can move an element.
+"$INGOT" run --quiet --set 'steps[0].method="dare_linear"' --set 'steps[0].models=("a")' --set 'steps[0].output="dare.h5"' hand.cfg
+"$INGOT" report --json dare.h5 | tr -d ' ",' >found.txt
+kept=$(awk -F: '/^kept:/ { getline; sum += $1 } END { printf "%.1f", sum }' found.txt)
+grep -qx "kept_mass:$kept" found.txt || fail "what dare_linear kept is not $kept: $(grep kept_mass found.txt)"
 
 expect 2 'say --html FILE or --json' "$INGOT" report '<i>&"m.h5'
 expect 2 'there are no task vectors to report on' "$INGOT" report --json linear.h5
