@@ -6,12 +6,14 @@
 #include "kernels/families/gram.h"
 #include "kernels/families/sum.h"
 
-enum { GLOBAL_METRIC, GLOBAL_START, GLOBAL_ALPHA, GLOBAL_ITERATIONS, GLOBAL_TOLERANCE };
+enum { GLOBAL_METRIC, GLOBAL_START, GLOBAL_ALPHA, GLOBAL_ITERATIONS, GLOBAL_TOLERANCE, GLOBAL_REST };
 enum { METRIC_GRAM, METRIC_KFAC, METRIC_FISHER };
 enum { START_MEAN, START_ZEROS, START_BASE };
+enum { REST_MEAN, REST_START };
 
 static const char *const metrics[] = {"gram", "kfac", "fisher", NULL};
 static const char *const starts[] = {"mean", "zeros", "base", NULL};
+static const char *const rests[] = {"mean", "start", NULL};
 
 static const ingot_param_spec params[] = {
   {.name = "metric", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = METRIC_GRAM,
@@ -25,6 +27,8 @@ static const ingot_param_spec params[] = {
    .help = "iterations at most; reaching them is no error"},
   {.name = "tolerance", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1e-5, .min = 0, .max = 1,
    .help = "end when the residual's norm is at most this part of the right-hand side's"},
+  {.name = "rest", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = REST_MEAN, .choices = rests,
+   .help = "tensors without a metric: the mean of the models, or what the base has (start = \"base\")"},
   {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = INFINITY,
    .help = "factor of the model's metric, and of the model in means"},
 };
@@ -58,24 +62,37 @@ static ingot_status check(const ingot_method_tensor *t)
   if (t->has_base && t->global[GLOBAL_START] != START_BASE)
     return ingot_fail(INGOT_ERR_JOB, "%s: the step's base is where start = \"base\" starts; this start has no use for one",
                       t->name);
+  if (t->global[GLOBAL_REST] == REST_START && !t->has_base)
+    return ingot_fail(INGOT_ERR_JOB, "%s: rest = \"start\" takes what the base has, and needs start = \"base\"", t->name);
   return ingot_fisher_check(t, 1);
+}
+
+/* A tensor that stays as the base has it. */
+static bool is_kept(const ingot_method_tensor *t)
+{
+  return t->n_statistic == 0 && t->has_base && t->global[GLOBAL_REST] == REST_START;
 }
 
 static size_t state_bytes(const ingot_method_tensor *t)
 {
+  if (is_kept(t)) return ingot_sum_state_bytes(1);
   return metric_of(t) == METRIC_FISHER ? ingot_fisher_state_bytes(t->n_model) : ingot_gram_mean_state_bytes(t);
 }
 
 static ingot_status begin(const ingot_method_tensor *t, void *state)
 {
-  if (metric_of(t) == METRIC_FISHER) ingot_fisher_begin(t, 1, 0, INGOT_FISHER_MAX_ALL, state);
+  if (is_kept(t)) {
+    ingot_sum_state *s = state;
+    *s = (ingot_sum_state){.n_input = 1}; /* the base comes first */
+    ingot_sum_coef(s)[0] = 1;
+  } else if (metric_of(t) == METRIC_FISHER) ingot_fisher_begin(t, 1, 0, INGOT_FISHER_MAX_ALL, state);
   else ingot_gram_mean_begin(t, 1, state);
   return INGOT_OK;
 }
 
 static void apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out)
 {
-  if (metric_of(t) == METRIC_FISHER) ingot_fisher_apply(t, state, c, out);
+  if (metric_of(t) == METRIC_FISHER && !is_kept(t)) ingot_fisher_apply(t, state, c, out);
   else ingot_sum_apply(t, state, c, out);
 }
 

@@ -34,7 +34,7 @@ run_case() { # NAME FILE
 
 statistics_job fisher.cfg fisher fisher h5 'parameters = { normalize = "l2"; floor = 1e-9; };'
 run_case fisher fisher.cfg
-statistics_job mats.cfg mats kfac h5 'base = "base"; parameters = { metric = "kfac"; start = "base"; iterations = 3; };'
+statistics_job mats.cfg mats kfac h5 'base = "base"; parameters = { metric = "kfac"; start = "base"; rest = "start"; iterations = 3; };'
 run_case mats mats.cfg
 statistics_job regmean.cfg regmean gram h5
 run_case regmean regmean.cfg

@@ -58,6 +58,7 @@ static void test_parameters(void **state)
   method_check_parameter("mats", "alpha", INGOT_PARAM_REAL, INGOT_PARAM_GLOBAL, false, 1);
   method_check_parameter("mats", "iterations", INGOT_PARAM_INT, INGOT_PARAM_GLOBAL, false, 100);
   method_check_parameter("mats", "tolerance", INGOT_PARAM_REAL, INGOT_PARAM_GLOBAL, false, 1e-5);
+  method_check_parameter("mats", "rest", INGOT_PARAM_CHOICE, INGOT_PARAM_GLOBAL, false, 0);
   method_check_parameter("mats", "weight", INGOT_PARAM_REAL, INGOT_PARAM_PER_MODEL, false, 1);
 }
 
@@ -128,6 +129,33 @@ static void test_base(void **state)
   check_fails(matrix_try(&m, out, &report), INGOT_ERR_JOB, "this start has no use for one");
 }
 
+/* rest = start: tensors without a metric are the base's, bit for bit, whatever the models have. */
+static void test_rest(void **state)
+{
+  (void)state;
+  static const char *const parameters[] = {"start=base rest=start", "metric=fisher start=base rest=start"};
+  const float       base[] = {-.0f, 3e38f, 1e-40f}, a[] = {1, 2, INFINITY}, b[] = {3, 5, 7};
+  const void *const in[] = {base, a, b};
+  const ingot_dtype dtypes[] = {INGOT_DTYPE_F32, INGOT_DTYPE_F32, INGOT_DTYPE_F32};
+  float             out[3];
+  double            global[16], per_model[16];
+  run_tensor        tensor = {.name = "w", .shape = {1, {3}}, .in = in, .in_dtype = dtypes, .out = out, .out_dtype = INGOT_DTYPE_F32};
+  run_setup         r = {.method = ingot_method_find("mats"), .tensors = &tensor, .n_tensor = 1, .n_model = 2, .has_base = true,
+                         .global = global, .per_model = per_model};
+  for (int i = 0; i < 2; i++) {
+    check_ok(run_parameters(r.method, 2, parameters[i], global, per_model));
+    check_ok(run_method(&r, NULL));
+    assert_memory_equal(out, base, sizeof base);
+  }
+  check_ok(run_parameters(r.method, 2, "start=base rest=mean", global, per_model));
+  check_ok(run_method(&r, NULL));
+  assert_true(out[0] == 2 && out[1] == 3.5f);
+  r.has_base = false;
+  tensor.in = in + 1;
+  check_ok(run_parameters(r.method, 2, "rest=start", global, per_model));
+  check_fails(run_method(&r, NULL), INGOT_ERR_JOB, "w: rest = \"start\" takes what the base has, and needs start = \"base\"");
+}
+
 /* Without statistics: the weighted mean. */
 static void test_mean(void **state)
 {
@@ -145,7 +173,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_worked_example), cmocka_unit_test(test_cases), cmocka_unit_test(test_parameters),
     cmocka_unit_test(test_like_regmean_and_fisher), cmocka_unit_test(test_singular), cmocka_unit_test(test_stops),
-    cmocka_unit_test(test_base), cmocka_unit_test(test_mean),
+    cmocka_unit_test(test_base), cmocka_unit_test(test_rest), cmocka_unit_test(test_mean),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
