@@ -359,6 +359,8 @@ static ingot_status fit_memory(builder *b)
   }
   b->out->memory_bytes = bytes[b->plan->placement == INGOT_PLACEMENT_SPREAD];
   b->plan->validation.batch = b->plan->micro_batch;
+  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->n_teacher; i++) /* read by one rank, not by all */
+    b->out->bytes_read -= ingot_input_bytes(b->teachers[i]) * (uint64_t)(n_rank - 1);
   INGOT_TRY(say_placement(b, &limit, bytes));
   if (!all_fit) {
     suggest(b, limit.bytes, hint);

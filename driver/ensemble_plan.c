@@ -343,6 +343,8 @@ static ingot_status make_sink(builder *b)
   b->plan->gather = b->gather->plan;
   b->out->bytes_written = sink.n_tensor > 0 ? ingot_sink_bytes(&sink) : 0;
   b->out->bytes_read = members->bytes_read;
+  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->gather.n_model; i++) /* read by one rank, not by all */
+    b->out->bytes_read -= ingot_input_bytes(b->inputs[i]) * (uint64_t)(b->planner->options.n_rank - 1);
   b->out->n_thread = members->n_thread;
   b->out->n_pass = 1;
 done:
