@@ -49,6 +49,25 @@ static void test_solve(void **state)
   with_threads(2, linalg_check_solve);
 }
 
+/* Then a failed allocation is NULL with a sanitizer too. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+  return "allocator_may_return_null=1";
+}
+
+static void test_no_memory(void **state)
+{
+  ingot_linalg      *l = NULL;
+  ingot_linalg_array huge = {0};
+  (void)state;
+  check_ok(ingot_linalg_open_cpu(1, &l));
+  check_fails(l->ops->alloc(l, INT64_C(1) << 46, &huge), INGOT_ERR_NOMEM, "no memory for a matrix of 5629499534213");
+  assert_null(huge.at);
+  l->ops->free(l, &huge);
+  ingot_linalg_close(&l);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -56,6 +75,7 @@ int main(void)
     cmocka_unit_test(test_transfer),
     cmocka_unit_test(test_found),
     cmocka_unit_test(test_solve),
+    cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests_name("linear algebra", tests, NULL, NULL);
 }
