@@ -103,6 +103,24 @@ static void check_notices(ingot_comm *comm)
   CHECK(ingot_comm_poll(comm, &notice, &source, &got) == INGOT_OK && !got);
 }
 
+/* Around the ring: rank r sends r KiB (rank 0 nothing) to the next and gets what the one before sends; then another step's worth. */
+static void check_swaps(ingot_comm *comm)
+{
+  int            rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);
+  unsigned char *out = malloc((size_t)size * 1024), *in = malloc((size_t)size * 1024);
+  CHECK(out && in);
+  for (int step = 1; step < size; step++) {
+    int    dest = (rank + step) % size, src = (rank + size - step) % size;
+    size_t out_bytes = (size_t)rank * 1024, in_bytes = (size_t)src * 1024;
+    memset(out, rank * 16 + step, out_bytes);
+    CHECK(ingot_comm_swap(comm, dest, out, out_bytes, src, in, in_bytes) == INGOT_OK);
+    for (size_t i = 0; i < in_bytes; i++) CHECK(in[i] == src * 16 + step);
+  }
+  CHECK(ingot_comm_swap(comm, -1, NULL, 0, -1, NULL, 0) == INGOT_OK);
+  free(out);
+  free(in);
+}
+
 int main(int argc, char **argv)
 {
   ingot_comm *comm = NULL;
@@ -111,6 +129,7 @@ int main(int argc, char **argv)
   CHECK(ingot_comm_size(comm) == expected);
   check_collectives(comm);
   check_real_sums(comm);
+  check_swaps(comm);
   check_agreement(comm);
   check_notices(comm);
   CHECK(ingot_comm_barrier(comm) == INGOT_OK);
