@@ -55,7 +55,8 @@ static bool is_on_one_node(void)
 /*
  * What Open MPI would do at its start and a merge has no use for: hwloc's look at every GPU through the vendor's
  * libraries; where all ranks are on one machine, the opening of fast networks; and, for a process that no launcher has
- * started and so is alone, a daemon. That takes from 0.2 to 0.5 seconds. And what lone processes of one user share, so
+ * started and so is alone, a daemon, and hwloc's look at all processors, caches and devices (a virtual machine answers each
+ * read of a device's registers slowly). That takes from 0.2 to 0.5 seconds. And what lone processes of one user share, so
  * that the first one to end takes it from the others: Open MPI's session folder, which nothing needs where there is no
  * other rank, and the shared file pointers of MPI-IO, which nobody uses. Settings of the user's own stay.
  */
@@ -63,10 +64,12 @@ static void prepare_environment(void)
 {
   static const char *const launched[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"};
   setenv("OMPI_MCA_sharedfp", "individual", 0);
-  setenv("HWLOC_COMPONENTS", "-cuda,-nvml,-rsmi,-levelzero,-opencl,-gl", 0);
-  if (is_on_one_node()) setenv("OMPI_MCA_pml", "ob1", 0); /* shared memory */
+  bool is_lone = true;
   for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)
-    if (getenv(launched[i])) return;
+    if (getenv(launched[i])) is_lone = false;
+  setenv("HWLOC_COMPONENTS", is_lone ? "no_os,stop" : "-cuda,-nvml,-rsmi,-levelzero,-opencl,-gl", 0);
+  if (is_on_one_node()) setenv("OMPI_MCA_pml", "ob1", 0); /* shared memory */
+  if (!is_lone) return;
   setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
   setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
   setenv("OMPI_MCA_btl", "self", 0);

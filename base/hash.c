@@ -5,8 +5,13 @@
 #define XXH_INLINE_ALL /* the compiler's own vector width, whatever the packaged library was built for */
 #include <xxhash.h>
 
+#include "base/hash_avx2.h"
+
 uint64_t ingot_hash(const void *bytes, size_t size)
 {
+#if INGOT_HAVE_HASH_AVX2
+  if (__builtin_cpu_supports("avx2")) return ingot_hash_avx2(bytes, size);
+#endif
   return XXH3_64bits(bytes, size);
 }
 

@@ -49,6 +49,23 @@ INGOT_INLINE void ingot_pair_store(unsigned char *to, int64_t i, ingot_pair v)
   memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
 }
 
+/** Rounded as numbers. A NaN that came of bfloat16 elements stays one, but not always the one that is written. */
+INGOT_INLINE uint32_t ingot_pair_round_finite(ingot_pair v)
+{
+  uint32_t low = ingot_bits_of_f32(v.low), high = ingot_bits_of_f32(v.high);
+  low = (low + 0x7fffu + ((low >> 16) & 1u)) >> 16;
+  high = (high + 0x7fffu + ((high >> 16) & 1u)) & 0xffff0000u;
+  return low | high;
+}
+
+/** Store the same, and return its ingot_pair_nonfinite_bits. */
+INGOT_INLINE uint32_t ingot_pair_store_seen(unsigned char *to, int64_t i, ingot_pair v)
+{
+  uint32_t word = ingot_pair_round_finite(v);
+  memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
+  return ingot_pair_nonfinite_bits(word);
+}
+
 /** Whether none of n elements is NaN or infinite. */
 bool ingot_pairs_finite(const void *x, int64_t n);
 

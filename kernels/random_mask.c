@@ -18,6 +18,11 @@
 #define HAVE_X86 1
 #include <immintrin.h>
 
+static inline bool has_avx512(void)
+{
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
+}
+
 /*
  * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in round
  * 0 one product is 0, and in round 1 one product is the same for all: this one.
@@ -167,7 +172,7 @@ bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint
 {
 #if HAVE_X86
   bool whole = first % INGOT_MASK_ROUND == 0;
-  if (version == INGOT_MASK_AVX512 && whole && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) {
+  if (version == INGOT_MASK_AVX512 && whole && has_avx512()) {
     mask_avx512(stream, threshold, first, n, keep);
     return true;
   }
@@ -188,9 +193,33 @@ void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64
   ingot_random_mask_version(INGOT_MASK_PLAIN, stream, threshold, first, n, keep);
 }
 
+#if HAVE_X86
+/* 32 elements at a time; the arrays hold whole INGOT_MASK_ROUNDs. */
+__attribute__((target("avx512f,avx512bw"))) static void pack_avx512(const uint16_t *keep, int64_t n, unsigned char *bits)
+{
+  for (int64_t i = 0; i < n; i += 32) {
+    uint32_t word = _mm512_movepi16_mask(_mm512_loadu_si512(keep + i));
+    memcpy(bits + i / 8, &word, sizeof word);
+  }
+}
+
+__attribute__((target("avx512f,avx512bw"))) static void unpack_avx512(const unsigned char *bits, int64_t n, uint16_t *keep)
+{
+  for (int64_t i = 0; i < n; i += 32) {
+    uint32_t word;
+    memcpy(&word, bits + i / 8, sizeof word);
+    _mm512_storeu_si512(keep + i, _mm512_movm_epi16(word));
+  }
+}
+#endif
+
 void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits)
 {
 #if HAVE_X86
+  if (has_avx512()) {
+    pack_avx512(keep, n, bits);
+    return;
+  }
   for (int64_t i = 0; i < n; i += 16) { /* SSE2, which every x86-64 has */
     __m128i  a = _mm_loadu_si128((const __m128i *)(keep + i)), b = _mm_loadu_si128((const __m128i *)(keep + i + 8));
     uint16_t word = (uint16_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
@@ -208,6 +237,10 @@ void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits)
 void ingot_mask_unpack(const unsigned char *bits, int64_t n, uint16_t *keep)
 {
 #if HAVE_X86
+  if (has_avx512()) {
+    unpack_avx512(bits, n, keep);
+    return;
+  }
   const __m128i low = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1), high = _mm_slli_epi16(low, 8);
   for (int64_t i = 0; i < n; i += 16) {
     uint16_t word;

@@ -92,17 +92,19 @@ void ingot_sum_apply(const ingot_method_tensor *t, const void *state, const ingo
  */
 typedef unsigned char byte;
 
-INGOT_INLINE ingot_pair load_pair(const byte *from, int64_t i, uint32_t *seen)
+INGOT_INLINE ingot_pair load_pair(const byte *from, int64_t i)
 {
-  uint32_t word = ingot_pair_load(from, i);
-  *seen |= ingot_pair_nonfinite_bits(word);
-  return ingot_pair_widen(word);
+  return ingot_pair_widen(ingot_pair_load(from, i));
 }
 
-INGOT_INLINE void store_pair(byte *to, int64_t i, ingot_pair acc, int divides, float last)
+/*
+ * Whether an input was NaN or infinite is seen on the sum, which then is one of them as well, whatever the coefficients: 0
+ * times infinity is NaN. So may be a sum that was too large: see is_overflow.
+ */
+INGOT_INLINE uint32_t store_pair(byte *to, int64_t i, ingot_pair acc, int divides, float last)
 {
-  ingot_pair_store(to, i, divides ? (ingot_pair){acc.low / last, acc.high / last}
-                                  : (ingot_pair){acc.low * last, acc.high * last});
+  return ingot_pair_store_seen(to, i, divides ? (ingot_pair){acc.low / last, acc.high / last}
+                                              : (ingot_pair){acc.low * last, acc.high * last});
 }
 
 INGOT_INLINE ingot_pair add_pair(ingot_pair acc, float coef, ingot_pair x)
@@ -120,11 +122,11 @@ INGOT_INLINE uint32_t few_pairs(const void *const *in, const float *coef, int co
   float       c0 = coef[0], c1 = count > 1 ? coef[1] : 0, c2 = count > 2 ? coef[2] : 0, c3 = count > 3 ? coef[3] : 0;
   uint32_t    seen = 0;
   for (int64_t i = 0; i < n; i++) {
-    ingot_pair acc = add_pair(no_sum, c0, load_pair(x0, i, &seen));
-    if (count > 1) acc = add_pair(acc, c1, load_pair(x1, i, &seen));
-    if (count > 2) acc = add_pair(acc, c2, load_pair(x2, i, &seen));
-    if (count > 3) acc = add_pair(acc, c3, load_pair(x3, i, &seen));
-    store_pair(out, i, acc, divides, last);
+    ingot_pair acc = add_pair(no_sum, c0, load_pair(x0, i));
+    if (count > 1) acc = add_pair(acc, c1, load_pair(x1, i));
+    if (count > 2) acc = add_pair(acc, c2, load_pair(x2, i));
+    if (count > 3) acc = add_pair(acc, c3, load_pair(x3, i));
+    seen |= store_pair(out, i, acc, divides, last);
   }
   return seen;
 }
@@ -152,21 +154,19 @@ static INGOT_CLONES uint32_t few_pairs_over(const void *const *in, const float *
 }
 
 /* More inputs: the running sums of a piece wait in the nearest cache between one group of four and the next. */
-INGOT_INLINE uint32_t add_group(const void *const *in, const float *coef, int count, int64_t first, int64_t n,
+INGOT_INLINE void add_group(const void *const *in, const float *coef, int count, int64_t first, int64_t n,
                                 float *restrict low, float *restrict high)
 {
   const byte *x0 = in[0], *x1 = count > 1 ? in[1] : x0, *x2 = count > 2 ? in[2] : x0, *x3 = count > 3 ? in[3] : x0;
   float       c0 = coef[0], c1 = count > 1 ? coef[1] : 0, c2 = count > 2 ? coef[2] : 0, c3 = count > 3 ? coef[3] : 0;
-  uint32_t    seen = 0;
   for (int64_t i = 0; i < n; i++) {
-    ingot_pair acc = add_pair((ingot_pair){low[i], high[i]}, c0, load_pair(x0, first + i, &seen));
-    if (count > 1) acc = add_pair(acc, c1, load_pair(x1, first + i, &seen));
-    if (count > 2) acc = add_pair(acc, c2, load_pair(x2, first + i, &seen));
-    if (count > 3) acc = add_pair(acc, c3, load_pair(x3, first + i, &seen));
+    ingot_pair acc = add_pair((ingot_pair){low[i], high[i]}, c0, load_pair(x0, first + i));
+    if (count > 1) acc = add_pair(acc, c1, load_pair(x1, first + i));
+    if (count > 2) acc = add_pair(acc, c2, load_pair(x2, first + i));
+    if (count > 3) acc = add_pair(acc, c3, load_pair(x3, first + i));
     low[i] = acc.low;
     high[i] = acc.high;
   }
-  return seen;
 }
 
 static INGOT_CLONES uint32_t many_pairs(const void *const *in, const float *coef, int n_input, int divides, float last,
@@ -179,12 +179,12 @@ static INGOT_CLONES uint32_t many_pairs(const void *const *in, const float *coef
     int64_t m = n - at < PIECE ? n - at : PIECE;
     int     k = 0;
     for (int64_t i = 0; i < m; i++) low[i] = no_sum.low, high[i] = no_sum.high;
-    for (; k + GROUP <= n_input; k += GROUP) seen |= add_group(in + k, coef + k, GROUP, at, m, low, high);
-    for (; k < n_input; k++) seen |= add_group(in + k, coef + k, 1, at, m, low, high);
+    for (; k + GROUP <= n_input; k += GROUP) add_group(in + k, coef + k, GROUP, at, m, low, high);
+    for (; k < n_input; k++) add_group(in + k, coef + k, 1, at, m, low, high);
     if (divides) {
-      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 1, last);
+      for (int64_t i = 0; i < m; i++) seen |= store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 1, last);
     } else {
-      for (int64_t i = 0; i < m; i++) store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 0, last);
+      for (int64_t i = 0; i < m; i++) seen |= store_pair(out, at + i, (ingot_pair){low[i], high[i]}, 0, last);
     }
   }
   return seen;
@@ -207,6 +207,20 @@ static uint32_t lone_element(const void *const *in, const float *coef, int n_inp
   return seen;
 }
 
+/* Sums were NaN or infinite: of finite inputs? Then their NaN, which were rounded as numbers, become the one that is written. */
+static bool is_overflow(const void *const *in, int n_input, int64_t n, byte *out)
+{
+  for (int k = 0; k < n_input; k++)
+    if (!ingot_pairs_finite(in[k], n)) return false;
+  for (int64_t i = 0; i < n; i++) {
+    uint16_t bits;
+    memcpy(&bits, out + i * (int64_t)sizeof bits, sizeof bits);
+    if ((bits & 0x7fffu) > 0x7f80u) bits = 0x7fc0;
+    memcpy(out + i * (int64_t)sizeof bits, &bits, sizeof bits);
+  }
+  return true;
+}
+
 bool ingot_sum_apply_bf16(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n,
                           const void *const *in, void *out)
 {
@@ -221,5 +235,5 @@ bool ingot_sum_apply_bf16(const ingot_method_tensor *t, const void *state, int64
   else if (divides) seen = few_pairs_over(in, coef, s->n_input, last, n / 2, out);
   else seen = few_pairs_times(in, coef, s->n_input, last, n / 2, out);
   if (n % 2) seen |= lone_element(in, coef, s->n_input, divides, last, n - 1, out);
-  return (seen & ingot_pair_nonfinite_mask) == 0;
+  return (seen & ingot_pair_nonfinite_mask) == 0 || is_overflow(in, s->n_input, n, out);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/dtype.h"
+#include "base/hash.h"
 #include "base/params.h"
 #include "base/shape.h"
 #include "base/text.h"
@@ -119,6 +120,20 @@ static void parameter_texts(void **state)
   ingot_text_release(&t);
 }
 
+/* Reference values: the packaged xxHash library's XXH3_64bits of the bytes i % 251. Lengths around the algorithm's steps. */
+static void hashes(void **state)
+{
+  (void)state;
+  static const struct { size_t n; uint64_t hash; } known[] = {
+      {0, UINT64_C(0x2d06800538d394c2)}, {3, UINT64_C(0x5f4299fc161c9cbb)}, {240, UINT64_C(0x375a384d957fe865)},
+      {241, UINT64_C(0x02e8cd95421c6d02)}, {100003, UINT64_C(0xacf33ba3cf61e369)}};
+  unsigned char *bytes = malloc(100003);
+  assert_non_null(bytes);
+  for (size_t i = 0; i < 100003; i++) bytes[i] = (unsigned char)(i % 251);
+  for (size_t k = 0; k < sizeof known / sizeof *known; k++) assert_true(ingot_hash(bytes, known[k].n) == known[k].hash);
+  free(bytes);
+}
+
 static void tiles(void **state)
 {
   (void)state;
@@ -136,6 +151,7 @@ int main(void)
       cmocka_unit_test(dtypes),           cmocka_unit_test(shapes),          cmocka_unit_test(nearest_names),
       cmocka_unit_test(growing_text),     cmocka_unit_test(byte_texts),      cmocka_unit_test(parameter_ranges),
       cmocka_unit_test(parameter_texts),  cmocka_unit_test(tiles),
+      cmocka_unit_test(hashes),
   };
   return cmocka_run_group_tests_name("base/values", tests, NULL, NULL);
 }
