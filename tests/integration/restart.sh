@@ -34,7 +34,7 @@ for ((i = 0; i < kills; i++)); do
       sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
       pkill -KILL -s "$leader" 2>/dev/null || true
       wait "$leader" 2>/dev/null || code=$?
-      while pgrep -s "$leader" >/dev/null; do # ranks that were just being started
+      while pgrep -s "$leader" -r D,R,S,T >/dev/null; do # ranks that were just being started; not the dead that nobody waits for
         pkill -KILL -s "$leader" 2>/dev/null || true
         sleep 0.01
       done
