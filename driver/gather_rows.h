@@ -32,5 +32,7 @@ extern const char *const ingot_gather_dtype_names[];
    "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"}
 #define ROW_DURABLE \
   {"durable", INGOT_KEY_BOOL, false, "true", NULL, GATHER_FIELD(durable), "flush the output to disk before it gets its name"}
+/** How windows are read and run: the same in every step. */
+#define ROWS_OF_READING ROW_DOCUMENT, ROW_SEPARATE, ROW_SHUFFLE, ROW_SEED, ROW_DTYPE
 
 #endif
