@@ -34,6 +34,8 @@ const char *ingot_distill_combine_name(ingot_distill_combine combine);
  * step has yet to make it. INGOT_ERR_MISMATCH with what does not fit; errors of ingot_mixture_read.
  */
 ingot_status ingot_distill_take_weights(ingot_distill_builder *b);
+/** Where the second checkpoint goes, if one is kept: "student.last.h5" for "student.h5", "student.last" for a directory. */
+ingot_status ingot_distill_name_other(ingot_distill_builder *b);
 /** The recipe, the tensors and files of the output, its fingerprint: everything else of the plan is there. */
 ingot_status ingot_distill_make_sink(ingot_distill_builder *b);
 

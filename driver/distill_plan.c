@@ -274,7 +274,8 @@ static void choose_compute(builder *b)
 
 static uint64_t bytes_on(const builder *b, int n_rank)
 {
-  return ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank);
+  uint64_t bytes = ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank);
+  return b->body->on_device ? bytes : bytes + ingot_distill_host_bytes(b->plan, &b->spec, n_rank, b->planner->options.n_thread);
 }
 
 /* What would make the training fit, for the message. */
@@ -443,6 +444,7 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;
   INGOT_TRY(check_amount(&b));
+  INGOT_TRY(ingot_distill_name_other(&b));
   INGOT_TRY(fit_memory(&b));
   INGOT_TRY(ingot_distill_make_sink(&b));
   INGOT_TRY(make_title(&b));

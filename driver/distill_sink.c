@@ -153,8 +153,7 @@ done:
   return st;
 }
 
-/* Where the second checkpoint goes: "student.last.h5" for "student.h5", "student.last" for a directory. */
-static ingot_status name_other(builder *b)
+ingot_status ingot_distill_name_other(builder *b)
 {
   ingot_status st = INGOT_OK;
   int          keep = b->settings->keep;
@@ -174,11 +173,8 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
 {
   ingot_status     st = INGOT_OK;
   ingot_sink_spec *sink = &b->out->sink;
-  json_t          *recipe = NULL;
-  char            *text = NULL;
-  INGOT_TRY(name_other(b));
-  recipe = recipe_json(b);
-  text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
+  json_t          *recipe = recipe_json(b);
+  char            *text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
   b->out->recipe = ingot_arena_strdup(b->arena, text);
   sink->path = ingot_arena_strdup(b->arena, b->out->output);

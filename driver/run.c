@@ -99,6 +99,7 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   INGOT_TRY(ingot_begun_remove(plan->output, false));
   ingot_report_make(timing, n_rank, &report);
   report.windows = plan->work != NULL;
+  report.planned_bytes = plan->memory_bytes;
   INGOT_TRY(ingot_report_text(&report, &text));
   ingot_log_info("step %d: %s: %s%s%s is complete\n%s", plan->number, plan->title, plan->output, plan->other ? ", with " : "",
                  plan->other ? plan->other : "", ingot_text_string(&text));

@@ -77,6 +77,7 @@ typedef struct ingot_merge_timing {
   int64_t  tiles_on_device;           /* of tiles_done */
   int64_t  on_device;                 /* 1 when lanes ran on a GPU */
   uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water */
+  uint64_t peak_device_bytes;         /* memory taken on the rank's GPU, high water; 0: not looked at */
 } ingot_merge_timing;
 
 /** NaN and infinities found, by source. */

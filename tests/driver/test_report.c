@@ -66,15 +66,22 @@ static void test_json(void **state)
 static void test_where(void **state)
 {
   (void)state;
-  ingot_merge_timing models = {.merge_s = 3, .wall_s = 4, .n_lane = 1, .on_device = 1};
+  ingot_merge_timing models = {.peak_device_bytes = 3145728, .merge_s = 3, .wall_s = 4, .n_lane = 1, .on_device = 1};
   ingot_report       report;
   ingot_text         text = {0};
   ingot_report_make(TIMING, 1, &report);
+  report.planned_bytes = 1153434; /* 1.1 MiB */
   check_ok(ingot_report_text(&report, &text));
   assert_null(strstr(ingot_text_string(&text), "GPU"));
+  assert_non_null(strstr(ingot_text_string(&text), "memory of a rank: 1.00 MiB min, 1.00 MiB mean, 1.00 MiB max; planned 1.10 MiB"));
   ingot_text_release(&text);
   ingot_report_make(&models, 1, &report);
   assert_float_equal(report.device_s.max, 3.0, 0);
+  report.planned_bytes = 2097152;
+  text = (ingot_text){0};
+  check_ok(ingot_report_text(&report, &text));
+  assert_non_null(strstr(ingot_text_string(&text), "GPU memory of a rank: 3.00 MiB at most; planned 2.00 MiB"));
+  ingot_text_release(&text);
 }
 
 int main(void)

@@ -23,6 +23,8 @@ EOT
 write_job h5.cfg out/student.h5
 "$INGOT" run --device cpu --json events.json h5.cfg 2>log.txt
 grep -qF "after step $n_step of $n_step: validation perplexity" log.txt || fail "no validation at the end"
+grep -qE "memory of a rank: .*; planned " log.txt || fail "nothing is said of the memory that was planned"
+grep -q '"planned_memory_bytes":[1-9]' events.json || fail "no event with the memory that was planned"
 grep -q '"training_step":' events.json || fail "no events of the training"
 "$INGOT" run --device cpu h5.cfg 2>again.txt
 grep -qF "already complete" again.txt || fail "a training is not complete when run again"
@@ -205,7 +207,7 @@ if [ "${n:-1}" != 1 ]; then
   grep -q "; teachers: spread over 2 ranks, as set: .* a rank; .* with all 2 on each" plan.txt || { cat plan.txt >&2; fail "the plan does not say where teachers are"; }
 fi
 expect_bad 2 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
-expect_bad 2 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "80MB";/; s/micro_batch = 4/micro_batch = 32/'
+expect_bad 2 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "95MB";/; s/micro_batch = 4/micro_batch = 32/'
 expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"
 expect_bad 3 'windows of 65 tokens' 's/window = 64/window = 65/'
 expect_bad 3 'none.u16' 's/dates.calib.u16/none.u16/'

@@ -133,9 +133,12 @@ void ingot_distill_count_draws(const ingot_distill_plan *plan, int64_t *drawn);
 /** The rate of step `step`, from 0. */
 double ingot_distill_rate(const ingot_distill_optimizer *o, int64_t step, int64_t n_step);
 
-/** Bytes that one rank of n_rank holds: in the back end's memory; on the host besides (CPU: 0, all in one). */
+/** Bytes that one rank of n_rank holds in the back end's memory. */
 uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student,
                              const ingot_model_spec *teachers, int n_rank);
+
+/** Bytes that one rank of n_rank holds in host memory besides; on a CPU that is the same memory. */
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread);
 
 /**
  * Train, and write the output under its name. checksums [other ? 2 : 1][sink.n_tensor]: the output's, then the other's.

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/philox.h"
+#include "base/tile.h"
 #include "kernels/convert.h"
 #include "workers/distill/trainer.h"
 
@@ -90,12 +91,23 @@ done:
 uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student,
                              const ingot_model_spec *teachers, int n_rank)
 {
-  enum { HEAD_ROWS_GUESS = 2048 };
   ingot_dtype        dtype = plan->validation.compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
   ingot_pass_options pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true, .recompute = plan->recompute};
   int64_t            n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float));
-  int64_t            rows = plan->micro_batch * plan->window.length;
-  if (rows > HEAD_ROWS_GUESS) rows = HEAD_ROWS_GUESS;
+  int64_t            rows = ingot_pass_plan_head_rows(student, dtype, &pass);
   return ingot_model_bytes(student, dtype) + ingot_pass_bytes(student, dtype, &pass) +
          ingot_optimizer_bytes(n_elem, dtype, n_rank) + ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab, n_rank);
+}
+
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread)
+{
+  enum { PROGRAM_BYTES = 8 << 20 };
+  int64_t  n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float)), begin, end, length = plan->window.length;
+  uint64_t own = (uint64_t)((plan->batch + n_rank - 1) / n_rank);
+  ingot_optimizer_slice(n_elem, 0, n_rank, &begin, &end);
+  uint64_t best = plan->keep_best || plan->other ? (uint64_t)(end - begin) * sizeof(float) : 0;
+  uint64_t rows = (uint64_t)((plan->n_teacher + 2) * plan->micro_batch * length) * sizeof(float);
+  uint64_t tiles = (uint64_t)n_thread * INGOT_TILE * sizeof(float); /* of the output, on their way */
+  return best + rows + tiles + own * (uint64_t)(5 * length) * sizeof(int32_t) + (uint64_t)plan->n_step * sizeof(ingot_distill_record) +
+         PROGRAM_BYTES;
 }

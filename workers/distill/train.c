@@ -6,6 +6,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "kernels/device.h"
 #include "workers/distill/trainer.h"
 #include "workers/statistics/score.h"
 
@@ -99,8 +100,11 @@ static ingot_status init_own(ingot_trainer *t)
   const ingot_distill_plan *plan = t->plan;
   ingot_pass_options        pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true,
                                     .recompute = plan->recompute};
+  char                      name[128];
+  size_t                    total = 0;
   INGOT_TRY(init_history(t));
   INGOT_TRY(ingot_gather_init(&t->g, t->comm, &plan->validation, &t->options->gather, t->timing));
+  if (t->g.nn->kind == INGOT_NN_CUDA) INGOT_TRY(ingot_device_info(t->g.nn->device, name, &total, &t->free_before));
   INGOT_TRY(open_data(t));
   INGOT_TRY(ingot_trainer_load(t));
   INGOT_TRY(ingot_pass_open(t->g.model, &pass, &t->g.pass));
@@ -304,6 +308,21 @@ static void tell(const ingot_trainer *t, const ingot_distill_record *record, con
   t->options->tell(t->options->tell_context, &news);
 }
 
+/* High-water marks. What the GPU gives is asked for a few times alone: buffers grow in the first steps and in a validation. */
+static void look_at_memory(ingot_trainer *t)
+{
+  enum { STEPS = 4 };
+  ingot_merge_timing *timing = t->timing;
+  uint64_t            anon = ingot_process_anon_bytes();
+  char                name[128];
+  size_t              total = 0, free_bytes = 0;
+  if (anon > timing->peak_anon_bytes) timing->peak_anon_bytes = anon;
+  bool ask = t->g.nn->kind == INGOT_NN_CUDA && (timing->tiles_done <= STEPS * t->plan->batch || t->validated == t->step);
+  if (!ask || ingot_device_info(t->g.nn->device, name, &total, &free_bytes) != INGOT_OK) return;
+  if (t->free_before > free_bytes && t->free_before - free_bytes > timing->peak_device_bytes)
+    timing->peak_device_bytes = t->free_before - free_bytes;
+}
+
 ingot_status ingot_trainer_step(ingot_trainer *t)
 {
   ingot_status                   st = INGOT_OK;
@@ -320,8 +339,7 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   t->timing->tiles_done += t->plan->batch;
   if (t->options->gather.on_device) t->timing->tiles_on_device += t->plan->batch;
   t->timing->merge_s += ingot_clock_s() - start_s;
-  uint64_t anon = ingot_process_anon_bytes();
-  if (anon > t->timing->peak_anon_bytes) t->timing->peak_anon_bytes = anon;
+  look_at_memory(t);
   tell(t, &record, NULL, ingot_clock_s() - start_s);
 done:
   return st;
@@ -358,6 +376,7 @@ ingot_status ingot_trainer_validate(ingot_trainer *t)
     INGOT_TRY(ingot_comm_agree(t->comm, keep_best(t)));
   }
   h->n_check++;
+  look_at_memory(t);
   tell(t, NULL, &h->checks[h->n_check - 1], 0.0);
 done:
   ingot_scorer_close(&scorer);
@@ -419,6 +438,7 @@ ingot_status ingot_distill_run(ingot_comm *comm, const ingot_distill_plan *plan,
   INGOT_TRY(train(&t));
   if (plan->other) INGOT_TRY(ingot_trainer_write(&t, plan->other, !plan->keep_best, checksums + plan->sink.n_tensor));
   INGOT_TRY(ingot_trainer_write(&t, plan->sink.path, plan->keep_best, checksums));
+  look_at_memory(&t);
 done:
   ingot_trainer_release(&t);
   timing->wall_s = ingot_clock_s() - start_s;

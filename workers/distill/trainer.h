@@ -28,6 +28,7 @@ typedef struct ingot_trainer {
   int64_t                      validated; /* step of the last validation; -1: none */
   double                       peak_flops; /* measured, of matrix products */
   double                       start_s, save_s;
+  size_t                       free_before; /* of the GPU's memory, before models and buffers */
   ingot_distill_history       *history;
 } ingot_trainer;
 

@@ -95,6 +95,8 @@ typedef struct ingot_pass_options {
 /** Bytes of back-end memory that ingot_pass_open will take, and of the weights. */
 uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype);
+/** Tokens of a head chunk that such a pass will have. */
+int64_t ingot_pass_plan_head_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 
 /** INGOT_ERR_MISMATCH when the sizes are not ones that the CUDA back end takes; for planning, where no GPU is needed. */
 ingot_status ingot_model_check_device(const ingot_model_spec *spec, const char *where);

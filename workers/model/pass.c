@@ -105,6 +105,13 @@ static void choose_head_rows(const ingot_model_spec *spec, ingot_dtype dtype, in
   pass->head_rows = rows < n ? rows : n;
 }
 
+int64_t ingot_pass_plan_head_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options)
+{
+  ingot_pass pass = {.options = *options};
+  choose_head_rows(spec, dtype, &pass);
+  return pass.head_rows;
+}
+
 uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options)
 {
   carver     c = {0};
