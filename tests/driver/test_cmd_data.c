@@ -1,14 +1,13 @@
 /* inspect, diff and verify: what they print and return. The commands are called as main calls them. */
 #define _GNU_SOURCE
 
-#include "tests/io/scratch.h"
+#include "tests/io/scratch_folder.h"
 
 #include <fcntl.h>
 
 #include "driver/commands.h"
 
-static scratch folder;
-static char    output[1 << 16];
+static char output[1 << 16];
 
 /* Twin of the parser's: the tests give options as a list of words. */
 bool ingot_line_has(const ingot_command_line *line, const char *option)
@@ -16,20 +15,6 @@ bool ingot_line_has(const ingot_command_line *line, const char *option)
   for (int i = 0; i < line->n_given; i++)
     if (strcmp(line->command->options[line->option[i]].name, option) == 0) return true;
   return false;
-}
-
-static int begin(void **state)
-{
-  (void)state;
-  scratch_begin(&folder);
-  return 0;
-}
-
-static int end(void **state)
-{
-  (void)state;
-  scratch_end(&folder);
-  return 0;
 }
 
 static int option_index(const ingot_command *command, const char *name)
@@ -276,7 +261,7 @@ static void test_verify_broken_manifest(void **state)
   }
 }
 
-#define CASE(test) cmocka_unit_test_setup_teardown(test, begin, end)
+#define CASE(test) cmocka_unit_test_setup_teardown(test, folder_begin, folder_end)
 
 int main(void)
 {

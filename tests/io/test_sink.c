@@ -5,38 +5,23 @@
 #include <fcntl.h>
 
 #include "io/source.h"
-#include "scratch.h"
 #include "sink_case.h"
+#include "sink_fixture.h"
 
 typedef struct fixture {
-  scratch     scratch;
-  ingot_comm *comm;
-  char        path[SCRATCH_PATH], partial[SCRATCH_PATH + 16];
+  sink_fixture base;
+  char         partial[SCRATCH_PATH + 16];
 } fixture;
 
 static int begin(void **state)
 {
-  fixture *f = calloc(1, sizeof *f);
-  assert_non_null(f);
-  scratch_begin(&f->scratch);
-  assert_int_equal(ingot_comm_init(NULL, NULL, &f->comm), INGOT_OK);
-  *state = f;
-  return 0;
-}
-
-static int end(void **state)
-{
-  fixture *f = *state;
-  ingot_comm_finalize(&f->comm);
-  scratch_end(&f->scratch);
-  free(f);
-  return 0;
+  return sink_fixture_begin(state, sizeof(fixture));
 }
 
 static void at(fixture *f, const char *name)
 {
-  scratch_path(&f->scratch, name, f->path);
-  snprintf(f->partial, sizeof f->partial, "%s.partial", f->path);
+  scratch_path(&f->base.scratch, name, f->base.path);
+  snprintf(f->partial, sizeof f->partial, "%s.partial", f->base.path);
 }
 
 static void assert_ok(ingot_status st)
@@ -54,7 +39,7 @@ static void fill_and_commit(fixture *f, ingot_sink *sink, const ingot_sink_spec 
     sums[i] = sink_case_checksum(&spec->tensors[i], i);
   }
   assert_int_equal(access(spec->path, F_OK), -1);
-  assert_ok(ingot_sink_commit(f->comm, &sink, sums));
+  assert_ok(ingot_sink_commit(f->base.comm, &sink, sums));
   assert_null(sink);
   free(sums);
 }
@@ -62,7 +47,7 @@ static void fill_and_commit(fixture *f, ingot_sink *sink, const ingot_sink_spec 
 static void write_all(fixture *f, const ingot_sink_spec *spec)
 {
   ingot_sink *sink = NULL;
-  assert_ok(ingot_sink_create(f->comm, spec, &sink));
+  assert_ok(ingot_sink_create(f->base.comm, spec, &sink));
   fill_and_commit(f, sink, spec);
   assert_int_equal(access(f->partial, F_OK), -1);
 }
@@ -124,14 +109,14 @@ static void hdf5_alignment(void **state)
   for (int with_files = 0; with_files < 2; with_files++) {
     int n_off = 0;
     at(f, with_files ? "files.h5" : "plain.h5");
-    ingot_sink_spec spec = {.path = f->path, .format = INGOT_SINK_HDF5, .tensors = tensors, .n_tensor = 8,
+    ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_HDF5, .tensors = tensors, .n_tensor = 8,
                             .files = sink_case_files, .n_file = with_files ? SINK_CASE_FILES : 0, .alignment_bytes = 8192};
-    assert_ok(ingot_sink_create(f->comm, &spec, &sink));
+    assert_ok(ingot_sink_create(f->base.comm, &spec, &sink));
     ingot_sink_close(&sink);
-    assert_ok(ingot_sink_reopen(f->comm, &spec, &sink)); /* nothing but the tensors and side files is in it */
+    assert_ok(ingot_sink_reopen(f->base.comm, &spec, &sink)); /* nothing but the tensors and side files is in it */
     fill_and_commit(f, sink, &spec);
-    assert_true(file_bytes(f->path) <= ingot_sink_bytes(&spec));
-    assert_ok(ingot_source_open(f->path, &src));
+    assert_true(file_bytes(f->base.path) <= ingot_sink_bytes(&spec));
+    assert_ok(ingot_source_open(f->base.path, &src));
     check_tensors(src, &spec, true);
     for (int i = 0; i < 8; i++) {
       uint64_t offset = ingot_source_tensor(src, ingot_source_find(src, tensors[i].name))->offset;
@@ -147,13 +132,13 @@ static void hdf5(void **state)
 {
   fixture *f = *state;
   at(f, "deep/er/out.h5"); /* parents are made */
-  ingot_sink_spec spec = sink_case_spec(f->path);
+  ingot_sink_spec spec = sink_case_spec(f->base.path);
   assert_int_equal(spec.format, INGOT_SINK_HDF5);
   write_all(f, &spec);
-  assert_true(file_bytes(f->path) <= ingot_sink_bytes(&spec));
+  assert_true(file_bytes(f->base.path) <= ingot_sink_bytes(&spec));
 
   ingot_source *src = NULL;
-  assert_ok(ingot_source_open(f->path, &src));
+  assert_ok(ingot_source_open(f->base.path, &src));
   check_tensors(src, &spec, true);
   assert_int_equal(ingot_source_n_side_file(src), SINK_CASE_FILES);
   check_side_files(src, sink_case_files, SINK_CASE_FILES);
@@ -180,12 +165,12 @@ static void hdf5_long_attribute(void **state)
   for (int i = 0; i < LONG; i++) text[i] = (char)('a' + i % 26);
   text[LONG] = '\0';
   ingot_sink_attribute attribute = {"job", text};
-  ingot_sink_spec      spec = sink_case_spec(f->path);
+  ingot_sink_spec      spec = sink_case_spec(f->base.path);
   spec.attributes = &attribute;
   spec.n_attribute = 1;
   write_all(f, &spec);
   ingot_source *src = NULL;
-  assert_ok(ingot_source_open(f->path, &src));
+  assert_ok(ingot_source_open(f->base.path, &src));
   assert_string_equal(ingot_source_attribute(src, "job"), text);
   check_tensors(src, &spec, true);
   ingot_source_close(&src);
@@ -211,14 +196,14 @@ static void hdf5_same_bytes_twice(void **state)
   fixture *f = *state;
   size_t   n_one = 0, n_two = 0;
   at(f, "one.h5");
-  ingot_sink_spec spec = sink_case_spec(f->path);
+  ingot_sink_spec spec = sink_case_spec(f->base.path);
   write_all(f, &spec);
-  char *one = slurp(f->path, &n_one);
+  char *one = slurp(f->base.path, &n_one);
   sleep(1); /* times in whole seconds must not show */
   at(f, "two.h5");
-  spec = sink_case_spec(f->path);
+  spec = sink_case_spec(f->base.path);
   write_all(f, &spec);
-  char *two = slurp(f->path, &n_two);
+  char *two = slurp(f->base.path, &n_two);
   assert_int_equal(n_one, n_two);
   assert_memory_equal(one, two, n_one);
   free(one);
@@ -229,12 +214,12 @@ static void safetensors(void **state)
 {
   fixture *f = *state;
   at(f, "out.safetensors");
-  ingot_sink_spec spec = sink_case_spec(f->path);
+  ingot_sink_spec spec = sink_case_spec(f->base.path);
   assert_int_equal(spec.format, INGOT_SINK_SAFETENSORS);
   write_all(f, &spec);
-  assert_int_equal(file_bytes(f->path), ingot_sink_bytes(&spec));
+  assert_int_equal(file_bytes(f->base.path), ingot_sink_bytes(&spec));
   ingot_source *src = NULL;
-  assert_ok(ingot_source_open(f->path, &src));
+  assert_ok(ingot_source_open(f->base.path, &src));
   check_tensors(src, &spec, false);
   ingot_source_close(&src);
 }
@@ -247,12 +232,12 @@ static void safetensors_bytes(void **state)
   const ingot_sink_tensor tensors[] = {{"c", INGOT_DTYPE_U8, {1, {3}}},
                                        {"b", INGOT_DTYPE_F32, {2, {1, 2}}},
                                        {"a", INGOT_DTYPE_U8, {0, {0}}}};
-  ingot_sink_spec         spec = {.path = f->path, .format = INGOT_SINK_SAFETENSORS, .tensors = tensors, .n_tensor = 3};
+  ingot_sink_spec         spec = {.path = f->base.path, .format = INGOT_SINK_SAFETENSORS, .tensors = tensors, .n_tensor = 3};
   const ingot_sink_attribute note = {"note", "say \"hi\"\n"};
   spec.attributes = &note;
   spec.n_attribute = 1;
   ingot_sink *sink = NULL;
-  assert_ok(ingot_sink_create(f->comm, &spec, &sink));
+  assert_ok(ingot_sink_create(f->base.comm, &spec, &sink));
   assert_ok(ingot_sink_write(sink, 0, 0, 3, "CCC"));
   assert_ok(ingot_sink_write(sink, 1, 4, 4, "5678"));
   assert_ok(ingot_sink_write(sink, 1, 0, 4, "1234"));
@@ -260,14 +245,14 @@ static void safetensors_bytes(void **state)
   char back[8];
   assert_ok(ingot_sink_read(sink, 1, 2, 4, back));
   assert_memory_equal(back, "3456", 4);
-  assert_ok(ingot_sink_commit(f->comm, &sink, NULL));
+  assert_ok(ingot_sink_commit(f->base.comm, &sink, NULL));
   static const char header[] =
       "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"say \\\"hi\\\"\\u000a\"},"
       "\"b\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
       "\"c\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,11]},"
       "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[11,12]}}";
   size_t size = 0, length = (sizeof header - 1 + 7) / 8 * 8;
-  char  *bytes = slurp(f->path, &size);
+  char  *bytes = slurp(f->base.path, &size);
   assert_int_equal(size, 8 + length + 12);
   assert_int_equal((unsigned char)bytes[0] + 256 * (unsigned char)bytes[1], length);
   assert_memory_equal(bytes + 2, "\0\0\0\0\0\0", 6);
@@ -280,7 +265,7 @@ static void safetensors_bytes(void **state)
 static bool exists(const fixture *f, const char *name)
 {
   char path[2 * SCRATCH_PATH];
-  snprintf(path, sizeof path, "%s/%s", f->path, name);
+  snprintf(path, sizeof path, "%s/%s", f->base.path, name);
   return access(path, F_OK) == 0;
 }
 
@@ -288,15 +273,15 @@ static void hf_dir_one_file(void **state)
 {
   fixture *f = *state;
   at(f, "model/");
-  ingot_sink_spec spec = sink_case_spec(f->path);
+  ingot_sink_spec spec = sink_case_spec(f->base.path);
   assert_int_equal(spec.format, INGOT_SINK_HF_DIR);
   ingot_sink *sink = NULL;
-  assert_ok(ingot_sink_create(f->comm, &spec, &sink));
+  assert_ok(ingot_sink_create(f->base.comm, &spec, &sink));
   fill_and_commit(f, sink, &spec);
   assert_true(exists(f, "model.safetensors"));
   assert_false(exists(f, "model.safetensors.index.json"));
   ingot_source *src = NULL;
-  assert_ok(ingot_source_open(f->path, &src));
+  assert_ok(ingot_source_open(f->base.path, &src));
   check_tensors(src, &spec, false);
   check_side_files(src, sink_case_files, SINK_CASE_FILES);
   const ingot_sink_file card = {"README.md", "# Card\n", 7};
@@ -313,7 +298,7 @@ static void hf_dir_shards(void **state)
   static const char *const names[5] = {"a", "b", "c", "d", "e"};
   static const int64_t     counts[5] = {60, 40, 1, 300, 7};
   for (int i = 0; i < 5; i++) tensors[i] = (ingot_sink_tensor){names[i], INGOT_DTYPE_U8, {1, {counts[i]}}};
-  ingot_sink_spec spec = {.path = f->path, .format = INGOT_SINK_HF_DIR, .tensors = tensors, .n_tensor = 5, .shard_bytes = 100};
+  ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_HF_DIR, .tensors = tensors, .n_tensor = 5, .shard_bytes = 100};
   write_all(f, &spec);
   /* 60 + 40 fill a shard; 1 starts the next; 300 is above the limit and stands alone. */
   static const char *const shard[5] = {"model-00001-of-00004.safetensors", "model-00001-of-00004.safetensors",
@@ -321,7 +306,7 @@ static void hf_dir_shards(void **state)
                                        "model-00004-of-00004.safetensors"};
   assert_false(exists(f, "model.safetensors"));
   char path[2 * SCRATCH_PATH];
-  snprintf(path, sizeof path, "%s/model.safetensors.index.json", f->path);
+  snprintf(path, sizeof path, "%s/model.safetensors.index.json", f->base.path);
   size_t size = 0;
   char  *index = slurp(path, &size);
   assert_non_null(strstr(index, "\"total_size\": 408"));
@@ -333,7 +318,7 @@ static void hf_dir_shards(void **state)
   }
   free(index);
   ingot_source *src = NULL;
-  assert_ok(ingot_source_open(f->path, &src));
+  assert_ok(ingot_source_open(f->base.path, &src));
   assert_int_equal(ingot_source_n_file(src), 4);
   check_tensors(src, &spec, false);
   ingot_source_close(&src);
@@ -345,9 +330,9 @@ static void no_tensors(void **state)
   fixture                 *f = *state;
   for (int i = 0; i < 3; i++) {
     at(f, names[i]);
-    ingot_sink_spec spec = {.path = f->path, .format = ingot_sink_format_of(f->path)};
+    ingot_sink_spec spec = {.path = f->base.path, .format = ingot_sink_format_of(f->base.path)};
     write_all(f, &spec);
-    assert_int_equal(access(f->path, F_OK), 0);
+    assert_int_equal(access(f->base.path, F_OK), 0);
   }
 }
 
@@ -357,21 +342,21 @@ static void reopen_and_go_on(void **state)
   fixture                 *f = *state;
   for (int i = 0; i < 3; i++) {
     at(f, names[i]);
-    ingot_sink_spec spec = sink_case_spec(f->path);
+    ingot_sink_spec spec = sink_case_spec(f->base.path);
     spec.shard_bytes = 5000;
     ingot_sink   *sink = NULL;
     unsigned char back[100];
-    assert_int_equal(ingot_sink_reopen(f->comm, &spec, &sink), INGOT_ERR_NOTFOUND);
+    assert_int_equal(ingot_sink_reopen(f->base.comm, &spec, &sink), INGOT_ERR_NOTFOUND);
     assert_null(sink);
-    assert_ok(ingot_sink_create(f->comm, &spec, &sink));
+    assert_ok(ingot_sink_create(f->base.comm, &spec, &sink));
     assert_ok(sink_case_write(sink, spec.tensors, 0, 0, 9000));
     ingot_sink_close(&sink);
-    assert_ok(ingot_sink_reopen(f->comm, &spec, &sink));
+    assert_ok(ingot_sink_reopen(f->base.comm, &spec, &sink));
     assert_ok(ingot_sink_read(sink, 0, 8900, 100, back));
     for (size_t b = 0; b < 100; b++) assert_int_equal(back[b], sink_case_byte(&spec.tensors[0], 0, 8900 + b));
     fill_and_commit(f, sink, &spec);
     ingot_source *src = NULL;
-    assert_ok(ingot_source_open(f->path, &src));
+    assert_ok(ingot_source_open(f->base.path, &src));
     check_tensors(src, &spec, i == 0);
     ingot_source_close(&src);
   }
@@ -380,16 +365,16 @@ static void reopen_and_go_on(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(hdf5, begin, end),
-      cmocka_unit_test_setup_teardown(hdf5_alignment, begin, end),
-      cmocka_unit_test_setup_teardown(hdf5_long_attribute, begin, end),
-      cmocka_unit_test_setup_teardown(hdf5_same_bytes_twice, begin, end),
-      cmocka_unit_test_setup_teardown(safetensors, begin, end),
-      cmocka_unit_test_setup_teardown(safetensors_bytes, begin, end),
-      cmocka_unit_test_setup_teardown(hf_dir_one_file, begin, end),
-      cmocka_unit_test_setup_teardown(hf_dir_shards, begin, end),
-      cmocka_unit_test_setup_teardown(no_tensors, begin, end),
-      cmocka_unit_test_setup_teardown(reopen_and_go_on, begin, end),
+      cmocka_unit_test_setup_teardown(hdf5, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hdf5_alignment, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hdf5_long_attribute, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hdf5_same_bytes_twice, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(safetensors, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(safetensors_bytes, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hf_dir_one_file, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hf_dir_shards, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(no_tensors, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(reopen_and_go_on, begin, sink_fixture_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

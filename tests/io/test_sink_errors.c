@@ -6,55 +6,39 @@
 
 #include "io/atomic_file.h"
 #include "io/sink.h"
-#include "scratch.h"
 #include "sink_case.h"
+#include "sink_fixture.h"
 
 static const char *const formats[] = {"out.h5", "out.safetensors", "out"};
 enum { N_FORMAT = 3 };
 
 typedef struct fixture {
-  scratch         scratch;
-  ingot_comm     *comm;
-  char            path[SCRATCH_PATH];
+  sink_fixture    base;
   ingot_sink_spec spec;
   uint64_t        sums[SINK_CASE_TENSORS];
 } fixture;
 
 static int begin(void **state)
 {
-  fixture *f = calloc(1, sizeof *f);
-  assert_non_null(f);
-  scratch_begin(&f->scratch);
-  assert_int_equal(ingot_comm_init(NULL, NULL, &f->comm), INGOT_OK);
-  *state = f;
-  return 0;
-}
-
-static int end(void **state)
-{
-  fixture *f = *state;
-  ingot_comm_finalize(&f->comm);
-  scratch_end(&f->scratch);
-  free(f);
-  return 0;
+  return sink_fixture_begin(state, sizeof(fixture));
 }
 
 static void at(fixture *f, const char *name)
 {
-  scratch_path(&f->scratch, name, f->path);
-  f->spec = sink_case_spec(f->path);
+  scratch_path(&f->base.scratch, name, f->base.path);
+  f->spec = sink_case_spec(f->base.path);
 }
 
 static bool exists(const fixture *f, const char *name)
 {
   char path[SCRATCH_PATH];
-  return access(scratch_path(&f->scratch, name, path), F_OK) == 0;
+  return access(scratch_path(&f->base.scratch, name, path), F_OK) == 0;
 }
 
 static void create_fails(fixture *f, ingot_status st, const char *message)
 {
   ingot_sink *sink = NULL;
-  assert_int_equal(ingot_sink_create(f->comm, &f->spec, &sink), st);
+  assert_int_equal(ingot_sink_create(f->base.comm, &f->spec, &sink), st);
   assert_message(ingot_error_message(), message);
   assert_null(sink);
 }
@@ -62,14 +46,14 @@ static void create_fails(fixture *f, ingot_status st, const char *message)
 static void lay_out(fixture *f)
 {
   ingot_sink *sink = NULL;
-  assert_int_equal(ingot_sink_create(f->comm, &f->spec, &sink), INGOT_OK);
+  assert_int_equal(ingot_sink_create(f->base.comm, &f->spec, &sink), INGOT_OK);
   ingot_sink_close(&sink);
 }
 
 static void reopen_gives(fixture *f, const ingot_sink_spec *spec, ingot_status st)
 {
   ingot_sink *sink = NULL;
-  ingot_status found = ingot_sink_reopen(f->comm, spec, &sink);
+  ingot_status found = ingot_sink_reopen(f->base.comm, spec, &sink);
   if (found != st) print_error("%s\n", ingot_error_message());
   assert_int_equal(found, st);
   ingot_sink_close(&sink);
@@ -122,7 +106,7 @@ static void cut_or_damaged(void **state)
     char        path[SCRATCH_PATH];
     struct stat info;
     at(f, formats[i]);
-    scratch_path(&f->scratch, files[i], path);
+    scratch_path(&f->base.scratch, files[i], path);
     lay_out(f);
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(truncate(path, info.st_size - 1), 0);
@@ -135,10 +119,10 @@ static void cut_or_damaged(void **state)
     assert_int_equal(pwrite(fd, "\xff\xff\xff\xff", 4, 9), 4);
     close(fd);
     reopen_gives(f, &f->spec, INGOT_ERR_NOTFOUND);
-    assert_int_equal(ingot_sink_remove_partial(f->path), INGOT_OK);
+    assert_int_equal(ingot_sink_remove_partial(f->base.path), INGOT_OK);
     assert_int_equal(access(path, F_OK), -1);
     reopen_gives(f, &f->spec, INGOT_ERR_NOTFOUND);
-    assert_int_equal(ingot_sink_remove_partial(f->path), INGOT_OK);
+    assert_int_equal(ingot_sink_remove_partial(f->base.path), INGOT_OK);
   }
 }
 
@@ -177,7 +161,7 @@ static void full_disk_codes(void **state)
 static void parent_is_a_file(void **state)
 {
   fixture *f = *state;
-  scratch_text(&f->scratch, "file", "x");
+  scratch_text(&f->base.scratch, "file", "x");
   for (int i = 0; i < N_FORMAT; i++) {
     char name[64];
     snprintf(name, sizeof name, "file/below/%s", formats[i]);
@@ -233,7 +217,7 @@ static void outside_the_tensor(void **state)
   ingot_sink *sink = NULL;
   char        byte = 0;
   at(f, "out.h5");
-  assert_int_equal(ingot_sink_create(f->comm, &f->spec, &sink), INGOT_OK);
+  assert_int_equal(ingot_sink_create(f->base.comm, &f->spec, &sink), INGOT_OK);
   assert_int_equal(ingot_sink_write(sink, 1, 3, 1, &byte), INGOT_ERR_INTERNAL);
   assert_message(ingot_error_message(), "odd.u8: bytes 3 to 4 lie outside the tensor's 3");
   assert_int_equal(ingot_sink_write(sink, 1, UINT64_MAX, 2, &byte), INGOT_ERR_INTERNAL);
@@ -246,8 +230,8 @@ static void outside_the_tensor(void **state)
 static void commit_new(fixture *f)
 {
   ingot_sink *sink = NULL;
-  assert_int_equal(ingot_sink_create(f->comm, &f->spec, &sink), INGOT_OK);
-  ingot_status st = ingot_sink_commit(f->comm, &sink, f->sums);
+  assert_int_equal(ingot_sink_create(f->base.comm, &f->spec, &sink), INGOT_OK);
+  ingot_status st = ingot_sink_commit(f->base.comm, &sink, f->sums);
   if (st != INGOT_OK) print_error("%s\n", ingot_error_message());
   assert_int_equal(st, INGOT_OK);
 }
@@ -265,7 +249,7 @@ static void existing_outputs(void **state)
   assert_true(exists(f, "out/config.json"));
 
   /* The new directory has none of the old one's files. */
-  scratch_text(&f->scratch, "out/extra.json", "{}");
+  scratch_text(&f->base.scratch, "out/extra.json", "{}");
   commit_new(f);
   assert_false(exists(f, "out/extra.json"));
   assert_true(exists(f, "out/model.safetensors"));
@@ -274,30 +258,30 @@ static void existing_outputs(void **state)
 static void directories_not_ours(void **state)
 {
   fixture *f = *state;
-  scratch_mkdir(&f->scratch, "home");
+  scratch_mkdir(&f->base.scratch, "home");
   at(f, "home");
   commit_new(f); /* an empty directory becomes the output */
 
-  scratch_mkdir(&f->scratch, "photos");
-  scratch_text(&f->scratch, "photos/cat.jpg", "x");
+  scratch_mkdir(&f->base.scratch, "photos");
+  scratch_text(&f->base.scratch, "photos/cat.jpg", "x");
   at(f, "photos");
   create_fails(f, INGOT_ERR_EXISTS, "holds files but no model");
   assert_true(exists(f, "photos/cat.jpg"));
 
-  scratch_mkdir(&f->scratch, "home/.git");
+  scratch_mkdir(&f->base.scratch, "home/.git");
   at(f, "home");
   create_fails(f, INGOT_ERR_EXISTS, "holds a directory (.git)");
 
-  scratch_mkdir(&f->scratch, "dir.h5");
+  scratch_mkdir(&f->base.scratch, "dir.h5");
   at(f, "dir.h5");
   create_fails(f, INGOT_ERR_EXISTS, "is a directory, cannot become a file");
-  scratch_text(&f->scratch, "plain", "x");
+  scratch_text(&f->base.scratch, "plain", "x");
   at(f, "plain");
   create_fails(f, INGOT_ERR_EXISTS, "is a file, cannot become a directory");
 
   /* A directory under our temporary name that holds directories was not made by us. */
-  scratch_mkdir(&f->scratch, "z.partial");
-  scratch_mkdir(&f->scratch, "z.partial/sub");
+  scratch_mkdir(&f->base.scratch, "z.partial");
+  scratch_mkdir(&f->base.scratch, "z.partial/sub");
   at(f, "z");
   create_fails(f, INGOT_ERR_EXISTS, "z.partial: not removed, because it holds a directory (sub)");
 }
@@ -306,7 +290,7 @@ static void small_files(void **state)
 {
   fixture *f = *state;
   char     path[SCRATCH_PATH], found[8] = "";
-  scratch_path(&f->scratch, "a.json", path);
+  scratch_path(&f->base.scratch, "a.json", path);
   assert_int_equal(ingot_file_replace(path, "first", 5, true), INGOT_OK);
   assert_int_equal(ingot_file_replace(path, "2nd", 3, true), INGOT_OK);
   int fd = open(path, O_RDONLY);
@@ -315,12 +299,12 @@ static void small_files(void **state)
   assert_int_equal(ingot_file_pread(fd, path, 1, found, 5), INGOT_ERR_IO);
   assert_message(ingot_error_message(), "ends at byte 3, expected 3 more");
   close(fd);
-  scratch_mkdir(&f->scratch, "dir");
-  scratch_path(&f->scratch, "dir", path);
+  scratch_mkdir(&f->base.scratch, "dir");
+  scratch_path(&f->base.scratch, "dir", path);
   assert_int_equal(ingot_file_replace(path, "x", 1, false), INGOT_ERR_IO);
   assert_message(ingot_error_message(), "dir.new: cannot rename");
   assert_false(exists(f, "dir.new"));
-  scratch_path(&f->scratch, "none/a.json", path);
+  scratch_path(&f->base.scratch, "none/a.json", path);
   assert_int_equal(ingot_file_replace(path, "x", 1, false), INGOT_ERR_IO);
   assert_message(ingot_error_message(), "none/a.json.new: cannot create");
 }
@@ -328,17 +312,17 @@ static void small_files(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test_setup_teardown(other_jobs, begin, end),
-      cmocka_unit_test_setup_teardown(cut_or_damaged, begin, end),
-      cmocka_unit_test_setup_teardown(file_size_limit, begin, end),
-      cmocka_unit_test_setup_teardown(full_disk_codes, begin, end),
-      cmocka_unit_test_setup_teardown(parent_is_a_file, begin, end),
-      cmocka_unit_test_setup_teardown(bad_side_file_names, begin, end),
-      cmocka_unit_test_setup_teardown(bad_tensors, begin, end),
-      cmocka_unit_test_setup_teardown(outside_the_tensor, begin, end),
-      cmocka_unit_test_setup_teardown(existing_outputs, begin, end),
-      cmocka_unit_test_setup_teardown(directories_not_ours, begin, end),
-      cmocka_unit_test_setup_teardown(small_files, begin, end),
+      cmocka_unit_test_setup_teardown(other_jobs, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(cut_or_damaged, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(file_size_limit, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(full_disk_codes, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(parent_is_a_file, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(bad_side_file_names, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(bad_tensors, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(outside_the_tensor, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(existing_outputs, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(directories_not_ours, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(small_files, begin, sink_fixture_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* Reading ingot checkpoints: written here with HDF5 calls, never with our own sink. */
 #define _GNU_SOURCE
 
-#include "scratch.h"
+#include "tests/io/scratch_folder.h"
 
 #include <hdf5.h>
 
@@ -15,8 +15,7 @@ const char *__lsan_default_suppressions(void)
   return "leak:libhdf5";
 }
 
-static scratch folder;
-static char    file_path[SCRATCH_PATH];
+static char file_path[SCRATCH_PATH];
 
 static int begin(void **state)
 {
@@ -24,13 +23,6 @@ static int begin(void **state)
   H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
   scratch_begin(&folder);
   scratch_path(&folder, "model.h5", file_path);
-  return 0;
-}
-
-static int end(void **state)
-{
-  (void)state;
-  scratch_end(&folder);
   return 0;
 }
 
@@ -489,7 +481,7 @@ static void test_damaged(void **state)
   free(bytes);
 }
 
-#define CASE(test) cmocka_unit_test_setup_teardown(test, begin, end)
+#define CASE(test) cmocka_unit_test_setup_teardown(test, begin, folder_end)
 
 int main(void)
 {

@@ -1,7 +1,7 @@
 /* Hugging Face directories: index and shards, single files, side files. */
 #define _GNU_SOURCE
 
-#include "scratch.h"
+#include "tests/io/scratch_folder.h"
 
 #include <pthread.h>
 #include <sys/resource.h>
@@ -10,22 +10,6 @@
 #include "io/source.h"
 
 #define TENSOR(name, begin, end) "\"" name "\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[" #begin "," #end "]}"
-
-static scratch folder;
-
-static int begin(void **state)
-{
-  (void)state;
-  scratch_begin(&folder);
-  return 0;
-}
-
-static int end(void **state)
-{
-  (void)state;
-  scratch_end(&folder);
-  return 0;
-}
 
 /* Shard 1 holds a and b, shard 2 holds c. */
 static void write_shards(void)
@@ -293,7 +277,7 @@ static void test_too_many_files(void **state)
   ingot_source_close(&src);
 }
 
-#define CASE(test) cmocka_unit_test_setup_teardown(test, begin, end)
+#define CASE(test) cmocka_unit_test_setup_teardown(test, folder_begin, folder_end)
 
 int main(void)
 {

@@ -1,27 +1,11 @@
 /* Reading single safetensors files: what a good one gives, and what each broken one says. */
 #define _GNU_SOURCE
 
-#include "scratch.h"
+#include "tests/io/scratch_folder.h"
 
 #include <fcntl.h>
 
 #include "io/source.h"
-
-static scratch folder;
-
-static int begin(void **state)
-{
-  (void)state;
-  scratch_begin(&folder);
-  return 0;
-}
-
-static int end(void **state)
-{
-  (void)state;
-  scratch_end(&folder);
-  return 0;
-}
 
 /* Three tensors, given out of file order; the payload is 0, 1, 2, ... */
 static const char good_header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
@@ -333,5 +317,5 @@ int main(void)
       cmocka_unit_test(test_identity),      cmocka_unit_test(test_became_shorter), cmocka_unit_test(test_broken),
       cmocka_unit_test(test_broken_length), cmocka_unit_test(test_truncated),      cmocka_unit_test(test_not_found),
   };
-  return cmocka_run_group_tests(tests, begin, end);
+  return cmocka_run_group_tests(tests, folder_begin, folder_end);
 }
