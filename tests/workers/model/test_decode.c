@@ -51,6 +51,7 @@ static void check_rows(const rows *r, const ingot_nn_logits *z)
   for (int64_t i = 0; i < r->n; i++) {
     check_ok(nn->ops->copy_out(nn, found, z->data + i * z->ld, (size_t)n_vocab * sizeof *found));
     const double distance = model_case_distance(found, r->expected[r->batch[i]] + (r->length[i] - 1) * n_vocab, n_vocab);
+    if (getenv("INGOT_TEST_VERBOSE")) print_message("distance %.2e\n", distance);
     if (!(distance <= model_case_limit(1e-5)))
       fail_msg("row %d, token %d: distance %.3e", (int)i, r->length[i], distance);
   }
