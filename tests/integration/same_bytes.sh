@@ -35,7 +35,7 @@ job ties-model.cfg out/m.h5 ties 'parameters = { density = 0.3; scope = "model";
 run_case "ties over the model" ties-model.cfg m.h5
 job dare.cfg out/hf dare_linear 'parameters = { density = 0.5; rescale = "inv_density"; }; shard_size = "4MB";'
 run_case dare_linear dare.cfg hf
-job dare-ties.cfg out/m.h5 dare_ties 'parameters = { density = 0.5; }; dtype = "float32";'
+job dare-ties.cfg out/m.h5 dare_ties 'parameters = { density = 0.5; }; dtype = "float32"; alignment = "16KiB";'
 run_case dare_ties dare-ties.cfg m.h5
 job slerp.cfg out/m.h5 slerp 'parameters = { t = 0.3; };'
 sed -i "s/^  models = .*/  $pair/" slerp.cfg
