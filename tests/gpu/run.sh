@@ -84,10 +84,10 @@ part_kernels() {
 
 part_models() {
   local kind name
-  cmake --build "$build" --target test_model test_model_load test_model_pass bench_model >>"$logs/build.log" 2>&1 ||
+  cmake --build "$build" --target test_model test_model_decode test_model_load test_model_pass bench_model >>"$logs/build.log" 2>&1 ||
     { tail -n 30 "$logs/build.log"; exit 1; }
   for kind in cuda cuda-tf32 cuda-bf16; do
-    for name in test_model test_model_load test_model_pass; do
+    for name in test_model test_model_decode test_model_load test_model_pass; do
       step "$name, $kind" "$name-$kind.log" env INGOT_TEST_NN=$kind "$build/tests/workers/model/$name"
     done
   done
