@@ -215,9 +215,15 @@ mkdir other
 cp family/dates/* other/
 sed -i 's/"a": *\([0-9]*\)/"@@": \1/' other/tokenizer.json
 expect_bad 3 'different vocabularies: ' 's/family.dates/other/'
+sed 's/family.base/other/; s/dates.calib/sort.calib/' other.cfg >tokenizer.cfg
+expect 3 "tokenizer" "$INGOT" run --quiet --device cpu tokenizer.cfg
 
-# --- data that ends early when it is read, and a training that explodes: exit 3, what was saved stays
+# --- a training that explodes: exit 3, what was saved stays
 write_job hot.cfg out/hot
 sed -i 's/rate = 0.001/rate = 1e30; clip = 0/' hot.cfg
+code=0
+INGOT_FAULT="stop@0:1" "$INGOT" run --quiet --device cpu hot.cfg 2>/dev/null || code=$?
+[ "$code" = 75 ] || fail "stopped at the start of a training that explodes: exit code $code"
 expect 3 "is not finite" "$INGOT" run --quiet --device cpu hot.cfg
+[ -e out/hot.state.0.0-of-1 ] && grep -q "^0 [01] 1$" out/hot.state.last || fail "what was saved before the loss was not finite is gone"
 [ ! -e out/hot ] || fail "an output of a training that exploded"
