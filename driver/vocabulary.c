@@ -133,18 +133,25 @@ done:
   return st;
 }
 
-ingot_status ingot_vocabulary_size(const ingot_input *input, int64_t *n_token)
+/* *found is false for an input without tokenizer.json. */
+static ingot_status vocabulary_of(const ingot_input *input, vocabulary *v, bool *found)
 {
   ingot_status st = INGOT_OK;
   ingot_text   text = {0};
-  vocabulary   v = {0};
-  bool         found = false;
-  *n_token = 0;
-  INGOT_TRY(ingot_input_side_file(input, "tokenizer.json", &text, &found));
-  if (found) INGOT_TRY(vocabulary_load(&v, input->path, &text));
-  *n_token = v.n;
+  *found = false;
+  INGOT_TRY(ingot_input_side_file(input, "tokenizer.json", &text, found));
+  if (*found) INGOT_TRY(vocabulary_load(v, input->path, &text));
 done:
   ingot_text_release(&text);
+  return st;
+}
+
+ingot_status ingot_vocabulary_size(const ingot_input *input, int64_t *n_token)
+{
+  vocabulary   v = {0};
+  bool         found = false;
+  ingot_status st = vocabulary_of(input, &v, &found);
+  *n_token = v.n;
   vocabulary_release(&v);
   return st;
 }
@@ -152,20 +159,17 @@ done:
 ingot_status ingot_vocabulary_hash(const ingot_input *input, uint64_t *hash)
 {
   ingot_status st = INGOT_OK;
-  ingot_text   text = {0};
   vocabulary   v = {0};
   bool         found = false;
   *hash = 0;
-  INGOT_TRY(ingot_input_side_file(input, "tokenizer.json", &text, &found));
+  INGOT_TRY(vocabulary_of(input, &v, &found));
   if (!found) goto done;
-  INGOT_TRY(vocabulary_load(&v, input->path, &text));
   *hash = ingot_hash(&v.n, sizeof v.n);
   for (int64_t id = 0; id < v.n; id++) {
     const char *token = v.token[id] ? v.token[id] : "";
     *hash = ingot_hash_seeded(token, strlen(token) + 1, *hash);
   }
 done:
-  ingot_text_release(&text);
   vocabulary_release(&v);
   return st;
 }

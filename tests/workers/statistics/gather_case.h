@@ -176,6 +176,16 @@ static inline ingot_status run_evaluate(plan_case *c, ingot_score *score)
   return ingot_evaluate_run(c->comm, &c->plan, &c->options, score, &timing);
 }
 
+/* Runs until a fault of the kind "stop". */
+static inline void run_until_stop(plan_case *c, ingot_status (*run)(plan_case *), const char *fault)
+{
+  signal(SIGTERM, on_signal);
+  check_ok(ingot_fault_init(fault, 0));
+  check_fails(run(c), INGOT_STOPPED, "the same command continues");
+  signal(SIGTERM, SIG_DFL);
+  atomic_store(&stop_flag, 0);
+}
+
 static inline void read_file(const char *path, char **bytes, size_t *size)
 {
   FILE *f = fopen(path, "rb");

@@ -20,13 +20,9 @@ static void test_stop_and_resume(void **state)
     check_ok(run(&c));
     assert_int_equal(rename(c.output, first), 0);
 
-    signal(SIGTERM, on_signal);
-    check_ok(ingot_fault_init("stop@0:3", 0));
-    check_fails(run(&c), INGOT_STOPPED, "the same command continues");
-    signal(SIGTERM, SIG_DFL);
+    run_until_stop(&c, run, "stop@0:3");
     assert_int_equal(access(saved, F_OK), 0);
     assert_int_not_equal(access(c.output, F_OK), 0);
-    atomic_store(&stop_flag, 0);
     /* three windows are done: a read that fails at the second one of the rest would be the fifth of four */
     check_ok(ingot_fault_init("read@0:2", 0));
     check_ok(run(&c));

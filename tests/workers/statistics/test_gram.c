@@ -88,11 +88,7 @@ static void test_gram_passes(void **state)
   check_same_file(c.output, first);
   assert_int_equal(unlink(c.output), 0);
 
-  signal(SIGTERM, on_signal);
-  check_ok(ingot_fault_init("stop@0:6", 0));
-  check_fails(run_gram(&c), INGOT_STOPPED, "the same command continues");
-  signal(SIGTERM, SIG_DFL);
-  atomic_store(&stop_flag, 0);
+  run_until_stop(&c, run_gram, "stop@0:6");
   char fault[32]; /* six windows are done: one read more than what is left would be an error */
   snprintf(fault, sizeof fault, "read@0:%d", n_pass * N_WINDOW - 6 + 1);
   check_ok(ingot_fault_init(fault, 0));
@@ -104,11 +100,7 @@ static void test_gram_passes(void **state)
   char partial[PATH + 16];
   snprintf(partial, sizeof partial, "%s.partial", c.output);
   assert_int_equal(unlink(c.output), 0);
-  signal(SIGTERM, on_signal);
-  check_ok(ingot_fault_init("stop@0:6", 0));
-  check_fails(run_gram(&c), INGOT_STOPPED, "the same command continues");
-  signal(SIGTERM, SIG_DFL);
-  atomic_store(&stop_flag, 0);
+  run_until_stop(&c, run_gram, "stop@0:6");
   assert_int_equal(unlink(partial), 0);
   check_ok(ingot_fault_init(NULL, 0));
   check_ok(run_gram(&c));
