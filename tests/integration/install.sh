@@ -10,6 +10,7 @@ done
 version=$(sed -n 's/^Version: //p' prefix/share/pkgconfig/ingot.pc)
 grep -qF "$version" version.txt || fail "ingot.pc and the program disagree on the version"
 [ -s "prefix/share/modulefiles/ingot/$version" ] || fail "no modulefile for $version"
+grep -qx "version = '$version'" "$SOURCE/cmake/install/ingot.eb" || fail "ingot.eb is of another version than $version"
 
 # The man page names every command; the completion offers them.
 commands=$("$INGOT" --help | sed -n 's/^  ingot \([a-z]*\).*/\1/p')
