@@ -79,6 +79,8 @@ measure() { # METHOD RANKS THREADS LABEL
   if [ "$ranks" -gt 1 ]; then run=(mpirun -n "$ranks"); fi
   : >walls; : >cpus; : >limits; : >starts
   for ((i = 0; i <= rounds; i++)); do
+    # shellcheck disable=SC2046
+    cat $(files "$name") >/dev/null # a machine that gives memory back may have dropped them
     rm -rf out small/out
     best_limit "$((ranks * n))" "$name" >one-limit
     timed "${run[@]}" "$ingot" run --quiet --fresh --device "$device" --threads "$n" "$name.cfg" >one
