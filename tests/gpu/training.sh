@@ -5,7 +5,7 @@
 #
 #   tests/gpu/training.sh BUILD WORK [MILLIONS [STEPS [THREADS]]]
 #
-# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small spread large.
+# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small stop spread large.
 # shellcheck disable=SC2317 # parts are called by name
 set -euo pipefail
 
@@ -63,6 +63,28 @@ part_small() {
   check "student in bfloat16" 2e-2 bf16.json
 }
 
+# Saved from the GPU's memory while it is trained, and taken up again: the same bytes; the best and the last; layers run again.
+part_stop() {
+  local family=$root/tests/experts code=0 device=${DEVICE:-cuda}
+  rm -rf stop && mkdir stop
+  cat >stop.cfg <<END
+seed = 3;
+models = { base = "$family/base"; add = "$family/add"; dates = "$family/dates"; };
+steps = ( { type = "distill"; student = "base"; teachers = ( "add", "dates" ); data = ( "$family/data/add.calib.u16" ); window = 64; batch = 8; steps = 12;
+  rate = 0.001; validation = ( "$family/data/add.val.u16" ); validation_limit = 8; validate_every = 4; durable = false; output = "stop/student.h5"; } );
+END
+  "$ingot" run --device "$device" --threads "$threads" stop.cfg 2>&1 | grep "memory of a rank"
+  mkdir stop/straight && mv stop/student.h5 stop/student.last.h5 stop/straight/ && rm -f stop/student*
+  INGOT_FAULT=stop@0:7 "$ingot" run --quiet --device "$device" --threads "$threads" stop.cfg 2>/dev/null || code=$?
+  "$ingot" run --quiet --device "$device" --threads "$threads" --set 'steps[0].recompute=true' stop.cfg
+  if [ "$code" = 75 ] && cmp stop/student.h5 stop/straight/student.h5 && cmp stop/student.last.h5 stop/straight/student.last.h5; then
+    echo "stopped, taken up with layers run again: ok: the same bytes"
+  else
+    echo "stopped, taken up with layers run again: FAILED"
+    failed=1
+  fi
+}
+
 spread_job() { # NAME PLACEMENT
   local family=$root/tests/experts
   local all="models = ( \"add\", \"sort\", \"dates\" ); window = 64; limit = 7; batch = 2; placement = \"$2\";"
@@ -114,5 +136,5 @@ END
   python3 "$root/tests/gpu/baseline.py" --distill
 }
 
-for part in ${PARTS:-small spread large}; do "part_$part"; done
+for part in ${PARTS:-small stop spread large}; do "part_$part"; done
 exit $failed
