@@ -73,7 +73,29 @@ static void plan_event(ingot_run_context *context, const ingot_step_plan *p)
                                "memory_bytes", (json_int_t)p->memory_bytes, "complete", (int)p->complete));
 }
 
-/* Rank 0: manifest, then the journal goes, then the summary. */
+/*
+ * The manifests of what a step wrote. An output without a manifest is not complete: when one cannot be written, all go out of
+ * sight, until the same command has written it.
+ */
+static ingot_status write_manifests(run_state *state, const ingot_step_plan *plan, const ingot_step_result *result,
+                                    const ingot_manifest_run *run)
+{
+  ingot_status    st = INGOT_OK;
+  ingot_step_plan other = *plan;
+  bool            durable = plan->sink.durable;
+  if (plan->other) {
+    other.output = other.sink.path = plan->other;
+    INGOT_TRY(ingot_manifest_write(&state->job, &other, result->checksums + plan->sink.n_tensor, run, durable));
+  }
+  INGOT_TRY(ingot_manifest_write(&state->job, plan, result->checksums, run, durable));
+done:
+  if (st == INGOT_OK) return st;
+  ingot_status withdrawn = ingot_sink_withdraw(plan->output);
+  if (plan->other && withdrawn == INGOT_OK) withdrawn = ingot_sink_withdraw(plan->other);
+  return withdrawn != INGOT_OK ? withdrawn : st;
+}
+
+/* Rank 0: manifests, then the journals go, then the summary. */
 static ingot_status finish_step(run_state *state, ingot_run_context *context, const ingot_step_plan *plan,
                                 const ingot_step_result *result, const ingot_merge_timing *timing, const char *started)
 {
@@ -82,19 +104,8 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report       report;
   int                n_rank = ingot_comm_size(context->comm);
   ingot_manifest_run run = {started, n_rank, context->n_thread, timing[0].on_device ? "cuda" : "cpu", timing};
-  if (plan->other) {
-    ingot_step_plan other = *plan;
-    other.output = other.sink.path = plan->other;
-    INGOT_TRY(ingot_manifest_write(&state->job, &other, result->checksums + plan->sink.n_tensor, &run, plan->sink.durable));
-    INGOT_TRY(ingot_sink_remove_partial(plan->other));
-  }
-  st = ingot_manifest_write(&state->job, plan, result->checksums, &run, plan->sink.durable);
-  if (st != INGOT_OK) {
-    /* An output without a manifest is not complete: out of sight, until the same command has written one. */
-    ingot_status withdrawn = ingot_sink_withdraw(plan->output);
-    if (withdrawn != INGOT_OK) st = withdrawn;
-    goto done;
-  }
+  INGOT_TRY(write_manifests(state, plan, result, &run));
+  if (plan->other) INGOT_TRY(ingot_sink_remove_partial(plan->other));
   INGOT_TRY(ingot_sink_remove_partial(plan->output));
   INGOT_TRY(ingot_begun_remove(plan->output, false));
   ingot_report_make(timing, n_rank, &report);

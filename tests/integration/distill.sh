@@ -33,6 +33,17 @@ grep -qF "with out/student.last.h5 is complete" log.txt || fail "nothing is said
 grep -q "<svg" out/student.h5.svg || fail "no curves"
 [ -z "$(find out -name '*.state.*')" ] || fail "states are left behind"
 cp out/student.h5 straight.h5
+
+# --- a manifest that cannot be written: nothing is under either name, and what is made is taken up
+for blocked in out/student.h5 out/student.last.h5; do
+  rm -rf out
+  mkdir -p "$blocked.manifest.json/taken"
+  expect 1 "$blocked.manifest.json" "$INGOT" run --quiet --device cpu h5.cfg
+  [ ! -e out/student.h5 ] && [ ! -e out/student.last.h5 ] || fail "$blocked: a checkpoint in spite of a manifest that cannot be written"
+  rm -r "$blocked.manifest.json"
+  "$INGOT" run --quiet --device cpu h5.cfg
+  cmp straight.h5 out/student.h5 || fail "$blocked: other bytes once its manifest can be written"
+done
 cp out/student.last.h5 straight.last.h5
 "$INGOT" verify out/student.last.h5 >/dev/null || fail "the last student is no whole checkpoint"
 
