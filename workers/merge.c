@@ -339,6 +339,13 @@ static void discard_output(merge_run *r)
     ingot_log_warning("%s", ingot_error_message());
 }
 
+void ingot_timing_of_lanes(ingot_merge_timing *t, int64_t n_lane)
+{
+  double *const phases[] = {&t->read_s, &t->move_s, &t->merge_s, &t->write_s, &t->wait_s, &t->device_s};
+  t->n_lane = n_lane;
+  for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) *phases[i] *= (double)n_lane;
+}
+
 /* MATRIX grain, before the tiles. Values that cannot be used leave nothing behind: running again would find the same. */
 static ingot_status solve_matrices(merge_run *r)
 {
@@ -347,6 +354,7 @@ static ingot_status solve_matrices(merge_run *r)
                           .nonfinite = r->result->nonfinite, .timing = &r->result->timing, .summary = &r->result->matrices};
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) r->tiles_resumed += r->done[i];
   ingot_status st = ingot_matrix_run_all(&run);
+  ingot_timing_of_lanes(run.timing, r->options->n_thread); /* its libraries' threads */
   if (st == INGOT_ERR_NUMERIC) discard_output(r);
   return st;
 }

@@ -80,6 +80,9 @@ typedef struct ingot_merge_timing {
   uint64_t peak_device_bytes;         /* memory taken on the rank's GPU, high water; 0: not looked at */
 } ingot_merge_timing;
 
+/** Seconds of phases that were measured once, while n_lane lanes worked together, become sums over these. */
+void ingot_timing_of_lanes(ingot_merge_timing *timing, int64_t n_lane);
+
 /** NaN and infinities found, by source. */
 typedef struct ingot_nonfinite_report {
   uint64_t count;      /* over all tensors */

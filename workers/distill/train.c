@@ -441,7 +441,6 @@ ingot_status ingot_distill_run(ingot_comm *comm, const ingot_distill_plan *plan,
   look_at_memory(&t);
 done:
   ingot_trainer_release(&t);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

@@ -287,7 +287,6 @@ done:
   ingot_gather_release(&job.g);
   ingot_text_release(&path);
   free(job.scored);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

@@ -322,7 +322,6 @@ ingot_status ingot_ensemble_write_logits(ingot_comm *comm, const ingot_ensemble_
   INGOT_TRY(run_writer(&w, checksums));
 done:
   close_writer(&w);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

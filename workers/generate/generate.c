@@ -343,7 +343,6 @@ ingot_status ingot_generate_run(ingot_comm *comm, const ingot_generate_plan *pla
   INGOT_TRY(run_job(&j, result));
 done:
   close_job(&j);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

@@ -171,7 +171,6 @@ done:
   ingot_gather_release(&g);
   ingot_text_release(&path);
   free(saved);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

@@ -414,7 +414,6 @@ ingot_status ingot_fisher_run(ingot_comm *comm, const ingot_gather_plan *plan, c
   INGOT_TRY(write_fisher(&f, checksums));
 done:
   close_fisher(&f);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

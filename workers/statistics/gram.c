@@ -440,7 +440,6 @@ done:
   if (st == INGOT_STOPPED) ingot_stat_writer_close(&m.writer); /* a later run goes on with it */
   ingot_stat_writer_discard(&m.writer);
   close_gram(&m);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }

@@ -63,6 +63,13 @@ static void unload(ingot_gather *g)
   if (g->source) ingot_source_close(&g->source);
 }
 
+void ingot_gather_stop_clock(ingot_merge_timing *timing, double start_s, double start_cpu_s)
+{
+  timing->wall_s = ingot_clock_s() - start_s;
+  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_timing_of_lanes(timing, timing->n_lane);
+}
+
 void ingot_gather_release(ingot_gather *g)
 {
   unload(g);

@@ -44,6 +44,8 @@ typedef struct ingot_gather_work {
 ingot_status ingot_gather_init(ingot_gather *g, ingot_comm *comm, const ingot_gather_plan *plan,
                                const ingot_gather_options *options, ingot_merge_timing *timing);
 void         ingot_gather_release(ingot_gather *g);
+/** The end of a step's time, begun at these clocks. Its phases were measured once for all threads. */
+void ingot_gather_stop_clock(ingot_merge_timing *timing, double start_s, double start_cpu_s);
 /** Load a model, and open a pass for it; the model before goes. Not collective. */
 ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward);
 /** This rank's part [*begin, *end) of windows first .. end - 1. */

@@ -273,7 +273,6 @@ done:
   release(&k);
   free(names);
   ingot_text_release(&path);
-  timing->wall_s = ingot_clock_s() - start_s;
-  timing->cpu_s = ingot_clock_cpu_s() - start_cpu_s;
+  ingot_gather_stop_clock(timing, start_s, start_cpu_s);
   return st;
 }
