@@ -13,25 +13,14 @@
 
 #include "base/tile.h"
 #include "io/atomic_file.h"
-#include "io/hdf5_par.h"
 #include "io/hdf5_types.h"
-#include "io/sink_impl.h"
+#include "io/sink_hdf5_impl.h"
 
 enum { PAGE_BYTES = INGOT_SINK_PAGE, FIXED_PAGES = 24 };
 #define PADDING "padding" /* group that is there while the skeleton is made */
 #define TILE_ATTRIBUTE "checksum_tile_elements"
 
-/* Property lists and groups that are open while the skeleton is made or checked; -1 when not. */
-typedef struct skeleton {
-  const ingot_sink *sink;
-  hid_t             access, file, group_list, dataset_list, tensors, files, scalar, padding;
-  int               n_padding;
-  uint64_t          end; /* of the storage made last, on a page; 0 when none has been */
-} skeleton;
-
-static const skeleton closed = {NULL, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0};
-
-static ingot_status fail(const ingot_sink *s, const char *what, const char *name)
+ingot_status ingot_sink_hdf5_fail(const ingot_sink *s, const char *what, const char *name)
 {
   char why[256], number[3][32];
   ingot_hdf5_error_text(why);
@@ -43,14 +32,6 @@ static ingot_status fail(const ingot_sink *s, const char *what, const char *name
   }
   return ingot_fail(st, "%s: HDF5 could not %s %s: %s", s->partial, what, name, why);
 }
-
-#define CHECK_H5(cond, what, name)        \
-  do {                                    \
-    if (!(cond)) {                        \
-      st = fail(sink, what, name);        \
-      goto done;                          \
-    }                                     \
-  } while (0)
 
 static uint64_t pages(uint64_t bytes)
 {
@@ -108,7 +89,7 @@ uint64_t ingot_sink_hdf5_overhead(const ingot_sink_spec *spec)
   return bytes;
 }
 
-static void skeleton_close(skeleton *k)
+void ingot_skeleton_close(ingot_skeleton *k)
 {
   if (k->scalar >= 0) H5Sclose(k->scalar);
   if (k->dataset_list >= 0) H5Pclose(k->dataset_list);
@@ -118,7 +99,7 @@ static void skeleton_close(skeleton *k)
   if (k->tensors >= 0) H5Gclose(k->tensors);
   if (k->files >= 0) H5Gclose(k->files);
   if (k->file >= 0) H5Fclose(k->file);
-  *k = closed;
+  *k = INGOT_SKELETON_CLOSED;
 }
 
 static hid_t list_without_times(hid_t class)
@@ -134,10 +115,10 @@ static ingot_status add_text(hid_t object, const ingot_sink *sink, const ingot_s
   ingot_status st = INGOT_OK;
   hid_t        attribute = -1, space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
   size_t       size = strlen(a->text) + 1;
-  CHECK_H5(space >= 0 && type >= 0 && H5Tset_size(type, size) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0,
+  INGOT_CHECK_H5(space >= 0 && type >= 0 && H5Tset_size(type, size) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0,
            "make the type of attribute", a->name);
   attribute = H5Acreate2(object, a->name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-  CHECK_H5(attribute >= 0 && H5Awrite(attribute, type, a->text) >= 0, "write attribute", a->name);
+  INGOT_CHECK_H5(attribute >= 0 && H5Awrite(attribute, type, a->text) >= 0, "write attribute", a->name);
 done:
   if (attribute >= 0) H5Aclose(attribute);
   if (type >= 0) H5Tclose(type);
@@ -150,14 +131,14 @@ static ingot_status add_number(hid_t object, hid_t scalar, const ingot_sink *sin
 {
   ingot_status st = INGOT_OK;
   hid_t        attribute = H5Acreate2(object, name, type, scalar, H5P_DEFAULT, H5P_DEFAULT);
-  CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &value) >= 0, "write attribute", name);
+  INGOT_CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &value) >= 0, "write attribute", name);
 done:
   if (attribute >= 0) H5Aclose(attribute);
   return st;
 }
 
 /* Groups above a tensor whose name has slashes; HDF5 would make them itself, but with the time of day in them. */
-static ingot_status make_groups(const skeleton *k, const char *name)
+static ingot_status make_groups(const ingot_skeleton *k, const char *name)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
@@ -166,10 +147,10 @@ static ingot_status make_groups(const skeleton *k, const char *name)
   for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
     *slash = '\0';
     htri_t there = H5Lexists(k->tensors, path, H5P_DEFAULT);
-    CHECK_H5(there >= 0, "look for group", path);
+    INGOT_CHECK_H5(there >= 0, "look for group", path);
     if (!there) {
       hid_t group = H5Gcreate2(k->tensors, path, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
-      CHECK_H5(group >= 0, "create group", path);
+      INGOT_CHECK_H5(group >= 0, "create group", path);
       H5Gclose(group);
     }
     *slash = '/';
@@ -188,21 +169,21 @@ static hid_t space_of(const ingot_shape *shape)
 }
 
 /* A dataset with its storage; *offset is where its bytes go, 0 when it has none. */
-static ingot_status add_dataset(const skeleton *k, hid_t group, const char *name, hid_t type, const ingot_shape *shape,
+static ingot_status add_dataset(const ingot_skeleton *k, hid_t group, const char *name, hid_t type, const ingot_shape *shape,
                                 bool checksum, uint64_t *offset)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
   int64_t           n_elem = 0;
   hid_t             space = space_of(shape), dataset = -1;
-  CHECK_H5(space >= 0, "make the shape of", name);
+  INGOT_CHECK_H5(space >= 0, "make the shape of", name);
   dataset = H5Dcreate2(group, name, type, space, H5P_DEFAULT, k->dataset_list, H5P_DEFAULT);
-  CHECK_H5(dataset >= 0, "create dataset", name);
+  INGOT_CHECK_H5(dataset >= 0, "create dataset", name);
   if (checksum) INGOT_TRY(add_number(dataset, k->scalar, sink, INGOT_HDF5_CHECKSUM, H5T_STD_U64LE, 0));
   *offset = 0;
   if (ingot_shape_count(shape, &n_elem) && n_elem > 0) {
     haddr_t at = H5Dget_offset(dataset);
-    CHECK_H5(at != HADDR_UNDEF, "allocate the storage of", name);
+    INGOT_CHECK_H5(at != HADDR_UNDEF, "allocate the storage of", name);
     *offset = at;
   }
 done:
@@ -212,7 +193,7 @@ done:
 }
 
 /* Storage of so many bytes that no tensor has, taken out again by end_padding. */
-static ingot_status pad(skeleton *k, hid_t type, uint64_t bytes)
+static ingot_status pad(ingot_skeleton *k, hid_t type, uint64_t bytes)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
@@ -220,7 +201,7 @@ static ingot_status pad(skeleton *k, hid_t type, uint64_t bytes)
   uint64_t          offset = 0;
   char              name[24];
   if (k->padding < 0) k->padding = H5Gcreate2(k->file, PADDING, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
-  CHECK_H5(k->padding >= 0, "create group", PADDING);
+  INGOT_CHECK_H5(k->padding >= 0, "create group", PADDING);
   snprintf(name, sizeof name, "%d", k->n_padding++);
   INGOT_TRY(add_dataset(k, k->padding, name, type, &shape, false, &offset));
   k->end = offset + pages(bytes) * PAGE_BYTES;
@@ -232,7 +213,7 @@ done:
  * Make the next storage begin at a multiple of the alignment. HDF5 has one alignment for all objects of a file, which would give
  * every header such room; so what lies between is taken by a dataset that is deleted later, whose room HDF5 does not use again.
  */
-static ingot_status align_next(skeleton *k, hid_t type)
+static ingot_status align_next(ingot_skeleton *k, hid_t type)
 {
   ingot_status st = INGOT_OK;
   uint64_t     alignment = alignment_of(&k->sink->spec);
@@ -242,14 +223,14 @@ done:
   return st;
 }
 
-static ingot_status end_padding(skeleton *k)
+static ingot_status end_padding(ingot_skeleton *k)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
   if (k->padding < 0) return INGOT_OK;
   H5Gclose(k->padding);
   k->padding = -1;
-  CHECK_H5(H5Ldelete(k->file, PADDING, H5P_DEFAULT) >= 0, "remove group", PADDING);
+  INGOT_CHECK_H5(H5Ldelete(k->file, PADDING, H5P_DEFAULT) >= 0, "remove group", PADDING);
 done:
   return st;
 }
@@ -277,35 +258,35 @@ done:
 }
 
 /* Open the new file with its property lists and groups. Collective. */
-static ingot_status begin(ingot_comm *comm, skeleton *k)
+static ingot_status begin(ingot_comm *comm, ingot_skeleton *k)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
   hid_t             list = list_without_times(H5P_FILE_CREATE);
   k->access = ingot_hdf5_access_collective(comm);
-  CHECK_H5(list >= 0 && k->access >= 0, "prepare", "access");
+  INGOT_CHECK_H5(list >= 0 && k->access >= 0, "prepare", "access");
   /* Every allocation on a page of its own; payload not mixed with metadata; both in the order of creation. */
-  CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
+  INGOT_CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
                H5Pset_meta_block_size(k->access, metadata_bytes(&sink->spec)) >= 0,
            "prepare", "alignment");
   /* Space that alignment leaves over is not tracked for reuse: looking through it takes quadratic time. */
-  CHECK_H5(H5Pset_file_space_strategy(list, H5F_FSPACE_STRATEGY_AGGR, false, 1) >= 0, "prepare", "the strategy");
+  INGOT_CHECK_H5(H5Pset_file_space_strategy(list, H5F_FSPACE_STRATEGY_AGGR, false, 1) >= 0, "prepare", "the strategy");
   k->group_list = list_without_times(H5P_GROUP_CREATE);
   k->dataset_list = list_without_times(H5P_DATASET_CREATE);
   k->scalar = H5Screate(H5S_SCALAR);
-  CHECK_H5(k->group_list >= 0 && k->dataset_list >= 0 && k->scalar >= 0 &&
+  INGOT_CHECK_H5(k->group_list >= 0 && k->dataset_list >= 0 && k->scalar >= 0 &&
                H5Pset_layout(k->dataset_list, H5D_CONTIGUOUS) >= 0 &&
                H5Pset_alloc_time(k->dataset_list, H5D_ALLOC_TIME_EARLY) >= 0 &&
                H5Pset_fill_time(k->dataset_list, H5D_FILL_TIME_NEVER) >= 0,
            "prepare", "property lists");
   /* The superblock's extension is made from the default list, with the time of day unless told otherwise. */
-  CHECK_H5(H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false) >= 0, "prepare", "defaults");
+  INGOT_CHECK_H5(H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false) >= 0, "prepare", "defaults");
   k->file = H5Fcreate(sink->partial, H5F_ACC_TRUNC, list, k->access);
   H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, true);
-  CHECK_H5(k->file >= 0, "create", "the file");
+  INGOT_CHECK_H5(k->file >= 0, "create", "the file");
   k->tensors = H5Gcreate2(k->file, INGOT_HDF5_TENSORS, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   k->files = H5Gcreate2(k->file, INGOT_HDF5_FILES, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
-  CHECK_H5(k->tensors >= 0 && k->files >= 0, "create", "groups");
+  INGOT_CHECK_H5(k->tensors >= 0 && k->files >= 0, "create", "groups");
 done:
   if (list >= 0) H5Pclose(list);
   return st;
@@ -314,10 +295,10 @@ done:
 /* All objects in the spec's order. Collective: every rank makes the same calls. */
 static ingot_status build(ingot_comm *comm, ingot_sink *sink, uint64_t *side_offsets)
 {
-  ingot_status st = INGOT_OK;
-  skeleton     k = closed;
-  hid_t        type[INGOT_DTYPE_COUNT];
-  int          n_type = 0;
+  ingot_status   st = INGOT_OK;
+  ingot_skeleton k = INGOT_SKELETON_CLOSED;
+  hid_t          type[INGOT_DTYPE_COUNT];
+  int            n_type = 0;
   k.sink = sink;
   for (; n_type < INGOT_DTYPE_COUNT; n_type++) INGOT_TRY(ingot_hdf5_type_create((ingot_dtype)n_type, &type[n_type]));
   INGOT_TRY(begin(comm, &k));
@@ -345,10 +326,10 @@ static ingot_status build(ingot_comm *comm, ingot_sink *sink, uint64_t *side_off
   k.tensors = k.files = -1;
   herr_t closed_file = H5Fclose(k.file);
   k.file = -1;
-  CHECK_H5(closed_file >= 0, "write", "the metadata");
+  INGOT_CHECK_H5(closed_file >= 0, "write", "the metadata");
 done:
   for (int i = 0; i < n_type; i++) H5Tclose(type[i]);
-  skeleton_close(&k);
+  ingot_skeleton_close(&k);
   return st;
 }
 
@@ -402,202 +383,5 @@ ingot_status ingot_sink_hdf5_create(ingot_comm *comm, ingot_sink *sink)
 done:
   ingot_hdf5_quiet_end(&quiet);
   free(side_offsets);
-  return st;
-}
-
-static ingot_status open_existing(skeleton *k, unsigned mode)
-{
-  ingot_status      st = INGOT_OK;
-  const ingot_sink *sink = k->sink;
-  k->access = ingot_hdf5_access_single();
-  CHECK_H5(k->access >= 0, "prepare", "access");
-  k->file = H5Fopen(sink->partial, mode, k->access);
-  CHECK_H5(k->file >= 0, "open", "the file");
-  k->tensors = H5Gopen2(k->file, INGOT_HDF5_TENSORS, H5P_DEFAULT);
-  k->files = H5Gopen2(k->file, INGOT_HDF5_FILES, H5P_DEFAULT);
-  CHECK_H5(k->tensors >= 0 && k->files >= 0, "open", "groups");
-done:
-  return st;
-}
-
-/* Is this dataset as the spec has it? */
-static ingot_status verify_dataset(const ingot_sink *sink, hid_t group, const char *name, ingot_dtype dtype,
-                                   const ingot_shape *shape, uint64_t *offset)
-{
-  ingot_status st = INGOT_OK;
-  hid_t        type = -1, space = -1, dataset = H5Dopen2(group, name, H5P_DEFAULT);
-  ingot_dtype  found = INGOT_DTYPE_COUNT;
-  hsize_t      dim[H5S_MAX_RANK];
-  int64_t      n_elem = 0;
-  CHECK_H5(dataset >= 0, "open dataset", name);
-  type = H5Dget_type(dataset);
-  space = H5Dget_space(dataset);
-  CHECK_H5(type >= 0 && space >= 0, "read the type of", name);
-  int  n_dim = H5Sget_simple_extent_dims(space, dim, NULL);
-  bool same = ingot_hdf5_type_recognise(type, &found) && found == dtype && n_dim == shape->n_dim;
-  for (int i = 0; same && i < n_dim; i++) same = dim[i] == (hsize_t)shape->dim[i];
-  INGOT_CHECK(same, INGOT_ERR_NOTFOUND, "%s: %s has another type or shape", sink->partial, name);
-  *offset = 0;
-  if (ingot_shape_count(shape, &n_elem) && n_elem > 0) {
-    *offset = H5Dget_offset(dataset);
-    CHECK_H5(*offset != HADDR_UNDEF, "find the storage of", name);
-  }
-done:
-  if (space >= 0) H5Sclose(space);
-  if (type >= 0) H5Tclose(type);
-  if (dataset >= 0) H5Dclose(dataset);
-  return st;
-}
-
-static ingot_status verify_text(const ingot_sink *sink, hid_t file, const ingot_sink_attribute *a)
-{
-  ingot_status st = INGOT_OK;
-  size_t       size = strlen(a->text) + 1;
-  char        *found = malloc(size);
-  hid_t        type = -1, attribute = H5Aopen(file, a->name, H5P_DEFAULT);
-  INGOT_CHECK(found, INGOT_ERR_NOMEM, "%s: no memory for attribute %s", sink->partial, a->name);
-  CHECK_H5(attribute >= 0, "open attribute", a->name);
-  type = H5Aget_type(attribute);
-  bool same = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 && H5Tget_size(type) == size;
-  same = same && H5Aread(attribute, type, found) >= 0 && memcmp(found, a->text, size) == 0;
-  INGOT_CHECK(same, INGOT_ERR_NOTFOUND, "%s: attribute %s has another value", sink->partial, a->name);
-done:
-  if (type >= 0) H5Tclose(type);
-  if (attribute >= 0) H5Aclose(attribute);
-  free(found);
-  return st;
-}
-
-#if H5_VERSION_GE(1, 12, 0)
-typedef H5O_info1_t object_info; /* of the calls with a 2 in 1.10 and later */
-#else
-typedef H5O_info_t object_info;
-#endif
-
-static herr_t count_dataset(hid_t object, const char *name, const object_info *info, void *count)
-{
-  (void)object;
-  (void)name;
-  if (info->type == H5O_TYPE_DATASET) ++*(int64_t *)count;
-  return 0;
-}
-
-/* Nothing beside the spec's tensors, side files and attributes. */
-static ingot_status verify_counts(const skeleton *k)
-{
-  ingot_status      st = INGOT_OK;
-  const ingot_sink *sink = k->sink;
-  int64_t           n = 0;
-  object_info       info;
-  CHECK_H5(H5Ovisit2(k->file, H5_INDEX_NAME, H5_ITER_NATIVE, count_dataset, &n, H5O_INFO_BASIC) >= 0, "list", "datasets");
-  CHECK_H5(H5Oget_info2(k->file, &info, H5O_INFO_NUM_ATTRS) >= 0, "count", "attributes");
-  INGOT_CHECK(n == (int64_t)sink->spec.n_tensor + sink->spec.n_file &&
-                  info.num_attrs == (hsize_t)sink->spec.n_attribute + 2,
-              INGOT_ERR_NOTFOUND, "%s: has %lld datasets and %lld attributes, expected %lld and %d", sink->partial,
-              (long long)n, (long long)info.num_attrs, (long long)sink->spec.n_tensor + sink->spec.n_file,
-              sink->spec.n_attribute + 2);
-done:
-  return st;
-}
-
-static ingot_status verify_side_file(const ingot_sink *sink, int fd, const ingot_sink_file *f, uint64_t offset)
-{
-  ingot_status st = INGOT_OK;
-  char        *found = malloc(f->size + 1);
-  INGOT_CHECK(found, INGOT_ERR_NOMEM, "%s: no memory to compare %s", sink->partial, f->name);
-  INGOT_TRY(ingot_file_pread(fd, sink->partial, offset, found, f->size));
-  INGOT_CHECK(f->size == 0 || memcmp(found, f->bytes, f->size) == 0, INGOT_ERR_NOTFOUND,
-              "%s: the side file %s has other contents", sink->partial, f->name);
-done:
-  free(found);
-  return st;
-}
-
-static ingot_status verify(ingot_sink *sink, int fd)
-{
-  ingot_status st = INGOT_OK;
-  skeleton     k = closed;
-  k.sink = sink;
-  INGOT_TRY(open_existing(&k, H5F_ACC_RDONLY));
-  INGOT_TRY(verify_counts(&k));
-  for (int i = 0; i < sink->spec.n_attribute; i++) INGOT_TRY(verify_text(sink, k.file, &sink->spec.attributes[i]));
-  for (int i = 0; i < sink->spec.n_file; i++) {
-    const ingot_sink_file *f = &sink->spec.files[i];
-    ingot_shape            shape = {.n_dim = 1, .dim = {(int64_t)f->size}};
-    uint64_t               offset = 0;
-    INGOT_TRY(verify_dataset(sink, k.files, f->name, INGOT_DTYPE_U8, &shape, &offset));
-    INGOT_TRY(verify_side_file(sink, fd, f, offset));
-  }
-  for (int i = 0; i < sink->spec.n_tensor; i++) {
-    const ingot_sink_tensor *t = &sink->spec.tensors[i];
-    INGOT_TRY(verify_dataset(sink, k.tensors, t->name, t->dtype, &t->shape, &sink->extents[i].offset));
-  }
-done:
-  skeleton_close(&k);
-  return st;
-}
-
-ingot_status ingot_sink_hdf5_verify(ingot_sink *sink)
-{
-  ingot_status     st = INGOT_OK;
-  ingot_hdf5_quiet quiet;
-  ingot_hdf5_quiet_begin(&quiet);
-  struct stat info;
-  int         fd = open(sink->partial, O_RDONLY | O_CLOEXEC);
-  INGOT_CHECK(fd >= 0, INGOT_ERR_NOTFOUND, "%s: cannot open: %s", sink->partial, strerror(errno));
-  st = verify(sink, fd);
-  /* A file that HDF5 cannot make sense of was left half-made: as good as none. */
-  if (st == INGOT_ERR_IO) st = INGOT_ERR_NOTFOUND;
-  if (st != INGOT_OK) goto done;
-  INGOT_CHECK(fstat(fd, &info) == 0, INGOT_ERR_IO, "%s: %s", sink->partial, strerror(errno));
-  sink->files[0].bytes = (uint64_t)info.st_size;
-done:
-  if (fd >= 0) close(fd);
-  ingot_hdf5_quiet_end(&quiet);
-  return st;
-}
-
-static ingot_status store_checksum(const ingot_sink *sink, hid_t tensors, const char *name, uint64_t checksum)
-{
-  ingot_status st = INGOT_OK;
-  /* Not H5Aopen_by_name: HDF5 1.10.8 cannot write to an attribute whose object is not open. */
-  hid_t dataset = H5Dopen2(tensors, name, H5P_DEFAULT);
-  hid_t attribute = dataset >= 0 ? H5Aopen(dataset, INGOT_HDF5_CHECKSUM, H5P_DEFAULT) : -1;
-  CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &checksum) >= 0, "store the checksum of", name);
-done:
-  if (attribute >= 0) H5Aclose(attribute);
-  if (dataset >= 0) H5Dclose(dataset);
-  return st;
-}
-
-static ingot_status flush(const ingot_sink *sink)
-{
-  int fd = open(sink->partial, O_RDWR | O_CLOEXEC);
-  if (fd < 0) return ingot_fail(INGOT_ERR_IO, "%s: cannot open to flush: %s", sink->partial, strerror(errno));
-  ingot_status st = ingot_file_sync(fd, sink->partial);
-  close(fd);
-  return st;
-}
-
-ingot_status ingot_sink_hdf5_finish(ingot_sink *sink, const uint64_t *checksums)
-{
-  ingot_status     st = INGOT_OK;
-  skeleton         k = closed;
-  ingot_hdf5_quiet quiet;
-  ingot_hdf5_quiet_begin(&quiet);
-  k.sink = sink;
-  INGOT_TRY(open_existing(&k, H5F_ACC_RDWR));
-  for (int i = 0; i < sink->spec.n_tensor; i++)
-    INGOT_TRY(store_checksum(sink, k.tensors, sink->spec.tensors[i].name, checksums[i]));
-  H5Gclose(k.tensors);
-  H5Gclose(k.files);
-  k.tensors = k.files = -1;
-  herr_t closed_file = H5Fclose(k.file);
-  k.file = -1;
-  CHECK_H5(closed_file >= 0, "write", "the checksums");
-  if (sink->spec.durable) st = flush(sink);
-done:
-  skeleton_close(&k);
-  ingot_hdf5_quiet_end(&quiet);
   return st;
 }
