@@ -10,8 +10,9 @@ mkdir "$work/jobs"
 cp "$source"/jobs/*.cfg "$work/jobs"
 ln -s "$source/tests" "$work/tests"
 cd "$work"
-sed -i 's/^    steps = [0-9]*;/    steps = 20;/' jobs/distill.cfg # long enough to see that it runs
-sed -i 's/^    steps = [0-9]*;/    steps = 4;/; s/warmup = 20/warmup = 2/; s/limit = 1000;/limit = 16;/; s/"student" ); window = 64;/& limit = 16;/' jobs/sequence_level.cfg
+# steps that run models: long enough to see that they run
+sed -i 's/^    steps = [0-9]*;/    steps = 8;/; s/warmup = 20/warmup = 2/; s/limit = [0-9]*;/limit = 4;/' jobs/*.cfg
+sed -i 's/"student" ); window = 64;/& limit = 4;/' jobs/distill.cfg jobs/sequence_level.cfg
 count=0
 for job in jobs/*.cfg; do
   grep -q '^steps' "$job" || continue # settings for others to include
