@@ -292,14 +292,19 @@ static void suggest(const builder *b, uint64_t limit, char text[160])
     }
   }
   if (b->settings->placement != INGOT_PLACE_REPLICATED) b->plan->placement = INGOT_PLACEMENT_SPREAD;
-  while (n_rank < RANKS_MAX && bytes_on(b, n_rank) > limit) n_rank *= 2;
+  uint64_t bytes = bytes_on(b, n_rank), least = bytes;
+  while (n_rank < RANKS_MAX && bytes > limit) {
+    n_rank *= 2;
+    bytes = bytes_on(b, n_rank);
+    if (bytes < least) least = bytes; /* of very many ranks, what they exchange takes more than what they share saves */
+  }
   char need[32];
-  if (bytes_on(b, n_rank) <= limit)
+  if (bytes <= limit)
     snprintf(text, 160, "it fits on %d ranks, which share the optimiser's state%s", n_rank,
              b->plan->placement == INGOT_PLACEMENT_SPREAD && b->plan->n_teacher > 0 ? " and the teachers" : "");
   else
     snprintf(text, 160, "weights, teachers and gradients alone are %s: fewer teachers, a logits file instead, shorter windows or a smaller student",
-             ingot_bytes_text(bytes_on(b, RANKS_MAX), need));
+             ingot_bytes_text(least, need));
 }
 
 /* Teachers placed like this, with as many windows in a pass as fit; one, when none do. *bytes is what that takes. */
