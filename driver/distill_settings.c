@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/dtype.h"
+#include "driver/ensemble_settings.h"
 #include "driver/placement.h"
 #include "driver/step.h"
 #include "io/sink.h"
@@ -185,16 +186,7 @@ static ingot_status find_weights(ingot_job *job, const ingot_job_step *step, ing
   ingot_status            st = INGOT_OK;
   ingot_distill_settings *s = step->settings;
   if (!s->weights_written) goto done;
-  for (int i = 0; i < step->number - 1; i++) {
-    const ingot_job_step *earlier = &job->steps[i];
-    bool                  named = earlier->name && strcmp(earlier->name, s->weights_written) == 0;
-    if (!earlier->type || strcmp(earlier->type->name, "ensemble") != 0 || !earlier->output) continue;
-    if (!named && !(earlier->written_output && strcmp(earlier->written_output, s->weights_written) == 0)) continue;
-    s->weights_step = earlier->number;
-    s->weights_path = earlier->output;
-  }
-  if (!s->weights_path) s->weights_path = ingot_job_path(job, s->weights_written);
-  INGOT_TRY_ALLOC(s->weights_path);
+  INGOT_TRY(ingot_ensemble_find_output(job, step, s->weights_written, &s->weights_step, &s->weights_path));
   for (int i = 0; i < s->n_teacher; i++)
     if (s->teachers[i].has_weight)
       ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight of \"%s\", and weights = \"%s\": give one of them",

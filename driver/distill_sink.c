@@ -174,11 +174,9 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   ingot_status     st = INGOT_OK;
   ingot_sink_spec *sink = &b->out->sink;
   json_t          *recipe = recipe_json(b);
-  char            *text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
-  b->out->recipe = ingot_arena_strdup(b->arena, text);
+  INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
   sink->path = ingot_arena_strdup(b->arena, b->out->output);
-  INGOT_TRY_ALLOC(b->out->recipe && sink->path);
+  INGOT_TRY_ALLOC(sink->path);
   sink->format = ingot_sink_format_of(sink->path);
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(add_tensors(b));
@@ -190,7 +188,6 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   b->plan->validation.output = sink->path;
   b->plan->validation.fingerprint = b->out->fingerprint;
 done:
-  free(text);
   json_decref(recipe);
   return st;
 }

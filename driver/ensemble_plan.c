@@ -199,7 +199,6 @@ static ingot_status make_recipe(builder *b)
 {
   static const char *const sources[] = {"uniform", "given", "learn", "file"};
   ingot_status             st = INGOT_OK;
-  char                    *text = NULL;
   json_t                  *recipe = json_loads(b->body->members.recipe, 0, NULL);
   INGOT_CHECK(recipe, INGOT_ERR_NOMEM, "no memory for the recipe");
   json_object_set_new(recipe, "kind", json_string(ingot_ensemble_kind_name(b->plan->kind)));
@@ -215,12 +214,8 @@ static ingot_status make_recipe(builder *b)
     json_object_set_new(recipe, "logp_dtype", json_string(ingot_dtype_long_name(b->plan->logp_dtype)));
     json_object_set_new(recipe, "tail", json_string(ingot_logits_tail_name((ingot_logits_tail)b->settings->tail)));
   }
-  text = ingot_json_dump(recipe, JSON_INDENT(1));
-  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
-  b->out->recipe = ingot_arena_strdup(b->arena, text);
-  INGOT_TRY_ALLOC(b->out->recipe);
+  INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
 done:
-  free(text);
   json_decref(recipe);
   return st;
 }

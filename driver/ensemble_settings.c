@@ -154,22 +154,21 @@ static void read_group(ingot_ensemble_settings *s, const ingot_value *v, ingot_p
   }
 }
 
-/* A file, perhaps one that an earlier step will have written. */
-static ingot_status read_file(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s, const char *written)
+ingot_status ingot_ensemble_find_output(ingot_job *job, const ingot_job_step *step, const char *written, int *number, const char **path)
 {
   ingot_status st = INGOT_OK;
-  s->source = INGOT_WEIGHTS_FILE;
-  s->weights_written = written;
+  *number = 0;
+  *path = NULL;
   for (int i = 0; i < step->number - 1; i++) {
     const ingot_job_step *earlier = &job->steps[i];
     bool                  named = earlier->name && strcmp(earlier->name, written) == 0;
     if (!earlier->type || strcmp(earlier->type->name, "ensemble") != 0 || !earlier->output) continue;
     if (!named && !(earlier->written_output && strcmp(earlier->written_output, written) == 0)) continue;
-    s->weights_step = earlier->number;
-    s->weights_path = earlier->output;
+    *number = earlier->number;
+    *path = earlier->output;
   }
-  if (!s->weights_path) s->weights_path = ingot_job_path(job, written);
-  INGOT_TRY_ALLOC(s->weights_path);
+  if (!*path) *path = ingot_job_path(job, written);
+  INGOT_TRY_ALLOC(*path);
 done:
   return st;
 }
@@ -191,8 +190,11 @@ static ingot_status read_weights(ingot_job *job, const ingot_job_step *step, ing
   else if (v->kind != INGOT_VALUE_STRING || !v->string[0])
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected \"uniform\", \"learn\", a list, a group or a file's name, found %s",
                        ingot_value_place(v), v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
-  else if (strcmp(v->string, "learn") != 0) INGOT_TRY(read_file(job, step, s, v->string));
-  else if (is_logits(step))
+  else if (strcmp(v->string, "learn") != 0) {
+    s->source = INGOT_WEIGHTS_FILE;
+    s->weights_written = v->string;
+    INGOT_TRY(ingot_ensemble_find_output(job, step, v->string, &s->weights_step, &s->weights_path));
+  } else if (is_logits(step))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a %s step learns no weights: name the output of an ensemble step that does",
                        ingot_value_place(v), step->type->name);
   else s->source = INGOT_WEIGHTS_LEARNT;

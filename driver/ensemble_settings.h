@@ -32,6 +32,11 @@ typedef struct ingot_ensemble_settings {
 
 extern const ingot_key ingot_ensemble_keys[], ingot_logits_keys[];
 
+/**
+ * The file of weights that `written` names in a job: the output of an ensemble step before this one, by its name or path, or any
+ * other file. *number: of that step, which makes it; 0: none. *path is kept in the job's arena. INGOT_ERR_NOMEM.
+ */
+ingot_status ingot_ensemble_find_output(ingot_job *job, const ingot_job_step *step, const char *written, int *number, const char **path);
 /** As ingot_step_type.read, of both types. */
 ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
 

@@ -202,18 +202,6 @@ static json_t *weights_json(const ingot_ensemble_plan *e)
   return rows;
 }
 
-static ingot_status keep_text(builder *b, json_t *tree, const char **out)
-{
-  ingot_status st = INGOT_OK;
-  char        *text = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
-  *out = ingot_arena_strdup(b->arena, text);
-  INGOT_TRY_ALLOC(*out);
-done:
-  free(text);
-  return st;
-}
-
 static ingot_status make_recipe(builder *b)
 {
   ingot_status               st = INGOT_OK;
@@ -226,7 +214,7 @@ static ingot_status make_recipe(builder *b)
   if (e->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(recipe, "log_floor", json_real(e->floor));
   add_sequences(recipe, b->plan);
   add_search(recipe, b->plan);
-  INGOT_TRY(keep_text(b, recipe, &b->out->recipe));
+  INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
 done:
   json_decref(recipe);
   return st;
@@ -260,7 +248,7 @@ static ingot_status make_about(builder *b)
   snprintf(text, sizeof text, "%016" PRIx64, tokenizer);
   json_object_set_new(tree, "tokenizer", tokenizer ? json_string(text) : json_null());
   json_object_set_new(tree, "vocabulary", json_integer(b->found.specs[0].n_vocab));
-  INGOT_TRY(keep_text(b, tree, &b->body->about));
+  INGOT_TRY(ingot_recipe_keep(tree, b->arena, &b->body->about));
 done:
   json_decref(tree);
   return st;

@@ -155,7 +155,6 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
 {
   ingot_status     st = INGOT_OK;
   json_t          *recipe = NULL;
-  char            *text = NULL;
   ingot_sink_spec *sink = &b->out->sink;
   sink->path = ingot_arena_strdup(b->arena, b->out->output);
   INGOT_TRY_ALLOC(sink->path);
@@ -167,10 +166,7 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
                                    : ingot_recipe_json(b->settings, &recipe));
   if (!b->settings->is_export) INGOT_TRY(ingot_merge_report_crops(b, recipe));
   if (b->settings->scales == INGOT_SCALES_IGNORE) json_object_set_new(recipe, "scales", json_string("ignore"));
-  text = ingot_json_dump(recipe, JSON_INDENT(1));
-  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
-  b->out->recipe = ingot_arena_strdup(b->arena, text);
-  INGOT_TRY_ALLOC(b->out->recipe);
+  INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
   INGOT_TRY(add_tensors(b));
   INGOT_TRY(add_files(b));
   INGOT_TRY(add_attributes(b, recipe));
@@ -178,7 +174,6 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
   b->body->plan.sink = *sink;
   b->body->plan.fingerprint = b->out->fingerprint;
 done:
-  free(text);
   json_decref(recipe);
   return st;
 }

@@ -86,6 +86,18 @@ static json_t *sources_json(const ingot_merge_settings *s, const ingot_merge_sou
   return list;
 }
 
+ingot_status ingot_recipe_keep(const json_t *recipe, ingot_arena *arena, const char **out)
+{
+  ingot_status st = INGOT_OK;
+  char        *text = recipe ? ingot_json_dump(recipe, JSON_INDENT(1)) : NULL;
+  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
+  *out = ingot_arena_strdup(arena, text);
+  INGOT_TRY_ALLOC(*out);
+done:
+  free(text);
+  return st;
+}
+
 ingot_status ingot_recipe_json(const ingot_merge_settings *s, json_t **out)
 {
   static const char *const nonfinite[] = {"fail", "keep", "zero"};

@@ -14,19 +14,14 @@ static const char OUTPUT_VERSION[] = "ingot-soup-1";
 static ingot_status make_recipe(const ingot_soup_settings *s, ingot_step_plan *plan, const ingot_step_plan *evaluate)
 {
   ingot_status st = INGOT_OK;
-  char        *text = NULL;
   json_t      *recipe = json_loads(evaluate->recipe, 0, NULL);
   INGOT_CHECK(recipe, INGOT_ERR_NOMEM, "no memory for the recipe");
   json_object_set_new(recipe, "search", json_string(ingot_soup_search_names[s->search]));
   if (s->search == INGOT_SOUP_GREEDY) json_object_set_new(recipe, "accept", json_string(ingot_soup_accept_names[s->accept]));
   json_object_set_new(recipe, "metric", json_string(ingot_soup_metric_names[s->metric]));
   json_object_set_new(recipe, "output_dtype", json_string(s->merge.keep_dtype ? "source" : ingot_dtype_long_name(s->merge.dtype)));
-  text = ingot_json_dump(recipe, JSON_INDENT(1));
-  INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for the recipe");
-  plan->recipe = ingot_arena_strdup(&plan->arena, text);
-  INGOT_TRY_ALLOC(plan->recipe);
+  INGOT_TRY(ingot_recipe_keep(recipe, &plan->arena, &plan->recipe));
 done:
-  free(text);
   json_decref(recipe);
   return st;
 }
