@@ -196,12 +196,12 @@ static ingot_status check_file(const ingot_trainer *t, generation g, int old_ran
   float           *arrays[N_ARRAY];
   ingot_state_part parts[PARTS_MAX];
   int64_t          begin, end, n_done = 0, n_elem = t->optimizer.model->layout.n_elem;
-  int              n_array = 0, n = small_parts(t, &l->head, l->drawn, &l->history, parts);
+  int              n_array = 0, n_small = small_parts(t, &l->head, l->drawn, &l->history, parts), n = n_small;
   ingot_optimizer_slice(n_elem, old_rank, g.n_rank, &begin, &end);
   INGOT_TRY(state_path(t, g.number, old_rank, g.n_rank, &path));
   (void)slice_arrays(t, g.step, arrays, &n_array);
   for (int i = 0; i < n_array; i++) parts[n++] = (ingot_state_part){NULL, (size_t)(end - begin) * sizeof(float)};
-  INGOT_TRY(ingot_state_load(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, t->g.nn, parts, n, why));
+  INGOT_TRY(ingot_state_load_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, t->g.nn, parts, n, n_small, why));
   if (*why) goto done;
   if (n_done == 0) *why = "a file of it is missing";
   else if (l->head.step != g.step || l->head.n_elem != n_elem || l->head.n_rank != g.n_rank) *why = "its files do not belong together";
