@@ -30,7 +30,8 @@ struct ingot_hand_over {
   atomic_int             state;   /* start_state */
   atomic_int             verdict; /* verdict */
   atomic_int             n_lane;
-  atomic_llong           tiles[2], busy_ns[2]; /* of CPU and GPU lanes */
+  atomic_llong           tiles[2], busy_ns[2]; /* merged; of CPU and GPU lanes */
+  atomic_llong           tasks;                /* done, of spec.n_task */
 };
 
 bool ingot_hand_over_is_worth(const ingot_hand_over_limits *limits, uint64_t n_bytes)
@@ -41,9 +42,9 @@ bool ingot_hand_over_is_worth(const ingot_hand_over_limits *limits, uint64_t n_b
 /* Seconds that the rest would take as fast as it went so far. */
 static double rest_s(ingot_hand_over *h)
 {
-  long long done = atomic_load(&h->tiles[0]) + atomic_load(&h->tiles[1]);
+  long long done = atomic_load(&h->tasks);
   double    elapsed_s = ingot_clock_s() - h->start_s;
-  return (double)(h->spec.n_tile - done) * elapsed_s / (double)(done > 0 ? done : 1);
+  return (double)(h->spec.n_task - done) * elapsed_s / (double)(done > 0 ? done : 1);
 }
 
 /* Wait until the pace is known, and look whether the rest is worth a GPU's start and end: 0.4 s together. */
@@ -52,8 +53,8 @@ static bool rest_is_worth_it(ingot_hand_over *h)
   const struct timespec poll = {.tv_nsec = 5 * 1000 * 1000};
   while (!atomic_load(&h->ending)) {
     double elapsed_s = ingot_clock_s() - h->start_s;
-    /* Passes of a summary come before the first tile: look again before calling that slow. */
-    bool known = atomic_load(&h->tiles[0]) >= h->spec.n_tile / 8 || elapsed_s >= 3 * h->limits.look_s;
+    /* The first tasks may be slow, by page faults and a file's start: look again before calling that slow. */
+    bool known = atomic_load(&h->tasks) >= h->spec.n_task / 8 || elapsed_s >= 3 * h->limits.look_s;
     if (known && elapsed_s >= h->limits.look_s) break;
     nanosleep(&poll, NULL);
   }
@@ -151,8 +152,9 @@ bool ingot_hand_over_prefers_device(ingot_hand_over *h)
   return judge(h) != VERDICT_CPU;
 }
 
-void ingot_hand_over_note(ingot_hand_over *h, bool on_device, double seconds, int n_tile)
+void ingot_hand_over_note(ingot_hand_over *h, bool on_device, double seconds, int n_task, int n_tile)
 {
   atomic_fetch_add(&h->busy_ns[on_device], (long long)(seconds * 1e9));
+  atomic_fetch_add(&h->tasks, n_task);
   atomic_fetch_add(&h->tiles[on_device], n_tile);
 }

@@ -23,7 +23,7 @@ typedef struct ingot_hand_over_spec {
   ingot_device_cache          **cache;     /* set by the thread; close it after finish and the schedule's end */
   int                           local_rank, n_local_rank;
   int                           lanes_max;
-  int64_t                       n_tile;    /* that this rank has to merge */
+  int64_t                       n_task;    /* of this rank: tiles to merge, and to read whole in a pass before that */
   const ingot_hand_over_limits *limits;    /* NULL: the defaults */
 } ingot_hand_over_spec;
 
@@ -40,7 +40,7 @@ bool ingot_hand_over_wants_lane(ingot_hand_over *h, int *device);
 void ingot_hand_over_failed(ingot_hand_over *h);
 /** Whether threads that have a GPU lane take new work to it. */
 bool ingot_hand_over_prefers_device(ingot_hand_over *h);
-/** Seconds that a thread spent with a task, and tiles that it merged. */
-void ingot_hand_over_note(ingot_hand_over *h, bool on_device, double seconds, int n_tile);
+/** Seconds that a thread spent, tasks of n_task that it finished, and tiles among them that it merged. */
+void ingot_hand_over_note(ingot_hand_over *h, bool on_device, double seconds, int n_task, int n_tile);
 
 #endif

@@ -85,20 +85,28 @@ done:
   return st;
 }
 
+/* Tiles of a tensor, counted within it, that are this rank's. */
+static void own_tiles(const merge_run *r, const ingot_merge_tensor *t, int64_t *begin, int64_t *end)
+{
+  int64_t n_tile = ingot_tile_count(t->view.n_elem);
+  *begin = t->first_tile > first_tile_of(r) ? 0 : first_tile_of(r) - t->first_tile;
+  *end = t->first_tile + n_tile < last_tile_of(r) ? n_tile : last_tile_of(r) - t->first_tile;
+  if (*end < *begin) *end = *begin;
+}
+
 /* Bytes that this rank reads, in one pass over its inputs, and writes. */
 static uint64_t bytes_of_rank(const merge_run *r)
 {
   uint64_t bytes = 0;
   for (int i = 0; i < r->plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &r->plan->tensors[i];
-    int64_t                   n_tile = ingot_tile_count(t->view.n_elem);
-    int64_t                   begin = t->first_tile > first_tile_of(r) ? t->first_tile : first_tile_of(r);
-    int64_t end = t->first_tile + n_tile < last_tile_of(r) ? t->first_tile + n_tile : last_tile_of(r);
-    if (begin >= end || t->grain == INGOT_GRAIN_MATRIX) continue;
+    int64_t                   begin, end;
+    own_tiles(r, t, &begin, &end);
+    if (begin == end || t->grain == INGOT_GRAIN_MATRIX) continue;
     uint64_t element = ingot_dtype_size(t->dtype);
     for (int k = 0; k < t->view.n_input; k++)
       element += ingot_dtype_size(ingot_source_tensor(r->plan->sources[t->source[k]], t->tensor[k])->dtype);
-    bytes += (uint64_t)t->view.n_elem * element / (uint64_t)n_tile * (uint64_t)(end - begin);
+    bytes += (uint64_t)t->view.n_elem * element / (uint64_t)ingot_tile_count(t->view.n_elem) * (uint64_t)(end - begin);
   }
   return bytes;
 }
@@ -228,6 +236,20 @@ static bool saw_nonfinite(const merge_run *r)
   return found;
 }
 
+/* Tiles of this rank that a method reads whole before it merges the tensor. */
+static int64_t count_scans(const merge_run *r)
+{
+  int64_t n = 0, begin, end;
+  for (int i = 0; i < r->plan->n_tensor; i++) {
+    const ingot_merge_tensor *t = &r->plan->tensors[i];
+    bool                      left = false;
+    own_tiles(r, t, &begin, &end);
+    for (int64_t k = begin; k < end && !left; k++) left = !r->done[t->first_tile + k];
+    if (left && !t->copy && t->grain == INGOT_GRAIN_TENSOR) n += end - begin;
+  }
+  return n;
+}
+
 static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int64_t tiles_before, ingot_hand_over **out)
 {
   ingot_hand_over_spec spec = {.plan = r->plan,
@@ -236,7 +258,7 @@ static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int6
                                .local_rank = ingot_comm_local_rank(r->comm),
                                .n_local_rank = ingot_comm_local_size(r->comm),
                                .lanes_max = GPU_LANES_MAX,
-                               .n_tile = last_tile_of(r) - first_tile_of(r) - tiles_before,
+                               .n_task = last_tile_of(r) - first_tile_of(r) - tiles_before + count_scans(r),
                                .limits = r->options->hand_over};
   return ingot_hand_over_start(&spec, out);
 }

@@ -99,9 +99,11 @@ typedef struct worker {
   int         n_flight, n_in[N_KIND]; /* in flight, of each lane */
 } worker;
 
-static void note(worker *w, bool on_device, double start_s, int n_tile)
+static void note(worker *w, const ingot_task *task, double start_s, bool finished)
 {
-  if (w->pool->hand_over) ingot_hand_over_note(w->pool->hand_over, on_device, ingot_clock_s() - start_s, n_tile);
+  bool is_merge = task->kind == INGOT_TASK_APPLY, whole = is_merge || (task->scan->sample_stride == 0 && !task->scan->tiles);
+  if (w->pool->hand_over)
+    ingot_hand_over_note(w->pool->hand_over, task->on_device, ingot_clock_s() - start_s, finished && whole, finished && is_merge);
 }
 
 static ingot_status finish_oldest(worker *w)
@@ -126,7 +128,7 @@ static ingot_status finish_oldest(worker *w)
     atomic_fetch_add(&p->bytes_done, (long long)out.size);
     if (task.on_device) lane->timing.tiles_on_device++;
   }
-  note(w, task.on_device, start_s, is_merge);
+  note(w, &task, start_s, true);
   return ingot_schedule_complete(p->schedule, &task);
 }
 
@@ -138,7 +140,7 @@ static ingot_status begin_task(worker *w, const ingot_task *task)
   double       start_s = ingot_clock_s();
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
   INGOT_TRY(lane->ops->begin(lane, task));
-  note(w, task->on_device, start_s, 0);
+  note(w, task, start_s, false);
   w->flight[w->n_flight++] = *task;
   w->n_in[task->on_device]++;
   while (w->n_in[task->on_device] >= lane->depth) INGOT_TRY(finish_oldest(w));

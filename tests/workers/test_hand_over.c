@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "kernels/convert.h"
 #include "kernels/families/slerp.h"
+#include "workers/hand_over.h"
 #include "workers/merge.h"
 
 enum { N_TENSOR = 60, N_MODEL = 2, ELEMENTS = 9000 };
@@ -274,12 +275,41 @@ static void stays(void **unused)
   fixture_release(&f);
 }
 
+static atomic_int n_start;
+
+static void count_start(void)
+{
+  atomic_fetch_add(&n_start, 1);
+}
+
+/* 1000 tasks, of passes so far: with 999 of them done little is left, with one done nearly all. */
+static void counts_passes(void **unused)
+{
+  (void)unused;
+  static const ingot_hand_over_limits limits = {.look_s = 0.02, .min_start_s = 5.0};
+  static const int                    done[] = {999, 1};
+  ingot_hand_over_spec                spec = {.n_local_rank = 1, .n_task = 1000, .limits = &limits};
+  fake_device_starting = count_start;
+  atomic_store(&fake_device_number, 0); /* looked for, and not there */
+  for (int i = 0; i < 2; i++) {
+    ingot_hand_over *h = NULL;
+    atomic_store(&n_start, 0);
+    check_ok(ingot_hand_over_start(&spec, &h));
+    ingot_hand_over_note(h, false, 0.01, done[i], 0);
+    for (int k = 0; k < (i ? 1000 : 20) && atomic_load(&n_start) == 0; k++) wait_us(10000); /* ten seconds of patience */
+    ingot_hand_over_finish(&h);
+    assert_int_equal(atomic_load(&n_start), i);
+  }
+  atomic_store(&fake_device_number, 1);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(goes_over),
       cmocka_unit_test(goes_back),
       cmocka_unit_test(stays),
+      cmocka_unit_test(counts_passes),
   };
   return cmocka_run_group_tests_name("workers/hand_over", tests, NULL, NULL);
 }
