@@ -178,6 +178,7 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   sink->path = ingot_arena_strdup(b->arena, b->out->output);
   INGOT_TRY_ALLOC(sink->path);
   sink->format = ingot_sink_format_of(sink->path);
+  sink->io = b->planner->job->io;
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(add_tensors(b));
   INGOT_TRY(add_files(b));

@@ -384,6 +384,7 @@ static ingot_status make_sink(builder *b)
   sink->path = ingot_arena_strdup(b->arena, b->out->output);
   INGOT_TRY_ALLOC(sink->path);
   sink->format = ingot_sink_format_of(sink->path);
+  sink->io = b->planner->job->io;
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   if (b->kind == STEP_EVALUATE) INGOT_TRY(evaluation_tensors(b));
   else INGOT_TRY(b->kind == STEP_FISHER ? fisher_tensors(b) : gram_tensors(b));

@@ -7,7 +7,7 @@
 typedef struct job_group {
   const char        *name;
   int64_t            seed;
-  const ingot_value *models, *steps;
+  const ingot_value *models, *io, *steps;
 } job_group;
 
 const ingot_key ingot_job_keys[] = {
@@ -15,6 +15,8 @@ const ingot_key ingot_job_keys[] = {
     {"seed", INGOT_KEY_INT, false, "0", NULL, offsetof(job_group, seed), "seed of all random choices"},
     {"models", INGOT_KEY_GROUP, true, NULL, NULL, offsetof(job_group, models),
      "the checkpoints: id = \"path\", or id = { path = \"path\"; }"},
+    {"io", INGOT_KEY_GROUP, false, NULL, NULL, offsetof(job_group, io),
+     "stripes of new .h5 outputs on parallel file systems, and hints for MPI-IO"},
     {"steps", INGOT_KEY_LIST, true, NULL, NULL, offsetof(job_group, steps), "what to do, in order: groups with a type"},
 };
 const int ingot_job_n_key = sizeof ingot_job_keys / sizeof ingot_job_keys[0];
@@ -186,6 +188,7 @@ static ingot_status read_root(ingot_job *job, ingot_problems *problems)
   job->name = group.name;
   job->seed = group.seed;
   if (group.models) INGOT_TRY(read_models(job, group.models, problems));
+  if (group.io) INGOT_TRY(ingot_io_settings_read(group.io, &job->arena, problems, &job->io));
   if (!group.steps) goto done;
   if (group.steps->n_item == 0)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no step is given", ingot_value_place(group.steps));

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "base/problems.h"
-#include "driver/keys.h"
+#include "driver/io_settings.h"
 #include "driver/value.h"
 
 typedef struct ingot_step_type ingot_step_type;
@@ -35,6 +35,7 @@ typedef struct ingot_job {
   int64_t          seed;
   ingot_job_model *models;
   int              n_model;
+  ingot_sink_io    io; /* of every output */
   ingot_job_step  *steps;
   int              n_step;
   ingot_value     *root;

@@ -131,8 +131,8 @@ static void set_fingerprint(ingot_merge_builder *b)
   int64_t                layout[2] = {(int64_t)sink->format, (int64_t)sink->shard_bytes};
   h = chain_string(h, p->recipe);
   h = chain(h, layout, sizeof layout);
-  if (sink->format == INGOT_SINK_HDF5 && sink->alignment_bytes && sink->alignment_bytes != INGOT_SINK_ALIGNMENT)
-    h = chain(h, &sink->alignment_bytes, sizeof sink->alignment_bytes);
+  uint64_t alignment = ingot_sink_alignment(sink);
+  if (sink->format == INGOT_SINK_HDF5 && alignment != INGOT_SINK_ALIGNMENT) h = chain(h, &alignment, sizeof alignment);
   for (int i = 0; i < p->n_input; i++) {
     h = chain_string(h, p->inputs[i].id);
     h = chain(h, &p->inputs[i].identity, sizeof p->inputs[i].identity);
@@ -161,6 +161,7 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
   sink->format = ingot_sink_format_of(sink->path);
   sink->shard_bytes = b->settings->shard_bytes;
   sink->alignment_bytes = b->settings->alignment_bytes;
+  sink->io = b->planner->job->io;
   sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(b->settings->is_export ? ingot_recipe_of_export(b->settings, b->inputs[0], &recipe)
                                    : ingot_recipe_json(b->settings, &recipe));

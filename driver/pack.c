@@ -88,6 +88,9 @@ static ingot_status pack_sink(const ingot_sink_spec *s, ingot_text *bytes)
   INGOT_TRY(ingot_pack_i64(bytes, (int64_t)s->format));
   INGOT_TRY(ingot_pack_u64(bytes, s->shard_bytes));
   INGOT_TRY(ingot_pack_u64(bytes, s->alignment_bytes));
+  INGOT_TRY(ingot_pack_i64(bytes, s->io.n_stripe));
+  INGOT_TRY(ingot_pack_u64(bytes, s->io.stripe_bytes));
+  INGOT_TRY(ingot_pack_i64(bytes, s->io.n_hint));
   INGOT_TRY(ingot_pack_i64(bytes, s->durable));
   INGOT_TRY(ingot_pack_i64(bytes, s->n_tensor));
   INGOT_TRY(ingot_pack_i64(bytes, s->n_file));
@@ -105,6 +108,10 @@ static ingot_status pack_sink(const ingot_sink_spec *s, ingot_text *bytes)
     INGOT_TRY(ingot_pack_string(bytes, s->attributes[i].name));
     INGOT_TRY(ingot_pack_string(bytes, s->attributes[i].text));
   }
+  for (int i = 0; i < s->io.n_hint; i++) {
+    INGOT_TRY(ingot_pack_string(bytes, s->io.hints[i].name));
+    INGOT_TRY(ingot_pack_string(bytes, s->io.hints[i].value));
+  }
 done:
   return st;
 }
@@ -116,6 +123,9 @@ static ingot_status unpack_sink(ingot_unpacker *u, ingot_arena *arena, ingot_sin
   s->format = (ingot_sink_format)ingot_unpack_i64(u);
   s->shard_bytes = ingot_unpack_u64(u);
   s->alignment_bytes = ingot_unpack_u64(u);
+  s->io.n_stripe = ingot_unpack_i64(u);
+  s->io.stripe_bytes = ingot_unpack_u64(u);
+  s->io.n_hint = (int)ingot_unpack_i64(u);
   s->durable = ingot_unpack_i64(u) != 0;
   s->n_tensor = (int)ingot_unpack_i64(u);
   s->n_file = (int)ingot_unpack_i64(u);
@@ -124,7 +134,8 @@ static ingot_status unpack_sink(ingot_unpacker *u, ingot_arena *arena, ingot_sin
   ingot_sink_tensor    *tensors = ingot_arena_alloc(arena, (size_t)s->n_tensor, sizeof *tensors);
   ingot_sink_file      *files = ingot_arena_alloc(arena, (size_t)s->n_file, sizeof *files);
   ingot_sink_attribute *attributes = ingot_arena_alloc(arena, (size_t)s->n_attribute, sizeof *attributes);
-  INGOT_TRY_ALLOC(tensors && files && attributes);
+  ingot_sink_hint      *hints = ingot_arena_alloc(arena, (size_t)s->io.n_hint, sizeof *hints);
+  INGOT_TRY_ALLOC(tensors && files && attributes && hints);
   size_t size;
   for (int i = 0; i < s->n_tensor; i++) {
     tensors[i].name = ingot_unpack_string(u, arena);
@@ -143,6 +154,11 @@ static ingot_status unpack_sink(ingot_unpacker *u, ingot_arena *arena, ingot_sin
     attributes[i].name = ingot_unpack_string(u, arena);
     attributes[i].text = ingot_unpack_string(u, arena);
   }
+  for (int i = 0; i < s->io.n_hint; i++) {
+    hints[i].name = ingot_unpack_string(u, arena);
+    hints[i].value = ingot_unpack_string(u, arena);
+  }
+  s->io.hints = hints;
   s->tensors = tensors;
   s->files = files;
   s->attributes = attributes;

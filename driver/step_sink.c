@@ -30,6 +30,8 @@ uint64_t ingot_step_fingerprint(const ingot_step_plan *plan, const char *version
   int64_t  format = plan->sink.format;
   uint64_t h = chain_string(ingot_hash_string(version), plan->recipe);
   h = ingot_hash_seeded(&format, sizeof format, h);
+  uint64_t alignment = ingot_sink_alignment(&plan->sink);
+  if (format == INGOT_SINK_HDF5 && alignment != INGOT_SINK_ALIGNMENT) h = ingot_hash_seeded(&alignment, sizeof alignment, h);
   for (int i = 0; i < plan->n_input; i++) {
     h = chain_string(h, plan->inputs[i].id);
     h = ingot_hash_seeded(&plan->inputs[i].identity, sizeof plan->inputs[i].identity, h);

@@ -1,6 +1,8 @@
 #include "io/hdf5_par.h"
 
 #include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
 
 #if INGOT_WITH_MPI
 #include <mpi.h>
@@ -25,24 +27,123 @@ hid_t ingot_hdf5_access_single(void)
   return -1;
 }
 
-hid_t ingot_hdf5_access_collective(ingot_comm *comm)
-{
 #if INGOT_WITH_MPI
-  MPI_Comm *native = ingot_comm_native(comm);
-  if (!native) return ingot_hdf5_access_single(); /* the serial twin */
-  hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-  if (access < 0) return access;
+bool ingot_hdf5_is_parallel(ingot_comm *comm)
+{
+  return ingot_comm_native(comm) != NULL; /* else it is the serial twin */
+}
+
+static ingot_status set_hint(MPI_Info info, const char *name, const char *value)
+{
+  ingot_status st = INGOT_OK;
+  /* MPI itself would end the program. */
+  INGOT_CHECK(strlen(name) < MPI_MAX_INFO_KEY && strlen(value) < MPI_MAX_INFO_VAL, INGOT_ERR_MPI,
+              "MPI-IO hint %s = \"%s\": MPI here holds names of %d and values of %d characters at most", name, value,
+              MPI_MAX_INFO_KEY - 1, MPI_MAX_INFO_VAL - 1);
+  INGOT_CHECK(MPI_Info_set(info, name, value) == MPI_SUCCESS, INGOT_ERR_MPI, "MPI-IO hint %s = \"%s\": MPI_Info_set failed", name,
+              value);
+done:
+  return st;
+}
+
+/* MPI's own name of a hint, and the one by which Open MPI before 5.0 knows it. */
+static ingot_status set_number(MPI_Info info, const char *name, const char *other, uint64_t value)
+{
+  ingot_status st = INGOT_OK;
+  char         text[32];
+  if (value == 0) return INGOT_OK;
+  snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+  INGOT_TRY(set_hint(info, name, text));
+  INGOT_TRY(set_hint(info, other, text));
+done:
+  return st;
+}
+
+/* *info stays MPI_INFO_NULL when nothing is asked for. */
+static ingot_status make_info(const ingot_sink_io *io, MPI_Info *info)
+{
+  ingot_status st = INGOT_OK;
+  if (!ingot_sink_io_given(io)) return INGOT_OK;
+  INGOT_CHECK(MPI_Info_create(info) == MPI_SUCCESS, INGOT_ERR_MPI, "MPI_Info_create failed");
+  INGOT_TRY(set_number(*info, "striping_factor", "stripe_width", (uint64_t)io->n_stripe));
+  INGOT_TRY(set_number(*info, "striping_unit", "stripe_size", io->stripe_bytes));
+  for (int i = 0; i < io->n_hint; i++) INGOT_TRY(set_hint(*info, io->hints[i].name, io->hints[i].value));
+done:
+  return st;
+}
+
+ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access)
+{
+  ingot_status st = INGOT_OK;
+  MPI_Info     info = MPI_INFO_NULL;
+  hid_t        list = -1;
+  *access = -1;
+  if (!ingot_hdf5_is_parallel(comm)) {
+    *access = ingot_hdf5_access_single();
+    return INGOT_OK;
+  }
+  INGOT_TRY(make_info(io, &info));
+  list = H5Pcreate(H5P_FILE_ACCESS);
   /*
    * All ranks make the same calls, and each writes its share of the metadata at the close. Not written collectively:
    * Open MPI 4.1 then gathers pieces into one buffer and writes what happens to lie in the gaps between them.
    */
-  if (fix_format(access) && H5Pset_fapl_mpio(access, *native, MPI_INFO_NULL) >= 0 &&
-      H5Pset_all_coll_metadata_ops(access, true) >= 0 && H5Pset_coll_metadata_write(access, false) >= 0)
-    return access;
-  H5Pclose(access);
-  return -1;
-#else
-  (void)comm;
-  return ingot_hdf5_access_single();
-#endif
+  if (list >= 0 && fix_format(list) && H5Pset_fapl_mpio(list, *(MPI_Comm *)ingot_comm_native(comm), info) >= 0 &&
+      H5Pset_all_coll_metadata_ops(list, true) >= 0 && H5Pset_coll_metadata_write(list, false) >= 0) {
+    *access = list;
+    list = -1;
+  }
+done:
+  if (list >= 0) H5Pclose(list);
+  if (info != MPI_INFO_NULL) MPI_Info_free(&info);
+  return st;
 }
+
+ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  void        *handle = NULL;
+  MPI_Info     info = MPI_INFO_NULL;
+  size_t       begin = text->size;
+  if (io->n_hint == 0 || H5Fget_vfd_handle(file, access, &handle) < 0 || !handle) return INGOT_OK;
+  if (MPI_File_get_info(*(MPI_File *)handle, &info) != MPI_SUCCESS || info == MPI_INFO_NULL) return INGOT_OK;
+  for (int i = 0; i < io->n_hint; i++) {
+    const ingot_sink_hint *hint = &io->hints[i];
+    char                   value[MPI_MAX_INFO_VAL + 1] = "";
+    int                    there = 0;
+    if (MPI_Info_get(info, hint->name, MPI_MAX_INFO_VAL, value, &there) != MPI_SUCCESS) continue;
+    if (there && strcmp(value, hint->value) == 0) continue;
+    if (text->size == begin) INGOT_TRY(ingot_text_printf(text, "%s: MPI-IO has not taken", path));
+    else INGOT_TRY(ingot_text_printf(text, ","));
+    INGOT_TRY(ingot_text_printf(text, " the hint %s = \"%s\"", hint->name, hint->value));
+    if (there) INGOT_TRY(ingot_text_printf(text, " (it has \"%s\")", value));
+  }
+done:
+  MPI_Info_free(&info);
+  return st;
+}
+#else
+bool ingot_hdf5_is_parallel(ingot_comm *comm)
+{
+  (void)comm;
+  return false;
+}
+
+ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access)
+{
+  (void)comm;
+  (void)io;
+  *access = ingot_hdf5_access_single();
+  return INGOT_OK;
+}
+
+ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io, ingot_text *text)
+{
+  (void)file;
+  (void)access;
+  (void)path;
+  (void)io;
+  (void)text;
+  return INGOT_OK;
+}
+#endif

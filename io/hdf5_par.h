@@ -8,13 +8,23 @@
 #include <hdf5.h>
 
 #include "base/comm.h"
+#include "base/text.h"
+#include "io/sink.h"
 
 /**
  * A file access list for creating a file by all ranks together (parallel HDF5, when this build has it and comm is
- * one of MPI), or by this process alone. Negative on failure; the caller closes it.
+ * one of MPI), or by this process alone; the caller closes it. io (all zeros: nothing) becomes hints of MPI-IO. *access is negative
+ * when HDF5 refuses; a status only for hints that MPI cannot hold.
  */
-hid_t ingot_hdf5_access_collective(ingot_comm *comm);
+ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access);
 /** One for this process alone, without file locks: they fail on some network file systems. */
 hid_t ingot_hdf5_access_single(void);
+/** Whether a list of ingot_hdf5_access_collective goes through MPI-IO. */
+bool ingot_hdf5_is_parallel(ingot_comm *comm);
+/**
+ * Append a sentence about hints (not of stripes) that MPI-IO has not taken, as far as it tells, for a file opened with such a list. No
+ * communication. Nothing to say: nothing appended. INGOT_ERR_NOMEM.
+ */
+ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io, ingot_text *text);
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "io/atomic_file.h"
 #include "io/sink_impl.h"
 
@@ -27,6 +28,11 @@ ingot_sink_format ingot_sink_format_of(const char *path)
   if (ends_with(path, ".h5") || ends_with(path, ".hdf5")) return INGOT_SINK_HDF5;
   if (ends_with(path, ".safetensors")) return INGOT_SINK_SAFETENSORS;
   return INGOT_SINK_HF_DIR;
+}
+
+bool ingot_sink_io_given(const ingot_sink_io *io)
+{
+  return io->n_stripe > 0 || io->stripe_bytes > 0 || io->n_hint > 0;
 }
 
 uint64_t ingot_sink_bytes(const ingot_sink_spec *spec)
@@ -227,6 +233,8 @@ ingot_status ingot_sink_create(ingot_comm *comm, const ingot_sink_spec *spec, in
   if (st == INGOT_OK) st = check_size_limit(s);
   if (st == INGOT_OK && ingot_comm_rank(comm) == 0) st = prepare(s);
   INGOT_TRY(ingot_comm_agree(comm, st));
+  if (spec->format != INGOT_SINK_HDF5 && ingot_sink_io_given(&spec->io))
+    ingot_log_warning("%s: settings of `io` are for .h5 outputs: this one has the stripes of its folder", s->path);
   if (spec->format == INGOT_SINK_HDF5) st = ingot_sink_hdf5_create(comm, s);
   else if (ingot_comm_rank(comm) == 0) st = create_files(s);
   if (st == INGOT_OK && ingot_comm_rank(comm) == 0) st = allocate_files(s);

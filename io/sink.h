@@ -54,6 +54,22 @@ typedef struct ingot_sink_attribute { /* root attribute (HDF5), or header metada
  */
 enum { INGOT_SINK_PAGE = 4096, INGOT_SINK_ALIGNMENT = 1 << 20, INGOT_SINK_LARGE = 16 };
 
+/** A hint for MPI-IO, as MPI_Info has them. */
+typedef struct ingot_sink_hint {
+  const char *name, *value;
+} ingot_sink_hint;
+
+/**
+ * HDF5 outputs on parallel file systems, all zeros: as the folder says. What is set is given to MPI-IO when it creates the file; an
+ * output taken up again stays as it was created. What did not take effect is a warning (rank 0), never an error.
+ */
+typedef struct ingot_sink_io {
+  int64_t                n_stripe;     /* 0: the folder's */
+  uint64_t               stripe_bytes; /* a power of two, at least a page, and the least alignment; 0: the folder's */
+  const ingot_sink_hint *hints;        /* [n_hint], besides */
+  int                    n_hint;
+} ingot_sink_io;
+
 typedef struct ingot_sink_spec {
   const char                 *path;   /* final name */
   ingot_sink_format           format;
@@ -65,6 +81,7 @@ typedef struct ingot_sink_spec {
   int                         n_attribute;
   uint64_t                    shard_bytes; /* HF_DIR: payload bytes a shard at most (one tensor at least); 0: 5 GB */
   uint64_t                    alignment_bytes; /* HDF5: see INGOT_SINK_ALIGNMENT, which 0 means */
+  ingot_sink_io               io;          /* HDF5 */
   bool                        durable;     /* fsync before the rename */
   ingot_lock                 *lock;        /* rank 0: looked at before the rename; borrowed; NULL: none */
 } ingot_sink_spec;
@@ -73,6 +90,10 @@ typedef struct ingot_sink ingot_sink;
 
 /** The format that a path's ending asks for. */
 ingot_sink_format ingot_sink_format_of(const char *path);
+/** What large tensors of an HDF5 output are aligned to: the larger one of alignment_bytes (or the default) and a stripe. */
+uint64_t ingot_sink_alignment(const ingot_sink_spec *spec);
+/** Whether anything is asked of MPI-IO. */
+bool ingot_sink_io_given(const ingot_sink_io *io);
 /** Bytes that the output will take on disk, headers and side files included (HDF5: an estimate from above). */
 uint64_t ingot_sink_bytes(const ingot_sink_spec *spec);
 

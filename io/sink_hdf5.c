@@ -11,10 +11,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/tile.h"
 #include "io/atomic_file.h"
 #include "io/hdf5_types.h"
 #include "io/sink_hdf5_impl.h"
+#include "io/stripes.h"
 
 enum { PAGE_BYTES = INGOT_SINK_PAGE, FIXED_PAGES = 24 };
 #define PADDING "padding" /* group that is there while the skeleton is made */
@@ -38,16 +40,17 @@ static uint64_t pages(uint64_t bytes)
   return (bytes + PAGE_BYTES - 1) / PAGE_BYTES;
 }
 
-static uint64_t alignment_of(const ingot_sink_spec *spec)
+uint64_t ingot_sink_alignment(const ingot_sink_spec *spec)
 {
-  return spec->alignment_bytes ? spec->alignment_bytes : INGOT_SINK_ALIGNMENT;
+  uint64_t bytes = spec->alignment_bytes ? spec->alignment_bytes : INGOT_SINK_ALIGNMENT;
+  return spec->io.stripe_bytes > bytes ? spec->io.stripe_bytes : bytes; /* powers of two: multiples of both */
 }
 
 static bool is_large(const ingot_sink_spec *spec, const ingot_sink_tensor *t)
 {
   int64_t n_elem = 0;
-  return alignment_of(spec) > PAGE_BYTES && ingot_shape_count(&t->shape, &n_elem) &&
-         (uint64_t)n_elem * ingot_dtype_size(t->dtype) / INGOT_SINK_LARGE >= alignment_of(spec);
+  return ingot_sink_alignment(spec) > PAGE_BYTES && ingot_shape_count(&t->shape, &n_elem) &&
+         (uint64_t)n_elem * ingot_dtype_size(t->dtype) / INGOT_SINK_LARGE >= ingot_sink_alignment(spec);
 }
 
 static uint64_t count_large(const ingot_sink_spec *spec)
@@ -84,7 +87,8 @@ static uint64_t metadata_bytes(const ingot_sink_spec *spec)
 
 uint64_t ingot_sink_hdf5_overhead(const ingot_sink_spec *spec)
 {
-  uint64_t bytes = metadata_bytes(spec) + ((uint64_t)spec->n_tensor + 1) * PAGE_BYTES + count_large(spec) * alignment_of(spec);
+  uint64_t bytes = metadata_bytes(spec) + ((uint64_t)spec->n_tensor + 1) * PAGE_BYTES;
+  bytes += count_large(spec) * ingot_sink_alignment(spec);
   for (int i = 0; i < spec->n_file; i++) bytes += (pages(spec->files[i].size) + 1) * PAGE_BYTES;
   return bytes;
 }
@@ -216,7 +220,7 @@ done:
 static ingot_status align_next(ingot_skeleton *k, hid_t type)
 {
   ingot_status st = INGOT_OK;
-  uint64_t     alignment = alignment_of(&k->sink->spec);
+  uint64_t     alignment = ingot_sink_alignment(&k->sink->spec);
   if (k->end == 0) INGOT_TRY(pad(k, type, PAGE_BYTES)); /* tells where the next one will be */
   if (k->end % alignment) st = pad(k, type, alignment - k->end % alignment);
 done:
@@ -257,13 +261,32 @@ done:
   return st;
 }
 
+/* Rank 0, with the new file open: what was asked of MPI-IO and has no effect. No failure: the other ranks go on meanwhile. */
+static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k)
+{
+  const ingot_sink *sink = k->sink;
+  ingot_text        stripes = {0}, hints = {0};
+  ingot_stripes     found;
+  if (!ingot_hdf5_is_parallel(comm)) {
+    ingot_log_warning("%s: this build has no MPI-IO: stripes and hints of `io` had no effect", sink->path);
+    return;
+  }
+  ingot_stripes_look(sink->partial, &found);
+  ingot_status st = ingot_stripes_remark(sink->path, &sink->spec.io, &found, &stripes);
+  if (st == INGOT_OK && stripes.size > 0) ingot_log_warning("%s", ingot_text_string(&stripes));
+  st = ingot_hdf5_hints_remark(k->file, k->access, sink->path, &sink->spec.io, &hints);
+  if (st == INGOT_OK && hints.size > 0) ingot_log_warning("%s", ingot_text_string(&hints));
+  ingot_text_release(&stripes);
+  ingot_text_release(&hints);
+}
+
 /* Open the new file with its property lists and groups. Collective. */
 static ingot_status begin(ingot_comm *comm, ingot_skeleton *k)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
   hid_t             list = list_without_times(H5P_FILE_CREATE);
-  k->access = ingot_hdf5_access_collective(comm);
+  INGOT_TRY(ingot_hdf5_access_collective(comm, &sink->spec.io, &k->access));
   INGOT_CHECK_H5(list >= 0 && k->access >= 0, "prepare", "access");
   /* Every allocation on a page of its own; payload not mixed with metadata; both in the order of creation. */
   INGOT_CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
@@ -287,6 +310,7 @@ static ingot_status begin(ingot_comm *comm, ingot_skeleton *k)
   k->tensors = H5Gcreate2(k->file, INGOT_HDF5_TENSORS, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   k->files = H5Gcreate2(k->file, INGOT_HDF5_FILES, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   INGOT_CHECK_H5(k->tensors >= 0 && k->files >= 0, "create", "groups");
+  if (ingot_comm_rank(comm) == 0 && ingot_sink_io_given(&sink->spec.io)) warn_of_hints(comm, k);
 done:
   if (list >= 0) H5Pclose(list);
   return st;
@@ -333,7 +357,11 @@ done:
   return st;
 }
 
-/* Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it. */
+/*
+ * Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it. Hints about stripes
+ * are heeded by what creates a file: where there are any, that is to be MPI-IO. Without, the file is there before other nodes look
+ * for it: a node that looks too early may, on NFS, take it for missing some seconds more.
+ */
 static ingot_status check_room(const ingot_sink *sink)
 {
   ingot_status st = INGOT_OK;
@@ -343,6 +371,8 @@ static ingot_status check_room(const ingot_sink *sink)
   if (fallocate(fd, 0, 0, (off_t)bytes) != 0 && ingot_file_status(errno) == INGOT_ERR_NOSPACE)
     st = ingot_fail(INGOT_ERR_NOSPACE, "%s: no room for %llu bytes of metadata: %s", sink->partial,
                     (unsigned long long)bytes, strerror(errno));
+  if (st == INGOT_OK && ingot_sink_io_given(&sink->spec.io))
+    INGOT_CHECK(unlink(sink->partial) == 0, INGOT_ERR_IO, "%s: cannot remove: %s", sink->partial, strerror(errno));
 done:
   if (fd >= 0) close(fd);
   return st;

@@ -70,6 +70,7 @@ static void key_lines(lines *l, const ingot_key *keys, int n)
 static void job_file_lines(lines *l)
 {
   key_lines(l, ingot_job_keys, ingot_job_n_key);
+  key_lines(l, ingot_io_keys, ingot_io_n_key);
   for (int i = 0; i < ingot_step_type_count(); i++) {
     const ingot_step_type *type = ingot_step_type_at(i);
     key_lines(l, type->keys, ingot_keys_count(type->keys));

@@ -56,6 +56,56 @@ static void test_other_settings(void **state)
   assert_string_equal(s->config.id, "base");
 }
 
+static void test_io(void **state)
+{
+  driver_case *c = *state;
+  check_ok(case_job(c, LINEAR, NULL, 0));
+  assert_int_equal(c->job.io.n_stripe, 0);
+  assert_int_equal(c->job.io.stripe_bytes, 0);
+  assert_int_equal(c->job.io.n_hint, 0);
+  const char *const set = "io.striping_factor=65535"; /* the group need not be there */
+  check_ok(case_job(c, LINEAR, &set, 1));
+  assert_int_equal(c->job.io.n_stripe, 65535);
+  check_ok(case_job(c, "io = { striping_factor = 8; striping_unit = \"4MiB\";\n"
+                       "hints = { cb_nodes = 2; romio_cb_write = \"enable\"; vendors_own = \"x\"; }; };\n" LINEAR, NULL, 0));
+  assert_int_equal(c->job.io.n_stripe, 8);
+  assert_int_equal(c->job.io.stripe_bytes, 4194304);
+  assert_int_equal(c->job.io.n_hint, 3);
+  assert_string_equal(c->job.io.hints[0].name, "cb_nodes");
+  assert_string_equal(c->job.io.hints[0].value, "2");
+  assert_string_equal(c->job.io.hints[1].value, "enable");
+  assert_string_equal(c->job.io.hints[2].name, "vendors_own"); /* near none that we know: passed on */
+}
+
+static void test_io_errors(void **state)
+{
+  static const struct {
+    const char *io, *message;
+  } cases[] = {
+      {"io = 1;", "job.cfg:1: io: expected a group { }, found"},
+      {"io = { striping_factor = 65536; };", "io.striping_factor: expected 1 to 65535 stripes, or 0, found 65536"},
+      {"io = { striping_factor = -1; };", "io.striping_factor: -1 is negative"},
+      {"io = { striping_unit = 32768; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 32768"},
+      {"io = { striping_unit = \"3MiB\"; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 3145728"},
+      {"io = { striping_unit = \"2GiB\"; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 2147483648"},
+      {"io = { striping_unit = \"big\"; };", "io.striping_unit: expected bytes"},
+      {"io = { stripe_factor = 1; };", "io.stripe_factor: unknown key \"stripe_factor\"; did you mean \"striping_factor\"?"},
+      {"io = { hints = ( ); };", "io.hints: expected a group { }, found"},
+      {"io = { hints = { cb_node = 1; }; };", "io.hints.cb_node: unknown hint \"cb_node\"; did you mean \"cb_nodes\"?"},
+      {"io = { hints = { striping_unit = 1; }; };", "io.hints.striping_unit: not among the hints: striping_unit is a key of io"},
+      {"io = { hints = { stripe_width = 1; }; };", "io.hints.stripe_width: not among the hints: striping_factor is a key of io"},
+      {"io = { hints = { cb_nodes = 1.5; }; };", "io.hints.cb_nodes: expected a string or a whole number, found"},
+      {"io = { hints = { cb_nodes = \"\"; }; };", "io.hints.cb_nodes: a hint has a name of 1 to 35 characters and a value of 1 to 255"},
+      {"io = { hints = { the_own_hint_of_a_vendor_of_file_systems_x = 1; }; };", "a name of 1 to 35 characters"},
+  };
+  driver_case *c = *state;
+  char         text[1024];
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    snprintf(text, sizeof text, "%s\n%s", cases[i].io, LINEAR);
+    check_fails(case_job(c, text, NULL, 0), INGOT_ERR_JOB, cases[i].message);
+  }
+}
+
 static void test_include(void **state)
 {
   driver_case *c = *state;
@@ -232,6 +282,8 @@ int main(void)
   const struct CMUnitTest tests[] = {
       CASE(test_reads_settings),
       CASE(test_other_settings),
+      CASE(test_io),
+      CASE(test_io_errors),
       CASE(test_include),
       CASE(test_all_problems_at_once),
       CASE(test_unreadable),

@@ -341,6 +341,12 @@ static void test_fingerprint(void **state)
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB " seed = 1;")));
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB " dtype = \"float16\";")));
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB " shard_size = 77;")));
+  /* stripes and hints change the layout of the file only where they change its alignment */
+  assert_true(first == fingerprint_of(c, "io = { striping_factor = 8; striping_unit = \"1MiB\"; hints = { cb_nodes = 1; }; };"
+                                         JOB(LINEAR_AB)));
+  uint64_t wide = fingerprint_of(c, "io = { striping_unit = \"4MiB\"; };" JOB(LINEAR_AB));
+  assert_true(first != wide);
+  assert_true(wide == fingerprint_of(c, JOB(LINEAR_AB " alignment = \"4MiB\";")));
   case_file(c, "a", "generation_config.json", "{}"); /* goes into the output */
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB)));
 }
@@ -351,7 +357,8 @@ static void test_pack(void **state)
   ingot_text      bytes = {0};
   ingot_step_plan copy = {0};
   make_models(c);
-  check_ok(case_plan(c, JOB("method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { "
+  check_ok(case_plan(c, "io = { striping_factor = 3; striping_unit = 65536; hints = { cb_nodes = 2; romio_cb_write = \"enable\"; }; };"
+                        JOB("method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { "
                             "model = \"b\"; weight = 3.0; } );")));
   const ingot_step_plan *plan = &c->planner.steps[0];
   check_ok(ingot_step_plan_pack(plan, &bytes));
@@ -365,6 +372,11 @@ static void test_pack(void **state)
   assert_int_equal(n->sink.n_file, m->sink.n_file);
   assert_int_equal(n->sink.files[0].size, m->sink.files[0].size);
   assert_string_equal(n->sink.attributes[1].text, m->sink.attributes[1].text);
+  assert_int_equal(n->sink.io.n_stripe, 3);
+  assert_int_equal(n->sink.io.stripe_bytes, 65536);
+  assert_int_equal(n->sink.io.n_hint, 2);
+  assert_string_equal(n->sink.io.hints[0].value, "2");
+  assert_string_equal(n->sink.io.hints[1].name, "romio_cb_write");
   for (int i = 0; i < m->n_tensor; i++) {
     const ingot_merge_tensor *a = &m->tensors[i], *b = &n->tensors[i];
     assert_string_equal(a->view.name, b->view.name);

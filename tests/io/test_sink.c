@@ -110,7 +110,11 @@ static void hdf5_alignment(void **state)
     int n_off = 0;
     at(f, with_files ? "files.h5" : "plain.h5");
     ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_HDF5, .tensors = tensors, .n_tensor = 8,
-                            .files = sink_case_files, .n_file = with_files ? SINK_CASE_FILES : 0, .alignment_bytes = 8192};
+                            .files = sink_case_files, .n_file = with_files ? SINK_CASE_FILES : 0};
+    /* the larger one of alignment and stripe */
+    spec.alignment_bytes = with_files ? 4096 : 8192;
+    spec.io.stripe_bytes = with_files ? 8192 : 4096;
+    assert_int_equal(ingot_sink_alignment(&spec), 8192);
     assert_ok(ingot_sink_create(f->base.comm, &spec, &sink));
     ingot_sink_close(&sink);
     assert_ok(ingot_sink_reopen(f->base.comm, &spec, &sink)); /* nothing but the tensors and side files is in it */
@@ -126,6 +130,31 @@ static void hdf5_alignment(void **state)
     assert_true(n_off > 0); /* else the alignment would show nothing */
     ingot_source_close(&src);
   }
+}
+
+/* Without MPI-IO there is a warning, and the output is the one that it would be with it. */
+static void hdf5_hints_without_mpi(void **state)
+{
+  static const ingot_sink_hint hint = {"cb_nodes", "1"};
+  fixture                     *f = *state;
+  char                         path[SCRATCH_PATH], text[1024] = "";
+  ingot_sink                  *sink = NULL;
+  at(f, "out.h5");
+  ingot_sink_spec spec = sink_case_spec(f->base.path);
+  spec.io = (ingot_sink_io){.n_stripe = 2, .hints = &hint, .n_hint = 1};
+  FILE *log = fopen(scratch_path(&f->base.scratch, "log", path), "w+");
+  int   kept = dup(2);
+  assert_true(log && kept >= 0);
+  dup2(fileno(log), 2);
+  ingot_status st = ingot_sink_create(f->base.comm, &spec, &sink);
+  dup2(kept, 2);
+  close(kept);
+  assert_ok(st);
+  rewind(log);
+  assert_true(fread(text, 1, sizeof text - 1, log) > 0);
+  fclose(log);
+  assert_non_null(strstr(text, "out.h5: this build has no MPI-IO"));
+  fill_and_commit(f, sink, &spec);
 }
 
 static void hdf5(void **state)
@@ -367,6 +396,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_setup_teardown(hdf5, begin, sink_fixture_end),
       cmocka_unit_test_setup_teardown(hdf5_alignment, begin, sink_fixture_end),
+      cmocka_unit_test_setup_teardown(hdf5_hints_without_mpi, begin, sink_fixture_end),
       cmocka_unit_test_setup_teardown(hdf5_long_attribute, begin, sink_fixture_end),
       cmocka_unit_test_setup_teardown(hdf5_same_bytes_twice, begin, sink_fixture_end),
       cmocka_unit_test_setup_teardown(safetensors, begin, sink_fixture_end),
