@@ -15,6 +15,8 @@ struct nccl_functions {
   decltype(&ncclCommInitRank)   open;
   decltype(&ncclCommDestroy)    close;
   decltype(&ncclAllReduce)      all_reduce;
+  decltype(&ncclReduceScatter)  reduce_scatter;
+  decltype(&ncclBroadcast)      broadcast;
   decltype(&ncclSend)           send;
   decltype(&ncclRecv)           receive;
   decltype(&ncclGroupStart)     group_begin;
@@ -25,7 +27,7 @@ struct nccl_functions {
 struct ingot_nccl {
   nccl_functions call;
   ncclComm_t     comm;
-  int            device;
+  int            device, rank, size;
 };
 
 static_assert(sizeof(ncclUniqueId) == INGOT_NCCL_ID_BYTES, "the id travels as bytes");
@@ -45,7 +47,9 @@ static ingot_status load(nccl_functions *f)
                 {"ncclRecv", nullptr},
                 {"ncclGroupStart", nullptr},
                 {"ncclGroupEnd", nullptr},
-                {"ncclGetErrorString", nullptr}};
+                {"ncclGetErrorString", nullptr},
+                {"ncclReduceScatter", nullptr},
+                {"ncclBroadcast", nullptr}};
   INGOT_TRY(ingot_library_load(library_name, INGOT_NCCL_FOLDER, &library));
   for (auto &w : wanted) INGOT_TRY(ingot_library_function(library, library_name, w.name, &w.address));
   f->id_make = reinterpret_cast<decltype(f->id_make)>(wanted[0].address);
@@ -57,6 +61,8 @@ static ingot_status load(nccl_functions *f)
   f->group_begin = reinterpret_cast<decltype(f->group_begin)>(wanted[6].address);
   f->group_end = reinterpret_cast<decltype(f->group_end)>(wanted[7].address);
   f->error_text = reinterpret_cast<decltype(f->error_text)>(wanted[8].address);
+  f->reduce_scatter = reinterpret_cast<decltype(f->reduce_scatter)>(wanted[9].address);
+  f->broadcast = reinterpret_cast<decltype(f->broadcast)>(wanted[10].address);
 done:
   return st;
 }
@@ -98,6 +104,8 @@ ingot_status ingot_nccl_open(int device, int rank, int size, const unsigned char
   INGOT_CHECK(nccl != nullptr, INGOT_ERR_NOMEM, "out of host memory: %zu bytes wanted", sizeof *nccl);
   INGOT_TRY(ingot_device_use(device));
   nccl->device = device;
+  nccl->rank = rank;
+  nccl->size = size;
   INGOT_TRY(load(&nccl->call));
   INGOT_TRY(nccl_status(&nccl->call, nccl->call.open(&nccl->comm, size, shared, rank), "ncclCommInitRank"));
   *out = nccl;
@@ -125,6 +133,34 @@ ingot_status ingot_nccl_sum(ingot_nccl *nccl, ingot_dtype dtype, int64_t n, void
                                            dtype == INGOT_DTYPE_F32 ? ncclFloat32 : ncclFloat64, ncclSum, nccl->comm,
                                            static_cast<cudaStream_t>(stream)),
                      "ncclAllReduce");
+}
+
+ingot_status ingot_nccl_sum_slices(ingot_nccl *nccl, int64_t n, float *data, void *stream)
+{
+  (void)cudaSetDevice(nccl->device);
+  return nccl_status(&nccl->call,
+                     nccl->call.reduce_scatter(data, data + nccl->rank * n, static_cast<size_t>(n), ncclFloat32, ncclSum, nccl->comm,
+                                               static_cast<cudaStream_t>(stream)),
+                     "ncclReduceScatter");
+}
+
+ingot_status ingot_nccl_share(ingot_nccl *nccl, void *data, const int64_t *begin, void *stream)
+{
+  ingot_status          st = INGOT_OK;
+  const nccl_functions *f = &nccl->call;
+  (void)cudaSetDevice(nccl->device);
+  INGOT_TRY(nccl_status(f, f->group_begin(), "ncclGroupStart"));
+  for (int r = 0; r < nccl->size && st == INGOT_OK; r++) {
+    char *slice = static_cast<char *>(data) + begin[r];
+    if (begin[r + 1] > begin[r])
+      st = nccl_status(f, f->broadcast(slice, slice, static_cast<size_t>(begin[r + 1] - begin[r]), ncclUint8, r, nccl->comm,
+                                       static_cast<cudaStream_t>(stream)),
+                       "ncclBroadcast");
+  }
+  if (st == INGOT_OK) st = nccl_status(f, f->group_end(), "ncclGroupEnd");
+  else (void)f->group_end(); /* a group that was begun is ended in any case */
+done:
+  return st;
 }
 
 ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,

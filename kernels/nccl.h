@@ -39,6 +39,14 @@ void ingot_nccl_close(ingot_nccl **nccl);
  */
 ingot_status ingot_nccl_sum(ingot_nccl *nccl, ingot_dtype dtype, int64_t n, void *data, void *stream);
 
+/**
+ * Float32 data [size * n] of every rank, slice after slice: the sum over ranks of slice r goes to rank r, in place; the other slices
+ * are then of no use. Half the traffic of a whole sum. Collective; enqueued on `stream`.
+ */
+ingot_status ingot_nccl_sum_slices(ingot_nccl *nccl, int64_t n, float *data, void *stream);
+/** Bytes begin[r] .. begin[r + 1] of `data` go from rank r to all others; begin [size + 1]. Collective; enqueued on `stream`. */
+ingot_status ingot_nccl_share(ingot_nccl *nccl, void *data, const int64_t *begin, void *stream);
+
 /** Device memory on its way to or from another rank. */
 typedef struct ingot_nccl_piece {
   void  *data;

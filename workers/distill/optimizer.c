@@ -8,10 +8,15 @@
 
 enum { SLICE_MULTIPLE = 128, PIECE = 1 << 22 };
 
-void ingot_optimizer_slice(int64_t n_elem, int rank, int size, int64_t *begin, int64_t *end)
+static int64_t slice_length(int64_t n_elem, int size)
 {
   int64_t length = (n_elem + size - 1) / size;
-  length = (length + SLICE_MULTIPLE - 1) / SLICE_MULTIPLE * SLICE_MULTIPLE;
+  return (length + SLICE_MULTIPLE - 1) / SLICE_MULTIPLE * SLICE_MULTIPLE;
+}
+
+void ingot_optimizer_slice(int64_t n_elem, int rank, int size, int64_t *begin, int64_t *end)
+{
+  int64_t length = slice_length(n_elem, size);
   *begin = rank * length < n_elem ? rank * length : n_elem;
   *end = *begin + length < n_elem ? *begin + length : n_elem;
 }
@@ -21,7 +26,7 @@ uint64_t ingot_optimizer_bytes(int64_t n_elem, ingot_dtype dtype, int n_rank)
   int64_t begin, end;
   ingot_optimizer_slice(n_elem, 0, n_rank, &begin, &end);
   uint64_t arrays = dtype == INGOT_DTYPE_F32 ? 2 : 3;
-  return ((uint64_t)n_elem + arrays * (uint64_t)(end - begin)) * sizeof(float);
+  return ((uint64_t)(slice_length(n_elem, n_rank) * n_rank) + arrays * (uint64_t)(end - begin)) * sizeof(float);
 }
 
 static ingot_status alloc(ingot_optimizer *o, int64_t n, float **out)
@@ -46,7 +51,7 @@ static ingot_status init_own(ingot_optimizer *o)
   int64_t      n_elem = o->model->layout.n_elem, n;
   ingot_optimizer_slice(n_elem, ingot_comm_rank(o->comm), ingot_comm_size(o->comm), &o->begin, &o->end);
   n = o->end - o->begin;
-  INGOT_TRY(alloc(o, n_elem, &o->gradient));
+  INGOT_TRY(alloc(o, slice_length(n_elem, ingot_comm_size(o->comm)) * ingot_comm_size(o->comm), &o->gradient));
   INGOT_TRY(alloc(o, n, &o->m));
   INGOT_TRY(alloc(o, n, &o->v));
   if (nn->dtype == INGOT_DTYPE_F32) {
@@ -55,12 +60,16 @@ static ingot_status init_own(ingot_optimizer *o)
     INGOT_TRY(alloc(o, n, &o->master));
     INGOT_TRY(nn->ops->widen(nn, n, own_weights(o), o->master));
   }
-  if (nn->kind == INGOT_NN_CUDA && ingot_comm_size(o->comm) > 1) {
-    o->host = malloc((size_t)n_elem * sizeof(float));
-    INGOT_CHECK(o->host, INGOT_ERR_NOMEM, "no memory on the host for %lld parameters", (long long)n_elem);
-  }
 done:
   return st;
+}
+
+static ingot_status open_host(ingot_optimizer *o)
+{
+  int64_t n_elem = o->model->layout.n_elem;
+  if (ingot_comm_size(o->comm) == 1 || o->model->nn->kind != INGOT_NN_CUDA || o->nccl) return INGOT_OK;
+  o->host = malloc((size_t)n_elem * sizeof(float));
+  return o->host ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for %lld parameters", (long long)n_elem);
 }
 
 /* NCCL where every rank has a GPU of its own; else sums go through the host. */
@@ -88,7 +97,8 @@ ingot_status ingot_optimizer_init(ingot_optimizer *o, ingot_comm *comm, ingot_mo
 {
   *o = (ingot_optimizer){.comm = comm, .model = model};
   ingot_status st = ingot_comm_agree(comm, init_own(o));
-  return st == INGOT_OK ? open_nccl(o) : st;
+  if (st == INGOT_OK) st = open_nccl(o);
+  return st == INGOT_OK ? ingot_comm_agree(comm, open_host(o)) : st;
 }
 
 void ingot_optimizer_release(ingot_optimizer *o)
@@ -132,7 +142,8 @@ static ingot_status sum_gradient(ingot_optimizer *o)
   int64_t      n = o->model->layout.n_elem;
   if (ingot_comm_size(o->comm) == 1) return INGOT_OK;
   if (nn->kind == INGOT_NN_CPU) return ingot_comm_sum_f32(o->comm, o->gradient, n);
-  if (o->nccl) return ingot_nccl_sum(o->nccl, INGOT_DTYPE_F32, n, o->gradient, ingot_nn_cuda_stream(nn));
+  if (o->nccl)
+    return ingot_nccl_sum_slices(o->nccl, slice_length(n, ingot_comm_size(o->comm)), o->gradient, ingot_nn_cuda_stream(nn));
   INGOT_TRY(nn->ops->copy_out(nn, o->host, o->gradient, (size_t)n * sizeof(float)));
   INGOT_TRY(ingot_comm_sum_f32(o->comm, (float *)(void *)o->host, n));
   INGOT_TRY(nn->ops->copy_in(nn, o->gradient, o->host, (size_t)n * sizeof(float)));
@@ -154,13 +165,14 @@ done:
   return st;
 }
 
+/* Every rank's slice of the weights to all. */
 static ingot_status share_weights(ingot_optimizer *o)
 {
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = o->model->nn;
   int          size = ingot_comm_size(o->comm);
   size_t       width = ingot_dtype_size(nn->dtype);
-  int64_t     *begin = NULL, n_elem = o->model->layout.n_elem;
+  int64_t     *begin = NULL, n_elem = o->model->layout.n_elem, end;
   if (size == 1) return INGOT_OK;
   begin = calloc((size_t)size + 1, sizeof *begin);
   st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d slices", size);
@@ -168,11 +180,14 @@ static ingot_status share_weights(ingot_optimizer *o)
     st = nn->ops->copy_out(nn, o->host + (size_t)o->begin * width, own_weights(o), (size_t)(o->end - o->begin) * width);
   INGOT_TRY(ingot_comm_agree(o->comm, st));
   for (int r = 0; r < size; r++) {
-    int64_t end;
     ingot_optimizer_slice(n_elem, r, size, &begin[r], &end);
     begin[r] *= (int64_t)width;
   }
   begin[size] = n_elem * (int64_t)width;
+  if (o->nccl) {
+    INGOT_TRY(ingot_nccl_share(o->nccl, o->model->weights, begin, ingot_nn_cuda_stream(nn)));
+    goto done;
+  }
   INGOT_TRY(ingot_comm_share(o->comm, o->host ? o->host : o->model->weights, begin));
   if (o->host) INGOT_TRY(nn->ops->copy_in(nn, o->model->weights, o->host, (size_t)n_elem * width));
 done:

@@ -14,11 +14,11 @@ typedef struct ingot_optimizer {
   ingot_comm  *comm;
   ingot_model *model;
   int64_t      begin, end; /* this rank's slice of the flat array */
-  float       *gradient;   /* [layout.n_elem]; padding between parameters stays 0 */
+  float       *gradient;   /* [layout.n_elem, and to the end of the last slice]; padding stays 0 */
   float       *master;     /* [end - begin]: float32 parameters; with a float32 back end the model's own weights */
   float       *m, *v;      /* [end - begin] */
-  char        *host;       /* room for weights and gradients on their way between GPUs; NULL on a CPU */
   ingot_nccl  *nccl;       /* NULL: none */
+  char        *host;       /* without it: room for weights and gradients on their way between GPUs; NULL on a CPU */
 } ingot_optimizer;
 
 /** Slice of rank `rank` of `size`. */
@@ -32,7 +32,7 @@ void         ingot_optimizer_release(ingot_optimizer *o);
 /** The door of ingot_pass_run: gradients are added to o->gradient. */
 ingot_gradients ingot_optimizer_door(ingot_optimizer *o);
 ingot_status    ingot_optimizer_clear(ingot_optimizer *o);
-/** Add gradients over ranks, and the norm of the sum. Collective. */
+/** This rank's slice of the gradients, added over ranks, and the norm of the whole sum. Other slices are of no use then. Collective. */
 ingot_status ingot_optimizer_sum(ingot_optimizer *o, double *norm);
 /** One step on the slice; `step` from 1. Then the weights go to all ranks. Collective. */
 ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimizer *how, double rate, double gradient_scale,
