@@ -295,7 +295,7 @@ static ingot_status make_title(builder *b)
   char                       how[64];
   bool                       caches = true;
   for (int i = 0; i < g->n_model; i++)
-    caches = caches && ingot_decoder_caches(&b->found.specs[i], b->gather->on_device ? INGOT_NN_CUDA : INGOT_NN_CPU, p->prompt + p->length);
+    caches = caches && ingot_decoder_caches(&b->found.specs[i], p->prompt + p->length);
   if (p->search == INGOT_SEARCH_BEAM) snprintf(how, sizeof how, "%d beams", p->beams);
   else snprintf(how, sizeof how, "%s", p->search == INGOT_SEARCH_GREEDY ? "the likeliest tokens" : "drawn tokens");
   b->out->title = g->n_model == 1 ? ingot_arena_printf(b->arena, "generate from %s", g->models[0].id)

@@ -60,8 +60,12 @@ ingot_status ingot_cpu_attention_backward(ingot_nn *nn, const ingot_nn_attention
                                           const void *v, const void *o, const float *lse, const void *d_o, void *dq,
                                           void *dk, void *dv);
 
-ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *shape, const void *q, const void *keys,
-                                        const void *values, void *o);
+ingot_status ingot_cpu_cache_store(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token,
+                                   const int32_t *place, const void *k, int64_t ld_k, const void *v, int64_t ld_v);
+ingot_status ingot_cpu_cache_copy(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies,
+                                  int64_t most_token);
+ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache,
+                                        const void *q, void *o);
 
 ingot_status ingot_cpu_rope(ingot_nn *nn, const ingot_nn_rope *shape, void *x, bool inverse);
 ingot_status ingot_cpu_swiglu(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);

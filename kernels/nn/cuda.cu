@@ -245,7 +245,9 @@ static const ingot_nn_ops cuda_ops = {
     ingot_nn_cuda_rope,
     ingot_nn_cuda_attention,
     ingot_nn_cuda_attention_backward,
-    nullptr, /* attention_cached */
+    ingot_nn_cuda_cache_store,
+    ingot_nn_cuda_cache_copy,
+    ingot_nn_cuda_attention_cached,
     ingot_nn_cuda_swiglu,
     ingot_nn_cuda_swiglu_backward,
     ingot_nn_cuda_gelu,

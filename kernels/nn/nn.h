@@ -94,17 +94,25 @@ typedef struct ingot_nn_attention {
 } ingot_nn_attention;
 
 /**
- * Attention of one new token of each of n_row sequences to the keys and values of its own sequence, which lie in a cache of
- * slots: key t of sequence r is at keys + slot[r] * slot_stride + t * ld_cache, its heads following each other.
+ * Keys and values of tokens that were, in slots: a slot has those of one sequence, in every layer. Memory of the back end,
+ * nn->dtype; CUDA: `width` is a multiple of 8.
  */
+typedef struct ingot_nn_cache {
+  void   *keys, *values; /* [n_layer][n_slot][n_time][width] */
+  int64_t n_layer, n_slot, n_time;
+  int64_t width; /* of all key heads */
+} ingot_nn_cache;
+
+/** Attention of new tokens, each to the first n_key tokens in its slot. Rows may share a slot: tokens of one sequence. */
 typedef struct ingot_nn_cached {
   int64_t        n_row;
+  int64_t        layer;
   int            n_head, n_kv_head, head_dim;
-  float          scale;       /* as in ingot_nn_attention, as is the next */
+  float          scale;    /* as in ingot_nn_attention, as is the next */
   int            window;
-  const int32_t *slot;        /* host, [n_row] */
-  const int32_t *n_key;       /* host, [n_row]: keys of the sequence, the new token's own included */
-  int64_t        slot_stride, ld_cache;
+  const int32_t *slot;     /* [n_row] */
+  const int32_t *n_key;    /* [n_row]: at least 1: the new token's own is there */
+  int64_t        most_key; /* the largest of n_key */
   int64_t        ld_q, ld_o;
 } ingot_nn_cached;
 
@@ -212,10 +220,14 @@ struct ingot_nn_ops {
                                      const void *v, const void *o, const float *lse, const void *d_o, void *dq,
                                      void *dk, void *dv);
 
-  /** As attention, for new tokens against cached keys. NULL: this back end has none (CUDA), and who generates runs the whole
-   *  sequence again for every token. */
-  ingot_status (*attention_cached)(ingot_nn *nn, const ingot_nn_cached *shape, const void *q, const void *keys,
-                                   const void *values, void *o);
+  /** Keys and values of tokens go to a layer of the cache. place [n_token]: slot * n_time + time; -1: nowhere. */
+  ingot_status (*cache_store)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token, const int32_t *place,
+                              const void *k, int64_t ld_k, const void *v, int64_t ld_v);
+  /** The first tokens of slots, of all layers, go to other slots. copies [n_copy][3]: from, to, tokens (most_token the largest of
+   *  these); no slot is copied to twice, or both from and to. */
+  ingot_status (*cache_copy)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies, int64_t most_token);
+  /** As attention, for new tokens against cached keys. */
+  ingot_status (*attention_cached)(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache, const void *q, void *o);
 
   /** out [n_row][width] = silu(gate) * up, gate_up [n_row][2 width] = [gate | up]. */
   ingot_status (*swiglu)(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);

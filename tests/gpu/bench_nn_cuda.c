@@ -23,7 +23,9 @@ enum {
   KV = 8,
   HEAD_DIM = 64,
   VOCAB = 32000,
-  CHUNK = 4096
+  CHUNK = 4096,
+  MANY = 32, /* sequences that are decoded together */
+  FEW = 4
 };
 enum { QKV = (HEADS + 2 * KV) * HEAD_DIM };
 
@@ -35,6 +37,7 @@ typedef struct bench {
   double   *sum;             /* [INNER][INNER] */
   int32_t  *ids, *positions; /* [N] */
   int32_t  *first;           /* [CHUNK][64]: 0 .. 63 */
+  int32_t  *n_key;           /* [MANY] of WINDOW, then [FEW] of N */
   double    copy_rate, matrix_rate;
 } bench;
 
@@ -170,6 +173,15 @@ static ingot_status op_top_k(const bench *b, const int64_t *s)
   return b->nn->ops->top_k(b->nn, &z, (int)s[1], (int32_t *)(void *)b->c, b->g);
 }
 
+/* rows, keys of each, where their numbers of keys are */
+static ingot_status op_cached(const bench *b, const int64_t *s)
+{
+  ingot_nn_cache  cache = {b->a, b->b, 1, s[0], s[1], KV * HEAD_DIM};
+  ingot_nn_cached shape = {.n_row = s[0], .n_head = HEADS, .n_kv_head = KV, .head_dim = HEAD_DIM, .scale = 0.125f, .slot = b->positions,
+                           .n_key = b->n_key + s[2], .most_key = s[1], .ld_q = QKV, .ld_o = HEADS * HEAD_DIM};
+  return b->nn->ops->attention_cached(b->nn, &shape, &cache, b->w, b->c);
+}
+
 /* rows, kind */
 static ingot_status op_mix(const bench *b, const int64_t *s)
 {
@@ -288,6 +300,9 @@ static void bench_bytes(bench *b)
   const int64_t layer[] = {N, HIDDEN, 1, 1, 1}, turn[] = {N, HEADS + KV}, mlp[] = {N, INNER}, hidden[] = {N, HIDDEN};
   const int64_t loss[] = {CHUNK, 0}, gradient[] = {CHUNK, 1}, top[] = {CHUNK, 16};
   const double  rotated = 2.0 * N * (HEADS + KV) * HEAD_DIM;
+  const int64_t many[] = {MANY, WINDOW, 0}, few[] = {FEW, N, MANY};
+  report_bytes(b, "cached attention, 32 tokens, 2048 keys", op_cached, many, 4.0 * MANY * WINDOW * KV * HEAD_DIM);
+  report_bytes(b, "cached attention, 4 tokens, 16384 keys", op_cached, few, 4.0 * FEW * N * KV * HEAD_DIM);
   report_bytes(b, "norm", op_norm, norm, 2 * row);
   report_bytes(b, "norm of a sum", op_norm, fused, 4 * row);
   report_bytes(b, "norm of a sum, centred", op_norm, layer, 4 * row);
@@ -393,13 +408,17 @@ int main(int argc, char **argv)
   b.ids = numbers(&b, N, VOCAB, true);
   b.positions = numbers(&b, N, WINDOW, false);
   b.first = numbers(&b, CHUNK * 64, 64, false);
+  int32_t n_key[MANY + FEW];
+  for (int i = 0; i < MANY + FEW; i++) n_key[i] = i < MANY ? WINDOW : N;
+  b.n_key = numbers(&b, MANY + FEW, 1, false);
+  must(b.nn->ops->copy_in(b.nn, b.n_key, n_key, sizeof n_key));
   double t = time_of(&b, op_copy, copied);
   b.copy_rate = 2.0 * (double)activations / t;
   printf("%-46s %9.1f us %8.0f GB/s\n", "copy, read and written", 1e6 * t, 1e-9 * b.copy_rate);
   bench_products(&b);
   bench_bytes(&b);
   bench_training(&b);
-  void *all[] = {b.a, b.b, b.c, b.w, b.f, b.g, b.sum, b.ids, b.positions, b.first};
+  void *all[] = {b.a, b.b, b.c, b.w, b.f, b.g, b.sum, b.ids, b.positions, b.first, b.n_key};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) b.nn->ops->free(b.nn, all[i]);
   ingot_nn_close(&b.nn);
   return 0;

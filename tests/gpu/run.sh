@@ -97,11 +97,12 @@ part_models() {
 
 part_nn() {
   local tool
-  cmake --build "$build" --target test_nn_cuda test_nn_training_cuda bench_nn_cuda test_attention_cuda bench_attention \
+  cmake --build "$build" --target test_nn_cuda test_nn_training_cuda test_nn_cache_cuda bench_nn_cuda test_attention_cuda bench_attention \
     >>"$logs/build.log" 2>&1 ||
     { tail -n 30 "$logs/build.log"; exit 1; }
   step "operators, CPU against GPU" nn.log "$build/tests/gpu/test_nn_cuda"
   step "training, CPU against GPU" nn_training.log "$build/tests/gpu/test_nn_training_cuda"
+  step "cached attention, CPU against GPU" nn_cache.log "$build/tests/gpu/test_nn_cache_cuda"
   step "attention" attention.log "$build/tests/gpu/test_attention_cuda"
   for tool in memcheck racecheck; do
     command -v compute-sanitizer >/dev/null || break
@@ -112,6 +113,9 @@ part_nn() {
     step "training, compute-sanitizer $tool" "nn_training_$tool.log" \
       compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_nn_training_cuda" --brief
     note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_training_$tool.log" | tail -n 1)"
+    step "cached attention, compute-sanitizer $tool" "nn_cache_$tool.log" \
+      compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_nn_cache_cuda" --brief
+    note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/nn_cache_$tool.log" | tail -n 1)"
     step "attention, compute-sanitizer $tool" "attention_$tool.log" \
       compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/tests/gpu/test_attention_cuda" --brief
     note "" "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$logs/attention_$tool.log" | tail -n 1)"

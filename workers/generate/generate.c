@@ -39,13 +39,12 @@ ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, cons
 {
   const ingot_gather_plan *g = &plan->ensemble.gather;
   ingot_dtype              dtype = on_device && g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_nn_kind            kind = on_device ? INGOT_NN_CUDA : INGOT_NN_CPU;
   ingot_decoder_options    decoder = {.n_row = ingot_lane_rows(plan), .n_prompt = plan->prompt, .n_time = plan->prompt + plan->length};
   ingot_ensemble_memory    memory = {0};
   uint64_t                 lanes = (uint64_t)plan->n_lane, rows = (uint64_t)decoder.n_row, ld = (uint64_t)(specs[0].n_vocab + 7) / 8 * 8;
   uint64_t                 batch = (uint64_t)plan->batch, time = (uint64_t)decoder.n_time;
   for (int i = 0; i < g->n_model; i++) {
-    memory.device_bytes += ingot_model_bytes(&specs[i], dtype) + lanes * ingot_decoder_bytes(&specs[i], kind, dtype, &decoder);
+    memory.device_bytes += ingot_model_bytes(&specs[i], dtype) + lanes * ingot_decoder_bytes(&specs[i], dtype, &decoder);
     memory.host_bytes += lanes * rows * time * 4;
   }
   memory.device_bytes += lanes * rows * ld * LOGITS_BYTES;

@@ -10,11 +10,12 @@ enum { PASS_TOKENS = 2048 }; /* of a pass over prompts or whole sequences, unles
 
 /* What a pass sees of the sequences while it runs: some rows of a decoder. */
 typedef struct ingot_cache {
-  void          *keys, *values; /* [layer][slot][n_time][kv] */
-  int64_t        n_slot, n_time;
-  const int32_t *slot;          /* [run->n_batch] */
-  const int32_t *length;        /* [run->n_batch]: tokens of the sequence with those of this run */
-  bool           whole;         /* the run begins the sequences; otherwise it has one token of each */
+  ingot_nn_cache memory;
+  const int32_t *place;  /* back end, [run->n_token]: of the run's tokens in the cache */
+  const int32_t *slot;   /* back end, [run->n_batch]; for runs of one token of each sequence, as are the next */
+  const int32_t *length; /* back end, [run->n_batch]: tokens of the sequence with the new one */
+  int64_t        most;   /* the largest of these */
+  bool           whole;  /* the run begins the sequences */
 } ingot_cache;
 
 struct ingot_decoder {
@@ -23,18 +24,19 @@ struct ingot_decoder {
   ingot_pass           *pass;
   ingot_decoder_options options;
   bool                  caches;
-  void                 *keys, *values;
+  ingot_nn_cache        cache;
+  int32_t              *ids;    /* back end: places of a pass's tokens; slots, lengths [n_row]; copies [n_row][3] */
   void                 *hidden; /* [n_row][hidden]: of last tokens */
   int32_t              *tokens; /* [n_row][n_time] by slot */
   int32_t              *length; /* [n_row] by slot */
   int32_t              *slot;   /* [n_row]: of the rows of the last call */
-  int32_t              *old_slot, *batch, *batch_length, *positions;
+  int32_t              *old_slot, *batch, *batch_length, *positions, *place, *copies;
   int64_t               rows;   /* of the last call */
 };
 
-bool ingot_decoder_caches(const ingot_model_spec *spec, ingot_nn_kind kind, int64_t n_time)
+bool ingot_decoder_caches(const ingot_model_spec *spec, int64_t n_time)
 {
-  return kind == INGOT_NN_CPU && !(spec->rope.type == INGOT_ROPE_DYNAMIC && !spec->learned_positions && n_time > spec->rope.original_positions);
+  return !(spec->rope.type == INGOT_ROPE_DYNAMIC && !spec->learned_positions && n_time > spec->rope.original_positions);
 }
 
 static ingot_pass_options pass_options(const ingot_decoder_options *o, bool caches)
@@ -47,19 +49,42 @@ static ingot_pass_options pass_options(const ingot_decoder_options *o, bool cach
   return pass;
 }
 
+static int64_t pass_tokens(const ingot_pass_options *pass)
+{
+  return pass->n_batch * pass->n_time;
+}
+
+static uint64_t id_bytes(const ingot_pass_options *pass, int64_t n_row)
+{
+  return (uint64_t)(pass_tokens(pass) + 5 * n_row) * sizeof(int32_t);
+}
+
 static int64_t cache_elements(const ingot_model_spec *spec, const ingot_decoder_options *o)
 {
   return (int64_t)spec->n_layer * o->n_row * o->n_time * ingot_spec_kv(spec);
 }
 
-uint64_t ingot_decoder_bytes(const ingot_model_spec *spec, ingot_nn_kind kind, ingot_dtype dtype, const ingot_decoder_options *options)
+uint64_t ingot_decoder_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_decoder_options *options)
 {
-  bool               caches = ingot_decoder_caches(spec, kind, options->n_time);
+  bool               caches = ingot_decoder_caches(spec, options->n_time);
   ingot_pass_options pass = pass_options(options, caches);
   uint64_t           size = ingot_dtype_size(dtype), bytes = ingot_pass_bytes(spec, dtype, &pass);
   bytes += (uint64_t)(options->n_row * spec->hidden) * size;
-  if (caches) bytes += 2 * (uint64_t)cache_elements(spec, options) * size;
+  if (caches) bytes += 2 * (uint64_t)cache_elements(spec, options) * size + id_bytes(&pass, options->n_row);
   return bytes;
+}
+
+static ingot_status open_cache(ingot_decoder *d, const ingot_pass_options *pass)
+{
+  ingot_status            st = INGOT_OK;
+  const ingot_model_spec *spec = &d->model->spec;
+  const size_t            bytes = (size_t)cache_elements(spec, &d->options) * ingot_dtype_size(d->nn->dtype);
+  d->cache = (ingot_nn_cache){.n_layer = spec->n_layer, .n_slot = d->options.n_row, .n_time = d->options.n_time, .width = ingot_spec_kv(spec)};
+  INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->cache.keys));
+  INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->cache.values));
+  INGOT_TRY(d->nn->ops->alloc(d->nn, (size_t)id_bytes(pass, d->options.n_row), (void **)&d->ids));
+done:
+  return st;
 }
 
 ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options *options, ingot_decoder **out)
@@ -71,9 +96,11 @@ ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options 
   INGOT_ASSERT(options->n_row > 0 && options->n_prompt > 0 && options->n_time >= options->n_prompt);
   INGOT_CHECK(d, INGOT_ERR_NOMEM, "no memory for a decoder");
   *d = (ingot_decoder){.model = model, .nn = model->nn, .options = *options};
-  d->caches = ingot_decoder_caches(&model->spec, d->nn->kind, options->n_time);
+  INGOT_CHECK(options->n_row <= INT32_MAX / options->n_time, INGOT_ERR_NOMEM, "%lld sequences of %lld tokens are too many at a time",
+              (long long)options->n_row, (long long)options->n_time);
+  d->caches = ingot_decoder_caches(&model->spec, options->n_time);
   ingot_pass_options pass = pass_options(options, d->caches);
-  size_t             batch = (size_t)(pass.n_batch * pass.n_time);
+  size_t             batch = (size_t)pass_tokens(&pass);
   d->tokens = calloc(rows * (size_t)options->n_time, sizeof *d->tokens);
   d->length = calloc(rows, sizeof *d->length);
   d->slot = calloc(rows, sizeof *d->slot);
@@ -81,15 +108,13 @@ ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options 
   d->batch = calloc(batch, sizeof *d->batch);
   d->batch_length = calloc(rows, sizeof *d->batch_length);
   d->positions = calloc(batch, sizeof *d->positions);
-  INGOT_CHECK(d->tokens && d->length && d->slot && d->old_slot && d->batch && d->batch_length && d->positions, INGOT_ERR_NOMEM,
-              "no memory for a decoder of %zu sequences", rows);
+  d->place = calloc(batch, sizeof *d->place);
+  d->copies = calloc(3 * rows, sizeof *d->copies);
+  INGOT_CHECK(d->tokens && d->length && d->slot && d->old_slot && d->batch && d->batch_length && d->positions && d->place && d->copies,
+              INGOT_ERR_NOMEM, "no memory for a decoder of %zu sequences", rows);
   INGOT_TRY(ingot_pass_open(model, &pass, &d->pass));
   INGOT_TRY(d->nn->ops->alloc(d->nn, rows * (size_t)model->spec.hidden * size, &d->hidden));
-  if (d->caches) {
-    size_t bytes = (size_t)cache_elements(&model->spec, options) * size;
-    INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->keys));
-    INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->values));
-  }
+  if (d->caches) INGOT_TRY(open_cache(d, &pass));
   *out = d;
   d = NULL;
 done:
@@ -101,7 +126,7 @@ void ingot_decoder_close(ingot_decoder **decoder)
 {
   ingot_decoder *d = *decoder;
   if (!d) return;
-  void *memory[] = {d->keys, d->values, d->hidden};
+  void *memory[] = {d->cache.keys, d->cache.values, d->ids, d->hidden};
   for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) d->nn->ops->free(d->nn, memory[i]);
   ingot_pass_close(&d->pass);
   free(d->tokens);
@@ -111,35 +136,13 @@ void ingot_decoder_close(ingot_decoder **decoder)
   free(d->batch);
   free(d->batch_length);
   free(d->positions);
+  free(d->place);
+  free(d->copies);
   free(d);
   *decoder = NULL;
 }
 
 /* ---- inside a pass ---- */
-
-static char *cache_at(const ingot_pass_state *run, const void *memory, int layer, int64_t slot, int64_t time)
-{
-  const ingot_cache *c = run->cache;
-  const int64_t      row = ((int64_t)layer * c->n_slot + slot) * c->n_time + time;
-  return (char *)(uintptr_t)memory + (size_t)(row * ingot_spec_kv(&run->model->spec)) * ingot_dtype_size(run->nn->dtype);
-}
-
-/* Keys and values of the run's tokens, padding left out. */
-static ingot_status store(const ingot_pass_state *run, int index, const ingot_nn_attention *shape, const void *k, const void *v)
-{
-  ingot_status       st = INGOT_OK;
-  const ingot_cache *c = run->cache;
-  const size_t       bytes = (size_t)ingot_spec_kv(&run->model->spec) * ingot_dtype_size(run->nn->dtype);
-  for (int64_t b = 0; b < run->n_batch; b++) {
-    for (int64_t t = 0; t < run->n_time && (!c->whole || t < c->length[b]); t++) {
-      const int64_t at = c->whole ? t : c->length[b] - 1, token = b * run->n_time + t;
-      INGOT_TRY(run->ops->copy(run->nn, cache_at(run, c->keys, index, c->slot[b], at), ingot_pass_at(run, k, token * shape->ld_k), bytes));
-      INGOT_TRY(run->ops->copy(run->nn, cache_at(run, c->values, index, c->slot[b], at), ingot_pass_at(run, v, token * shape->ld_v), bytes));
-    }
-  }
-done:
-  return st;
-}
 
 ingot_status ingot_pass_cache_layer(const ingot_pass_state *run, int index, const ingot_pass_layer *layer)
 {
@@ -149,13 +152,12 @@ ingot_status ingot_pass_cache_layer(const ingot_pass_state *run, int index, cons
   const ingot_nn_attention shape = ingot_pass_attention_shape(run, index);
   const int64_t            q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
   void                    *qk = ingot_pass_qk(layer), *k = ingot_pass_at(run, qk, q), *v = ingot_pass_at(run, layer->qkv, q + kv);
-  INGOT_TRY(store(run, index, &shape, k, v));
+  INGOT_TRY(run->ops->cache_store(run->nn, &c->memory, index, run->n_token, c->place, k, shape.ld_k, v, shape.ld_v));
   if (c->whole) return run->ops->attention(run->nn, &shape, qk, k, v, layer->heads, NULL);
-  const ingot_nn_cached cached = {.n_row = run->n_batch, .n_head = spec->n_head, .n_kv_head = spec->n_kv_head, .head_dim = spec->head_dim,
-                                  .scale = shape.scale, .window = shape.window, .slot = c->slot, .n_key = c->length,
-                                  .slot_stride = c->n_time * kv, .ld_cache = kv, .ld_q = shape.ld_q, .ld_o = shape.ld_o};
-  INGOT_TRY(run->ops->attention_cached(run->nn, &cached, qk, cache_at(run, c->keys, index, 0, 0), cache_at(run, c->values, index, 0, 0),
-                                       layer->heads));
+  const ingot_nn_cached cached = {.n_row = run->n_batch, .layer = index, .n_head = spec->n_head, .n_kv_head = spec->n_kv_head,
+                                  .head_dim = spec->head_dim, .scale = shape.scale, .window = shape.window, .slot = c->slot,
+                                  .n_key = c->length, .most_key = c->most, .ld_q = shape.ld_q, .ld_o = shape.ld_o};
+  INGOT_TRY(run->ops->attention_cached(run->nn, &cached, &c->memory, qk, layer->heads));
 done:
   return st;
 }
@@ -180,12 +182,12 @@ done:
   return st;
 }
 
-/* Row `row` of the pass's last run, the input of the head, to row `to` of d->hidden. */
-static ingot_status keep_hidden(ingot_decoder *d, int64_t row, int64_t to)
+/* n rows of the pass's last run from `row` on, inputs of the head, to d->hidden from row `to` on. */
+static ingot_status keep_hidden(ingot_decoder *d, int64_t row, int64_t to, int64_t n)
 {
   const size_t bytes = (size_t)d->model->spec.hidden * ingot_dtype_size(d->nn->dtype);
   return d->nn->ops->copy(d->nn, (char *)d->hidden + (size_t)to * bytes, (const char *)ingot_pass_hidden(d->pass) + (size_t)row * bytes,
-                          bytes);
+                          (size_t)n * bytes);
 }
 
 /* Rows first .. end - 1 from their first token on, shorter ones padded at their ends. */
@@ -193,19 +195,20 @@ static ingot_status run_whole(ingot_decoder *d, int64_t first, int64_t end)
 {
   ingot_status st = INGOT_OK;
   int64_t      n_time = 0;
-  ingot_cache  cache = {d->keys, d->values, d->options.n_row, d->options.n_time, d->slot + first, d->batch_length, true};
-  for (int64_t r = first; r < end; r++) {
-    d->batch_length[r - first] = d->length[d->slot[r]];
+  ingot_cache  cache = {.memory = d->cache, .place = d->ids, .whole = true};
+  for (int64_t r = first; r < end; r++)
     if (d->length[d->slot[r]] > n_time) n_time = d->length[d->slot[r]];
-  }
   for (int64_t r = first; r < end; r++)
     for (int64_t t = 0; t < n_time; t++) {
-      const int64_t at = (r - first) * n_time + t;
-      d->batch[at] = t < d->batch_length[r - first] ? d->tokens[d->slot[r] * d->options.n_time + t] : 0;
+      const int64_t at = (r - first) * n_time + t, place = d->slot[r] * d->options.n_time + t;
+      const bool    there = t < d->length[d->slot[r]];
+      d->batch[at] = there ? d->tokens[place] : 0;
+      d->place[at] = there ? (int32_t)place : -1;
       d->positions[at] = (int32_t)t;
     }
+  if (d->caches) INGOT_TRY(d->nn->ops->copy_in(d->nn, d->ids, d->place, (size_t)((end - first) * n_time) * sizeof *d->place));
   INGOT_TRY(run_pass(d, end - first, n_time, d->caches ? &cache : NULL));
-  for (int64_t r = first; r < end; r++) INGOT_TRY(keep_hidden(d, (r - first) * n_time + d->batch_length[r - first] - 1, r));
+  for (int64_t r = first; r < end; r++) INGOT_TRY(keep_hidden(d, (r - first) * n_time + d->length[d->slot[r]] - 1, r, 1));
 done:
   return st;
 }
@@ -233,14 +236,21 @@ done:
 static ingot_status run_last(ingot_decoder *d)
 {
   ingot_status st = INGOT_OK;
-  ingot_cache  cache = {d->keys, d->values, d->options.n_row, d->options.n_time, d->slot, d->batch_length, false};
+  size_t       bytes = (size_t)d->rows * sizeof(int32_t);
+  int32_t     *slot = d->ids + pass_tokens(&d->pass->options), *length = slot + d->options.n_row;
+  ingot_cache  cache = {.memory = d->cache, .place = d->ids, .slot = slot, .length = length};
   for (int64_t r = 0; r < d->rows; r++) {
     d->batch_length[r] = d->length[d->slot[r]];
     d->positions[r] = d->batch_length[r] - 1;
-    d->batch[r] = d->tokens[d->slot[r] * d->options.n_time + d->positions[r]];
+    d->place[r] = (int32_t)(d->slot[r] * d->options.n_time + d->positions[r]);
+    d->batch[r] = d->tokens[d->place[r]];
+    if (d->batch_length[r] > cache.most) cache.most = d->batch_length[r];
   }
+  INGOT_TRY(d->nn->ops->copy_in(d->nn, d->ids, d->place, bytes));
+  INGOT_TRY(d->nn->ops->copy_in(d->nn, slot, d->slot, bytes));
+  INGOT_TRY(d->nn->ops->copy_in(d->nn, length, d->batch_length, bytes));
   INGOT_TRY(run_pass(d, d->rows, 1, &cache));
-  for (int64_t r = 0; r < d->rows; r++) INGOT_TRY(keep_hidden(d, r, r));
+  INGOT_TRY(keep_hidden(d, 0, 0, d->rows));
 done:
   return st;
 }
@@ -263,20 +273,24 @@ done:
   return st;
 }
 
-/* Slot `to` becomes what slot `from` is. */
-static ingot_status copy_slot(ingot_decoder *d, int32_t from, int32_t to)
+/* Slot copy[1] becomes what slot copy[0] is; keys and values follow by run_copies. */
+static void copy_slot(ingot_decoder *d, const int32_t copy[3])
 {
-  ingot_status           st = INGOT_OK;
-  const ingot_model_spec *spec = &d->model->spec;
-  const size_t            token = (size_t)ingot_spec_kv(spec) * ingot_dtype_size(d->nn->dtype);
-  const size_t            slot = (size_t)d->options.n_time * token, bytes = (size_t)d->length[from] * token;
-  d->length[to] = d->length[from];
-  memcpy(d->tokens + to * d->options.n_time, d->tokens + from * d->options.n_time, (size_t)d->length[from] * sizeof *d->tokens);
-  for (int i = 0; d->caches && i < spec->n_layer; i++) {
-    const size_t layer = (size_t)i * (size_t)d->options.n_row * slot, a = layer + (size_t)from * slot, b = layer + (size_t)to * slot;
-    INGOT_TRY(d->nn->ops->copy(d->nn, (char *)d->keys + b, (const char *)d->keys + a, bytes));
-    INGOT_TRY(d->nn->ops->copy(d->nn, (char *)d->values + b, (const char *)d->values + a, bytes));
-  }
+  const int64_t n_time = d->options.n_time;
+  d->length[copy[1]] = copy[2];
+  memcpy(d->tokens + copy[1] * n_time, d->tokens + copy[0] * n_time, (size_t)copy[2] * sizeof *d->tokens);
+}
+
+static ingot_status run_copies(ingot_decoder *d, int64_t n)
+{
+  ingot_status st = INGOT_OK;
+  int64_t      most = 0;
+  int32_t     *copies = d->ids + pass_tokens(&d->pass->options) + 2 * d->options.n_row;
+  if (n == 0 || !d->caches) return INGOT_OK;
+  for (int64_t i = 0; i < n; i++)
+    if (d->copies[3 * i + 2] > most) most = d->copies[3 * i + 2];
+  INGOT_TRY(d->nn->ops->copy_in(d->nn, copies, d->copies, (size_t)(3 * n) * sizeof *copies));
+  INGOT_TRY(d->nn->ops->cache_copy(d->nn, &d->cache, n, copies, most));
 done:
   return st;
 }
@@ -287,6 +301,7 @@ static ingot_status move_rows(ingot_decoder *d, int64_t n_row, const int32_t *fr
   ingot_status st = INGOT_OK;
   int32_t     *user = d->positions; /* [slot]: 1 + the row that has it; room that is free between runs */
   int32_t      next = 0;
+  int64_t      n_copy = 0;
   memcpy(d->old_slot, d->slot, (size_t)d->rows * sizeof *d->slot);
   memset(user, 0, (size_t)d->options.n_row * sizeof *user);
   for (int64_t r = 0; r < n_row; r++) {
@@ -302,9 +317,14 @@ static ingot_status move_rows(ingot_decoder *d, int64_t n_row, const int32_t *fr
     while (user[next]) next++;
     user[next] = (int32_t)r + 1;
     d->slot[r] = next;
-    INGOT_TRY(copy_slot(d, d->old_slot[from[r]], next));
+    int32_t *copy = d->copies + 3 * n_copy++;
+    copy[0] = d->old_slot[from[r]];
+    copy[1] = next;
+    copy[2] = d->length[copy[0]];
+    copy_slot(d, copy);
   }
   d->rows = n_row;
+  INGOT_TRY(run_copies(d, n_copy));
 done:
   return st;
 }

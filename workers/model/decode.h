@@ -2,8 +2,8 @@
  * Tokens one after the other: a decoder holds sequences under way with the keys and values of their tokens, so that another
  * token costs one token's work. Sequences of a call may have different lengths.
  *
- * Where there is no cache (a GPU, or a rotary embedding of type dynamic whose frequencies would change under way) every call runs
- * the whole sequences again; the results are the same within rounding. Not thread-safe; decoders of one model may work in several
+ * Where there is no cache (a rotary embedding of type dynamic whose frequencies would change under way) every call runs the
+ * whole sequences again; the results are the same within rounding. Not thread-safe; decoders of one model may work in several
  * threads, each with a copy of the ingot_model whose `nn` is its own.
  */
 #ifndef INGOT_WORKERS_MODEL_DECODE_H
@@ -20,9 +20,9 @@ typedef struct ingot_decoder_options {
 } ingot_decoder_options;
 
 /** Whether sequences of n_time tokens are decoded with a cache. */
-bool ingot_decoder_caches(const ingot_model_spec *spec, ingot_nn_kind kind, int64_t n_time);
+bool ingot_decoder_caches(const ingot_model_spec *spec, int64_t n_time);
 /** Bytes that ingot_decoder_open will take of the back end's memory. */
-uint64_t ingot_decoder_bytes(const ingot_model_spec *spec, ingot_nn_kind kind, ingot_dtype dtype, const ingot_decoder_options *options);
+uint64_t ingot_decoder_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_decoder_options *options);
 
 /** The model is borrowed. INGOT_ERR_NOMEM; INGOT_ERR_MISMATCH when n_time is more than the model's positions. */
 ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options *options, ingot_decoder **out);
