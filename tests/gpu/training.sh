@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Steps ensemble, logits, soup and distill on a GPU: against the CPU on the small family of tests/experts; models spread over two
 # ranks against all on each, on one GPU (by MPI) and on two (by NCCL); then the speed of a distillation of three generated Llamas
-# into a fourth, and PyTorch's where it is installed.
+# into a fourth, PyTorch's where it is installed, and that of two GPUs.
 #
 #   tests/gpu/training.sh BUILD WORK [MILLIONS [STEPS [THREADS]]]
 #
-# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small stop spread large.
+# BUILD: a build folder with ingot and make_models. WORK: a folder for models and results. PARTS: small stop spread large two.
 # shellcheck disable=SC2317 # parts are called by name
 set -euo pipefail
 
@@ -122,13 +122,17 @@ part_spread() {
   done
 }
 
-part_large() {
-  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+large_job() { # BATCH MICRO_BATCH
   cat >large.cfg <<END
 models = { s = "base"; a = "expert-1"; b = "expert-2"; c = "expert-3"; };
-steps = ( { type = "distill"; student = "s"; teachers = ( "a", "b", "c" ); data = ( "tokens.u16" ); window = 2048; batch = 4; micro_batch = 4;
+steps = ( { type = "distill"; student = "s"; teachers = ( "a", "b", "c" ); data = ( "tokens.u16" ); window = 2048; batch = $1; micro_batch = $2;
   steps = $steps; rate = 1e-5; save_every = 0; durable = false; output = "large"; } );
 END
+}
+
+part_large() {
+  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  large_job 4 4
   "$ingot" run --fresh --device cuda --threads "$threads" --json large.jsonl large.cfg 2>&1 | tail -n 15
   echo "ingot: $(grep -o '"tokens_per_s[^,}]*' large.jsonl | tail -n 1) $(grep -o '"utilisation[^,}]*' large.jsonl | tail -n 1)"
   rm -rf large
@@ -136,5 +140,22 @@ END
   python3 "$root/tests/gpu/baseline.py" --distill
 }
 
-for part in ${PARTS:-small stop spread large}; do "part_$part"; done
+# One GPU, two with the same batch, two with twice the batch.
+part_two() {
+  local case n rate one=
+  [ "$(nvidia-smi --list-gpus | wc -l)" -ge 2 ] || { echo "training on two GPUs: not run: there is one"; return; }
+  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  for case in 1:4 2:4 2:8; do
+    n=${case%:*}
+    large_job "${case#*:}" $((${case#*:} / n))
+    mpirun -n "$n" --bind-to none "$ingot" run --fresh --device cuda --threads "$threads" --json two.jsonl large.cfg >two.txt 2>&1 || { tail -n 5 two.txt; failed=1; continue; }
+    rate=$(grep -o '"tokens_per_s":[0-9.]*' two.jsonl | cut -d : -f 2 | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }')
+    one=${one:-$rate}
+    echo "$n GPUs, ${case#*:} windows a step: $(awk -v a="$rate" -v b="$one" 'BEGIN { printf "%.0f tokens/s, %.2f times one GPU", a, a / b }')"
+    grep -E "memory of a rank" two.txt
+    rm -rf large
+  done
+}
+
+for part in ${PARTS:-small stop spread large two}; do "part_$part"; done
 exit $failed
