@@ -12,7 +12,7 @@
 #   linalg    float64 matrices: against the CPU, under compute-sanitizer, and the speed of RegMean's solves beside the
 #             library's own (WIDTHS, default "4096 14336"); under a minute
 #   statistics  steps evaluate, fisher and gram: against the CPU, two GPUs against one, compute-sanitizer, time
-#   training  steps ensemble, logits, soup and distill: against the CPU; the speed of a distillation beside PyTorch's
+#   training  steps ensemble, logits, soup, distill and generate: against the CPU; the speed of a distillation beside PyTorch's
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes
 #
 # BUILD (folder, default build/gpu), ARCH (CMAKE_CUDA_ARCHITECTURES, default native), MILLIONS (parameters of a generated

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Steps ensemble, logits, soup and distill on a GPU: against the CPU on the small family of tests/experts; models spread over two
+# Steps ensemble, logits, soup, distill and generate on a GPU: against the CPU on the small family of tests/experts; models spread over two
 # ranks against all on each, on one GPU (by MPI) and on two (by NCCL); then the speed of a distillation of three generated Llamas
 # into a fourth, PyTorch's where it is installed, and that of two GPUs.
 #
@@ -128,6 +128,60 @@ models = { s = "base"; a = "expert-1"; b = "expert-2"; c = "expert-3"; };
 steps = ( { type = "distill"; student = "s"; teachers = ( "a", "b", "c" ); data = ( "tokens.u16" ); window = 2048; batch = $1; micro_batch = $2;
   steps = $steps; rate = 1e-5; save_every = 0; durable = false; output = "large"; } );
 END
+}
+
+# Sequences of one length, by their tokens: how many are the same. A near tie, rounded the other way, changes the rest of its sequence.
+same_sequences() { # LENGTH FILE FILE
+  python3 - "$@" <<'END'
+import array, sys
+n = int(sys.argv[1])
+one, two = (array.array("H", open(f, "rb").read()) for f in sys.argv[2:])
+rows = [one[i : i + n] == two[i : i + n] for i in range(0, len(one), n)]
+print(f"{sum(rows)} of {len(rows)} sequences")
+sys.exit(len(one) != len(two) or len(rows) == 0 or sum(rows) < 0.9 * len(rows))
+END
+}
+
+generate_job() { # NAME
+  local family=$root/tests/experts
+  local what="data = ( \"$family/data/add.val.u16\" ); prompt = 8; length = 56; dtype = \"float32\"; durable = false; type = \"generate\";"
+  cat >"$1.cfg" <<END
+seed = 3;
+models = { base = "$family/base"; add = "$family/add"; sort = "$family/sort"; dates = "$family/dates"; };
+steps = (
+  { $what name = "greedy"; models = ( "base" ); limit = 100; search = "greedy"; output = "$1/greedy.u16"; },
+  { $what name = "drawn"; models = ( "add", "sort" ); limit = 50; samples = 2; batch = 7; output = "$1/drawn.u16"; },
+  { $what name = "likeliest"; models = ( "base" ); limit = 50; top_k = 5; temperature = 0.8; output = "$1/likeliest.u16"; },
+  { $what name = "beams"; models = ( "add", "sort", "dates" ); limit = 50; search = "beam"; beams = 4; output = "$1/beams.u16"; }
+);
+END
+}
+
+# The same sequences on CPU and GPU; tokens a second of one large model, chunks of 32 sequences.
+part_generate() {
+  local device name said
+  for device in cpu cuda; do
+    generate_job "generate-$device"
+    OMP_NUM_THREADS=$threads "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "generate-$device.cfg" >"generate-$device.txt"
+  done
+  for name in greedy drawn likeliest beams; do
+    if said=$(same_sequences 64 "generate-cuda/$name.u16" "generate-cpu/$name.u16" 2>&1); then echo "generate, $name: ok: $said"; else echo "generate, $name: FAILED: $said"; failed=1; fi
+  done
+  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  for name in 'search = "greedy";' 'search = "sample";' 'search = "sample"; top_k = 50;' 'search = "beam"; beams = 4;'; do
+    cat >generate.cfg <<END
+models = { s = "base"; };
+steps = ( { type = "generate"; models = ( "s" ); data = ( "tokens.u16" ); prompt = 256; length = 512; limit = 64; $name durable = false; output = "generate.u16"; } );
+END
+    "$ingot" run --quiet --fresh --device cuda --threads "$threads" --json generate.jsonl generate.cfg >generate.txt
+    python3 - "$name" <<'END'
+import json, sys
+end = [e for e in map(json.loads, open("generate.jsonl")) if e["event"] == "step_end"][-1]
+seconds = end["merge_s"]["max"] - end["read_s"]["max"]
+print(f"generate, {sys.argv[1]} 64 sequences of 512 tokens behind 256: {seconds:.2f} s, {64 * 512 / seconds:.0f} tokens/s")
+END
+  done
+  rm -f generate.u16*
 }
 
 part_large() {
