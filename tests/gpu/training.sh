@@ -194,19 +194,19 @@ part_large() {
   python3 "$root/tests/gpu/baseline.py" --distill
 }
 
-# One GPU, two with the same batch, two with twice the batch.
+# Beside one GPU with four windows a step: the same step on two, and twice the step.
 part_two() {
   local case n rate one=
   [ "$(nvidia-smi --list-gpus | wc -l)" -ge 2 ] || { echo "training on two GPUs: not run: there is one"; return; }
   [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
-  for case in 1:4 2:4 2:8; do
+  for case in 1:4 1:2 2:4 2:8; do
     n=${case%:*}
     large_job "${case#*:}" $((${case#*:} / n))
     mpirun -n "$n" --bind-to none "$ingot" run --fresh --device cuda --threads "$threads" --json two.jsonl large.cfg >two.txt 2>&1 || { tail -n 5 two.txt; failed=1; continue; }
     rate=$(grep -o '"tokens_per_s":[0-9.]*' two.jsonl | cut -d : -f 2 | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }')
     one=${one:-$rate}
     echo "$n GPUs, ${case#*:} windows a step: $(awk -v a="$rate" -v b="$one" 'BEGIN { printf "%.0f tokens/s, %.2f times one GPU", a, a / b }')"
-    grep -E "memory of a rank" two.txt
+    grep -E "^  (merge|wait) |GPU memory of a rank" two.txt
     rm -rf large
   done
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "kernels/nn/cuda_open.h"
 
 enum { SLICE_MULTIPLE = 128, PIECE = 1 << 22 };
@@ -135,12 +136,27 @@ ingot_status ingot_optimizer_clear(ingot_optimizer *o)
   return nn->ops->zero(nn, o->gradient, (size_t)o->model->layout.n_elem * sizeof(float));
 }
 
-static ingot_status sum_gradient(ingot_optimizer *o)
+/* What came before is over, the exchange is waited for, and its time is counted. */
+static ingot_status timed(ingot_optimizer *o, ingot_status (*exchange)(ingot_optimizer *))
+{
+  ingot_status st = INGOT_OK;
+  ingot_nn    *nn = o->model->nn;
+  double       start_s;
+  if (ingot_comm_size(o->comm) == 1) return INGOT_OK;
+  INGOT_TRY(ingot_comm_agree(o->comm, nn->ops->wait(nn)));
+  start_s = ingot_clock_s();
+  INGOT_TRY(exchange(o));
+  INGOT_TRY(nn->ops->wait(nn));
+  o->exchange_s += ingot_clock_s() - start_s;
+done:
+  return st;
+}
+
+static ingot_status exchange_gradient(ingot_optimizer *o)
 {
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = o->model->nn;
   int64_t      n = o->model->layout.n_elem;
-  if (ingot_comm_size(o->comm) == 1) return INGOT_OK;
   if (nn->kind == INGOT_NN_CPU) return ingot_comm_sum_f32(o->comm, o->gradient, n);
   if (o->nccl)
     return ingot_nccl_sum_slices(o->nccl, slice_length(n, ingot_comm_size(o->comm)), o->gradient, ingot_nn_cuda_stream(nn));
@@ -156,7 +172,7 @@ ingot_status ingot_optimizer_sum(ingot_optimizer *o, double *norm)
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = o->model->nn;
   double       sum = 0.0;
-  st = sum_gradient(o);
+  st = timed(o, exchange_gradient);
   if (st == INGOT_OK && o->end > o->begin) st = nn->ops->sum_squares(nn, o->end - o->begin, o->gradient + o->begin, &sum);
   INGOT_TRY(ingot_comm_agree(o->comm, st));
   INGOT_TRY(ingot_comm_sum_f64(o->comm, &sum, 1));
@@ -166,14 +182,13 @@ done:
 }
 
 /* Every rank's slice of the weights to all. */
-static ingot_status share_weights(ingot_optimizer *o)
+static ingot_status exchange_weights(ingot_optimizer *o)
 {
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = o->model->nn;
   int          size = ingot_comm_size(o->comm);
   size_t       width = ingot_dtype_size(nn->dtype);
   int64_t     *begin = NULL, n_elem = o->model->layout.n_elem, end;
-  if (size == 1) return INGOT_OK;
   begin = calloc((size_t)size + 1, sizeof *begin);
   st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d slices", size);
   if (st == INGOT_OK && o->host)
@@ -214,7 +229,7 @@ ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimi
     st = nn->ops->adamw(nn, &adamw, b - a, o->gradient + a, o->master + at, o->m + at, o->v + at, weight);
   }
   INGOT_TRY(ingot_comm_agree(o->comm, st));
-  INGOT_TRY(share_weights(o));
+  INGOT_TRY(timed(o, exchange_weights));
 done:
   return st;
 }
@@ -225,7 +240,7 @@ ingot_status ingot_optimizer_publish(ingot_optimizer *o)
   ingot_nn    *nn = o->model->nn;
   if (nn->dtype != INGOT_DTYPE_F32) st = nn->ops->round_to(nn, o->end - o->begin, o->master, own_weights(o));
   INGOT_TRY(ingot_comm_agree(o->comm, st));
-  INGOT_TRY(share_weights(o));
+  INGOT_TRY(timed(o, exchange_weights));
 done:
   return st;
 }

@@ -19,6 +19,7 @@ typedef struct ingot_optimizer {
   float       *m, *v;      /* [end - begin] */
   ingot_nccl  *nccl;       /* NULL: none */
   char        *host;       /* without it: room for weights and gradients on their way between GPUs; NULL on a CPU */
+  double       exchange_s; /* spent so far with exchanging them */
 } ingot_optimizer;
 
 /** Slice of rank `rank` of `size`. */

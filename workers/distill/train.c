@@ -344,7 +344,7 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   ingot_status                   st = INGOT_OK;
   const ingot_distill_optimizer *how = &t->plan->optimizer;
   ingot_distill_record           record = {.rate = ingot_distill_rate(how, t->step, t->plan->n_step)};
-  double                         start_s = ingot_clock_s(), scale = 1.0;
+  double                         start_s = ingot_clock_s(), wait_s = t->optimizer.exchange_s, scale = 1.0;
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_KILL));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_STOP));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_SLOW));
@@ -354,7 +354,9 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   t->history->records[t->step++] = record;
   t->timing->tiles_done += t->plan->batch;
   if (t->options->gather.on_device) t->timing->tiles_on_device += t->plan->batch;
-  t->timing->merge_s += ingot_clock_s() - start_s;
+  wait_s = t->optimizer.exchange_s - wait_s;
+  t->timing->wait_s += wait_s;
+  t->timing->merge_s += ingot_clock_s() - start_s - wait_s;
   look_at_memory(t);
   tell(t, &record, NULL, ingot_clock_s() - start_s);
 done:
