@@ -72,29 +72,39 @@ done:
   return st;
 }
 
+/*
+ * All ranks make the same calls, and each writes its share of the metadata at the close. Not written collectively:
+ * Open MPI 4.1 then gathers pieces into one buffer and writes what happens to lie in the gaps between them.
+ */
+static hid_t access_mpi(MPI_Comm comm, MPI_Info info)
+{
+  hid_t list = H5Pcreate(H5P_FILE_ACCESS);
+  if (list < 0) return list;
+  if (fix_format(list) && H5Pset_fapl_mpio(list, comm, info) >= 0 && H5Pset_all_coll_metadata_ops(list, true) >= 0 &&
+      H5Pset_coll_metadata_write(list, false) >= 0)
+    return list;
+  H5Pclose(list);
+  return -1;
+}
+
+/* Not ingot_hdf5_access_single: without MPI, HDF5 places the heaps of large groups when they are flushed, so elsewhere. */
+hid_t ingot_hdf5_access_alone(ingot_comm *comm)
+{
+  return ingot_hdf5_is_parallel(comm) ? access_mpi(MPI_COMM_SELF, MPI_INFO_NULL) : ingot_hdf5_access_single();
+}
+
 ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access)
 {
   ingot_status st = INGOT_OK;
   MPI_Info     info = MPI_INFO_NULL;
-  hid_t        list = -1;
   *access = -1;
   if (!ingot_hdf5_is_parallel(comm)) {
     *access = ingot_hdf5_access_single();
     return INGOT_OK;
   }
   INGOT_TRY(make_info(io, &info));
-  list = H5Pcreate(H5P_FILE_ACCESS);
-  /*
-   * All ranks make the same calls, and each writes its share of the metadata at the close. Not written collectively:
-   * Open MPI 4.1 then gathers pieces into one buffer and writes what happens to lie in the gaps between them.
-   */
-  if (list >= 0 && fix_format(list) && H5Pset_fapl_mpio(list, *(MPI_Comm *)ingot_comm_native(comm), info) >= 0 &&
-      H5Pset_all_coll_metadata_ops(list, true) >= 0 && H5Pset_coll_metadata_write(list, false) >= 0) {
-    *access = list;
-    list = -1;
-  }
+  *access = access_mpi(*(MPI_Comm *)ingot_comm_native(comm), info);
 done:
-  if (list >= 0) H5Pclose(list);
   if (info != MPI_INFO_NULL) MPI_Info_free(&info);
   return st;
 }
@@ -127,6 +137,12 @@ bool ingot_hdf5_is_parallel(ingot_comm *comm)
 {
   (void)comm;
   return false;
+}
+
+hid_t ingot_hdf5_access_alone(ingot_comm *comm)
+{
+  (void)comm;
+  return ingot_hdf5_access_single();
 }
 
 ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access)

@@ -17,8 +17,10 @@
  * when HDF5 refuses; a status only for hints that MPI cannot hold.
  */
 ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io *io, hid_t *access);
-/** One for this process alone, without file locks: they fail on some network file systems. */
+/** One for this process alone, without file locks: they fail on some network file systems. Negative on failure. */
 hid_t ingot_hdf5_access_single(void);
+/** One for creating a file by this process alone that comes out byte for byte as if all ranks made it. Negative on failure. */
+hid_t ingot_hdf5_access_alone(ingot_comm *comm);
 /** Whether a list of ingot_hdf5_access_collective goes through MPI-IO. */
 bool ingot_hdf5_is_parallel(ingot_comm *comm);
 /**

@@ -2,8 +2,8 @@
  * A sink: an output checkpoint that many ranks and threads write at once. The layout follows from the list of tensors
  * alone, so every rank knows every offset; payload goes by positional writes of disjoint ranges.
  *
- * Formats: an ingot checkpoint (HDF5, created through parallel HDF5, contiguous page-aligned datasets allocated
- * early), a Hugging Face directory of safetensors shards, or a single .safetensors file.
+ * Formats: an ingot checkpoint (HDF5, created through parallel HDF5, or by one rank on NFS and where there are no file locks; contiguous
+ * page-aligned datasets allocated early), a Hugging Face directory of safetensors shards, or a single .safetensors file.
  *
  * The output grows under a temporary name next to its final one ("<path>.partial"); commit renames it. Its bytes depend on
  * the job alone: not on ranks, threads, restarts, hosts or time.

@@ -2,12 +2,13 @@
  * An ingot checkpoint as a sink. HDF5 makes the skeleton, which is complete and consistent from then on; payload goes
  * past the library, by positional writes at the datasets' offsets. See docs/formats.md for the reasons.
  */
-#define _GNU_SOURCE /* fallocate */
+#define _GNU_SOURCE /* fallocate, memfd_create, SEEK_DATA */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -262,13 +263,18 @@ done:
 }
 
 /* Rank 0, with the new file open: what was asked of MPI-IO and has no effect. No failure: the other ranks go on meanwhile. */
-static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k)
+static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k, bool alone)
 {
   const ingot_sink *sink = k->sink;
   ingot_text        stripes = {0}, hints = {0};
   ingot_stripes     found;
   if (!ingot_hdf5_is_parallel(comm)) {
     ingot_log_warning("%s: this build has no MPI-IO: stripes and hints of `io` had no effect", sink->path);
+    return;
+  }
+  if (alone) {
+    ingot_log_warning("%s: stripes and hints of `io` had no effect: files on NFS and SMB, and where there are no file locks, are not "
+                      "made by MPI-IO", sink->path);
     return;
   }
   ingot_stripes_look(sink->partial, &found);
@@ -280,13 +286,14 @@ static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k)
   ingot_text_release(&hints);
 }
 
-/* Open the new file with its property lists and groups. Collective. */
-static ingot_status begin(ingot_comm *comm, ingot_skeleton *k)
+/* Open the new file with its property lists and groups. Collective; with `apart` this rank alone, and there. */
+static ingot_status begin(ingot_comm *comm, ingot_skeleton *k, const char *apart)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
   hid_t             list = list_without_times(H5P_FILE_CREATE);
-  INGOT_TRY(ingot_hdf5_access_collective(comm, &sink->spec.io, &k->access));
+  if (apart) k->access = ingot_hdf5_access_alone(comm);
+  else INGOT_TRY(ingot_hdf5_access_collective(comm, &sink->spec.io, &k->access));
   INGOT_CHECK_H5(list >= 0 && k->access >= 0, "prepare", "access");
   /* Every allocation on a page of its own; payload not mixed with metadata; both in the order of creation. */
   INGOT_CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
@@ -304,20 +311,20 @@ static ingot_status begin(ingot_comm *comm, ingot_skeleton *k)
            "prepare", "property lists");
   /* The superblock's extension is made from the default list, with the time of day unless told otherwise. */
   INGOT_CHECK_H5(H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false) >= 0, "prepare", "defaults");
-  k->file = H5Fcreate(sink->partial, H5F_ACC_TRUNC, list, k->access);
+  k->file = H5Fcreate(apart ? apart : sink->partial, H5F_ACC_TRUNC, list, k->access);
   H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, true);
   INGOT_CHECK_H5(k->file >= 0, "create", "the file");
   k->tensors = H5Gcreate2(k->file, INGOT_HDF5_TENSORS, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   k->files = H5Gcreate2(k->file, INGOT_HDF5_FILES, H5P_DEFAULT, k->group_list, H5P_DEFAULT);
   INGOT_CHECK_H5(k->tensors >= 0 && k->files >= 0, "create", "groups");
-  if (ingot_comm_rank(comm) == 0 && ingot_sink_io_given(&sink->spec.io)) warn_of_hints(comm, k);
+  if (ingot_comm_rank(comm) == 0 && ingot_sink_io_given(&sink->spec.io)) warn_of_hints(comm, k, apart != NULL);
 done:
   if (list >= 0) H5Pclose(list);
   return st;
 }
 
-/* All objects in the spec's order. Collective: every rank makes the same calls. */
-static ingot_status build(ingot_comm *comm, ingot_sink *sink, uint64_t *side_offsets)
+/* All objects in the spec's order. Collective: every rank makes the same calls; with `apart` this rank alone, and there. */
+static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart, uint64_t *side_offsets)
 {
   ingot_status   st = INGOT_OK;
   ingot_skeleton k = INGOT_SKELETON_CLOSED;
@@ -325,7 +332,7 @@ static ingot_status build(ingot_comm *comm, ingot_sink *sink, uint64_t *side_off
   int            n_type = 0;
   k.sink = sink;
   for (; n_type < INGOT_DTYPE_COUNT; n_type++) INGOT_TRY(ingot_hdf5_type_create((ingot_dtype)n_type, &type[n_type]));
-  INGOT_TRY(begin(comm, &k));
+  INGOT_TRY(begin(comm, &k, apart));
   INGOT_TRY(add_number(k.file, k.scalar, sink, INGOT_HDF5_VERSION, H5T_STD_I32LE, INGOT_HDF5_FORMAT_VERSION));
   INGOT_TRY(add_number(k.file, k.scalar, sink, TILE_ATTRIBUTE, H5T_STD_I64LE, INGOT_TILE));
   for (int i = 0; i < sink->spec.n_attribute; i++) INGOT_TRY(add_text(k.file, sink, &sink->spec.attributes[i]));
@@ -357,21 +364,65 @@ done:
   return st;
 }
 
+/* What is no hole in a skeleton: into the partial file. */
+static ingot_status copy_skeleton(const ingot_sink *sink, int from)
+{
+  enum { PIECE = 1 << 20 };
+  ingot_status st = INGOT_OK;
+  struct stat  info;
+  char        *piece = malloc(PIECE);
+  int          to = open(sink->partial, O_WRONLY | O_TRUNC | O_CLOEXEC);
+  INGOT_CHECK(piece, INGOT_ERR_NOMEM, "%s: no memory to write its metadata", sink->partial);
+  INGOT_CHECK(to >= 0, INGOT_ERR_IO, "%s: cannot open for writing: %s", sink->partial, strerror(errno));
+  INGOT_CHECK(fstat(from, &info) == 0 && ftruncate(to, info.st_size) == 0, ingot_file_status(errno), "%s: setting its size: %s",
+              sink->partial, strerror(errno));
+  for (off_t at = lseek(from, 0, SEEK_DATA), end; at >= 0; at = lseek(from, end, SEEK_DATA)) {
+    end = lseek(from, at, SEEK_HOLE);
+    INGOT_CHECK(end > at, INGOT_ERR_IO, "%s: its metadata in memory: %s", sink->partial, strerror(errno));
+    if (end - at > PIECE) end = at + PIECE;
+    INGOT_TRY(ingot_file_pread(from, sink->partial, (uint64_t)at, piece, (size_t)(end - at)));
+    INGOT_TRY(ingot_file_pwrite(to, sink->partial, (uint64_t)at, piece, (size_t)(end - at)));
+  }
+done:
+  if (to >= 0 && close(to) != 0 && st == INGOT_OK)
+    st = ingot_fail(ingot_file_status(errno), "%s: closing: %s", sink->partial, strerror(errno));
+  free(piece);
+  return st;
+}
+
 /*
- * Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it. Hints about stripes
- * are heeded by what creates a file: where there are any, that is to be MPI-IO. Without, the file is there before other nodes look
- * for it: a node that looks too early may, on NFS, take it for missing some seconds more.
+ * The skeleton by this rank alone: made in memory, so that MPI-IO asks nothing of the file system, and then written. A file that other
+ * nodes look at once this rank has closed it is the one thing that NFS does well.
  */
-static ingot_status check_room(const ingot_sink *sink)
+static ingot_status build_alone(ingot_comm *comm, ingot_sink *sink, uint64_t *side_offsets)
+{
+  ingot_status st = INGOT_OK;
+  char         path[40];
+  int          fd = memfd_create("skeleton", MFD_CLOEXEC);
+  INGOT_CHECK(fd >= 0, INGOT_ERR_IO, "%s: no file in memory for its metadata: %s", sink->partial, strerror(errno));
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  INGOT_TRY(build(comm, sink, path, side_offsets));
+  st = copy_skeleton(sink, fd);
+done:
+  if (fd >= 0) close(fd);
+  return st;
+}
+
+/*
+ * Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it; and whether one rank
+ * should make the file. Stripes are settled by what creates a file: where any are asked for, that is to be MPI-IO.
+ */
+static ingot_status check_room(ingot_comm *comm, const ingot_sink *sink, int64_t *alone)
 {
   ingot_status st = INGOT_OK;
   int          fd = open(sink->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   INGOT_CHECK(fd >= 0, ingot_file_status(errno), "%s: cannot create: %s", sink->partial, strerror(errno));
+  *alone = ingot_hdf5_is_parallel(comm) && ingot_file_wants_one_writer(fd);
   uint64_t bytes = metadata_bytes(&sink->spec);
   if (fallocate(fd, 0, 0, (off_t)bytes) != 0 && ingot_file_status(errno) == INGOT_ERR_NOSPACE)
     st = ingot_fail(INGOT_ERR_NOSPACE, "%s: no room for %llu bytes of metadata: %s", sink->partial,
                     (unsigned long long)bytes, strerror(errno));
-  if (st == INGOT_OK && ingot_sink_io_given(&sink->spec.io))
+  if (st == INGOT_OK && !*alone && ingot_sink_io_given(&sink->spec.io))
     INGOT_CHECK(unlink(sink->partial) == 0, INGOT_ERR_IO, "%s: cannot remove: %s", sink->partial, strerror(errno));
 done:
   if (fd >= 0) close(fd);
@@ -399,14 +450,19 @@ done:
 ingot_status ingot_sink_hdf5_create(ingot_comm *comm, ingot_sink *sink)
 {
   ingot_hdf5_quiet quiet;
+  int64_t          alone = 0;
   bool             root = ingot_comm_rank(comm) == 0;
   uint64_t        *side_offsets = calloc((size_t)sink->spec.n_file + 1, sizeof *side_offsets);
   ingot_status     st = side_offsets ? check_names(sink)
                                      : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for side files", sink->path);
   ingot_hdf5_quiet_begin(&quiet);
-  if (st == INGOT_OK && root) st = check_room(sink);
+  if (st == INGOT_OK && root) st = check_room(comm, sink, &alone);
   INGOT_TRY(ingot_comm_agree(comm, st));
-  INGOT_TRY(ingot_comm_agree(comm, build(comm, sink, side_offsets)));
+  INGOT_TRY(ingot_comm_bcast(comm, &alone, sizeof alone, 0));
+  if (!alone) st = build(comm, sink, NULL, side_offsets);
+  else if (root) st = build_alone(comm, sink, side_offsets);
+  INGOT_TRY(ingot_comm_agree(comm, st));
+  if (alone) INGOT_TRY(ingot_comm_bcast(comm, sink->extents, (size_t)sink->spec.n_tensor * sizeof *sink->extents, 0));
   if (root) st = write_side_files(sink, side_offsets);
   INGOT_TRY(ingot_comm_agree(comm, st));
   st = ingot_comm_bcast(comm, &sink->files[0].bytes, sizeof sink->files[0].bytes, 0);

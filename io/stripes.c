@@ -1,5 +1,7 @@
+#define _POSIX_C_SOURCE 200809L
 #include "io/stripes.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/vfs.h>
 #include <sys/xattr.h>
@@ -39,7 +41,26 @@ void ingot_stripes_look(const char *path, ingot_stripes *out)
   if (size > 0) (void)ingot_stripes_parse(layout, (size_t)size, out);
 }
 
-/* "8 stripes of 4194304 bytes", of what was asked for. */
+static bool has_stripes(uint32_t fs)
+{
+  return fs == INGOT_FS_LUSTRE || fs == INGOT_FS_ORANGEFS || fs == INGOT_FS_PANFS;
+}
+
+bool ingot_file_wants_one_writer(int fd)
+{
+  static const uint32_t shared[] = {0x6969u, 0x517Bu, 0xFF534D42u, 0xFE534D42u}; /* NFS; SMB, CIFS, SMB 2 */
+  struct flock          lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+  struct statfs         fs;
+  uint32_t              type = fstatfs(fd, &fs) == 0 ? (uint32_t)fs.f_type : 0;
+  for (size_t i = 0; i < sizeof shared / sizeof shared[0]; i++)
+    if (type == shared[i]) return true;
+  if (has_stripes(type)) return false; /* MPI-IO knows them, and Lustre is often mounted without locks */
+  if (fcntl(fd, F_SETLK, &lock) != 0) return true;
+  lock.l_type = F_UNLCK;
+  (void)fcntl(fd, F_SETLK, &lock);
+  return false;
+}
+
 static ingot_status append_asked(const ingot_sink_io *asked, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
@@ -53,11 +74,10 @@ static ingot_status append_asked(const ingot_sink_io *asked, ingot_text *text)
 ingot_status ingot_stripes_remark(const char *path, const ingot_sink_io *asked, const ingot_stripes *found, ingot_text *text)
 {
   ingot_status st = INGOT_OK;
-  bool can_have = found->fs == INGOT_FS_LUSTRE || found->fs == INGOT_FS_ORANGEFS || found->fs == INGOT_FS_PANFS;
   bool as_asked = (asked->n_stripe == 0 || asked->n_stripe == found->n_stripe) &&
                   (asked->stripe_bytes == 0 || asked->stripe_bytes == found->stripe_bytes);
   if (asked->n_stripe == 0 && asked->stripe_bytes == 0) return INGOT_OK;
-  if (found->known ? as_asked : can_have || found->fs == 0) return INGOT_OK;
+  if (found->known ? as_asked : has_stripes(found->fs) || found->fs == 0) return INGOT_OK;
   INGOT_TRY(ingot_text_printf(text, "%s: ", path));
   INGOT_TRY(append_asked(asked, text));
   if (found->known)

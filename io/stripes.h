@@ -1,4 +1,7 @@
-/** The stripes of a file on a parallel file system: what it has, and what to say when that is not what was asked for. */
+/**
+ * What file systems of several nodes do with a file: its stripes, what to say when they are not those asked for, and whether several
+ * nodes should write the same pages.
+ */
 #ifndef INGOT_IO_STRIPES_H
 #define INGOT_IO_STRIPES_H
 
@@ -27,6 +30,12 @@ void ingot_stripes_look(const char *path, ingot_stripes *out);
 bool ingot_stripes_parse(const void *layout, size_t size, ingot_stripes *out);
 /** Append a sentence about a file whose stripes are not those asked for; nothing when they are, or may be. INGOT_ERR_NOMEM. */
 ingot_status ingot_stripes_remark(const char *path, const ingot_sink_io *asked, const ingot_stripes *found, ingot_text *text);
+
+/**
+ * Whether what is not aligned to pages, as HDF5's metadata, should come from one process: on NFS and SMB, which do not keep the caches of
+ * several nodes alike, and where there are no file locks, which MPI-IO would want. fd is open for writing.
+ */
+bool ingot_file_wants_one_writer(int fd);
 
 #ifdef __cplusplus
 }

@@ -1,11 +1,16 @@
 /*
  * Stripes and hints of an HDF5 output: MPI-IO gets them, from every rank, when it creates the file, and never for a file that is there;
- * the bytes are those of an output without. This program takes the place of MPI's own MPI_File_open and MPI_File_get_info.
+ * the bytes are those of an output without, and so they are where there are no file locks, and no MPI-IO. This program takes the place
+ * of MPI's own MPI_File_open and MPI_File_get_info, and of the system's fcntl.
  *   test_sink_hints DIR       on any number of ranks
  */
-#define _XOPEN_SOURCE 700
+#define _GNU_SOURCE /* syscall */
+#include <errno.h>
+#include <fcntl.h>
 #include <mpi.h>
+#include <stdarg.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -46,6 +51,21 @@ int MPI_File_get_info(MPI_File fh, MPI_Info *info_used)
   if (rc != MPI_SUCCESS || !cb_nodes_taken) return rc;
   if (cb_nodes_taken[0]) return PMPI_Info_set(*info_used, "cb_nodes", cb_nodes_taken);
   return PMPI_Info_delete(*info_used, "cb_nodes");
+}
+
+static bool no_locks;
+
+int fcntl(int fd, int cmd, ...)
+{
+  va_list arguments;
+  va_start(arguments, cmd);
+  void *argument = va_arg(arguments, void *);
+  va_end(arguments);
+  if (no_locks && (cmd == F_SETLK || cmd == F_SETLKW)) {
+    errno = ENOLCK;
+    return -1;
+  }
+  return (int)syscall(SYS_fcntl, fd, cmd, argument);
 }
 
 static ingot_status expect(bool fine, const char *what)
@@ -113,6 +133,12 @@ static ingot_status same_bytes(const char *dir, const char *a, const char *b)
   return expect(byte[0] == byte[1] && n > 10000, "the same bytes");
 }
 
+/* All ranks leave when one finds something else. */
+static ingot_status together(ingot_comm *comm, bool fine, const char *what)
+{
+  return ingot_comm_agree(comm, expect(fine, what));
+}
+
 static ingot_status run(ingot_comm *comm, const char *dir)
 {
   static const ingot_sink_hint hints[] = {{"cb_nodes", "2"}, {"romio_cb_write", "enable"}};
@@ -129,36 +155,45 @@ static ingot_status run(ingot_comm *comm, const char *dir)
   char         log[4096], what[128];
   /* Nothing asked: no hints, and the file is there before MPI-IO opens it. */
   INGOT_TRY(write_output(comm, dir, "none.h5", &none, log));
-  INGOT_TRY(expect(seen.n_open == 1 && seen.was_there && !seen.has_info && !log[0], "one open without hints, no warning"));
+  INGOT_TRY(together(comm, seen.n_open == 1 && seen.was_there && !seen.has_info && !log[0], "one open without hints, no warning"));
   INGOT_TRY(write_output(comm, dir, "all.h5", &all, log));
-  INGOT_TRY(expect(seen.n_open == 2 && seen.n_create == 2 && !seen.was_there, "a file created by MPI-IO, in one call"));
+  INGOT_TRY(together(comm, seen.n_open == 2 && seen.n_create == 2 && !seen.was_there, "a file created by MPI-IO, in one call"));
   for (int i = 0; i < N_HINT; i++) {
     snprintf(what, sizeof what, "%s = %s instead of \"%s\"", hint_names[i], want[i], seen.value[i]);
-    INGOT_TRY(expect(strcmp(seen.value[i], want[i]) == 0, what));
+    INGOT_TRY(together(comm, strcmp(seen.value[i], want[i]) == 0, what));
   }
-  if (root) INGOT_TRY(same_bytes(dir, "none.h5", "all.h5"));
-  else INGOT_TRY(expect(!log[0], "no warning from other ranks"));
+  INGOT_TRY(ingot_comm_agree(comm, root ? same_bytes(dir, "none.h5", "all.h5") : INGOT_OK));
+  INGOT_TRY(together(comm, root || !log[0], "no warning from other ranks"));
   /* DIR is on a disk without stripes: see the test's script. */
-  if (root)
-    INGOT_TRY(expect(strstr(log, "all.h5: striping_factor = 8 and striping_unit = 1048576 had no effect: its file system") != NULL,
+  INGOT_TRY(together(comm, !root ||
+                           strstr(log, "all.h5: striping_factor = 8 and striping_unit = 1048576 had no effect: its file system") != NULL,
                      "a warning of stripes"));
-  if (root) INGOT_TRY(expect(!strstr(log, "has not taken"), "no warning of hints"));
+  INGOT_TRY(together(comm, !root || !strstr(log, "has not taken"), "no warning of hints"));
   cb_nodes_taken = "1";
   INGOT_TRY(write_output(comm, dir, "other.h5", &all, log));
-  if (root)
-    INGOT_TRY(expect(strstr(log, "other.h5: MPI-IO has not taken the hint cb_nodes = \"2\" (it has \"1\")\n") != NULL, "a warning"));
+  INGOT_TRY(together(comm, !root ||
+                           strstr(log, "other.h5: MPI-IO has not taken the hint cb_nodes = \"2\" (it has \"1\")\n") != NULL, "a warning"));
   cb_nodes_taken = "";
   INGOT_TRY(write_output(comm, dir, "unknown.h5", &all, log));
-  if (root) INGOT_TRY(expect(strstr(log, "unknown.h5: MPI-IO has not taken the hint cb_nodes = \"2\"\n") != NULL, "a warning"));
+  INGOT_TRY(together(comm, !root || strstr(log, "unknown.h5: MPI-IO has not taken the hint cb_nodes = \"2\"\n") != NULL, "a warning"));
   cb_nodes_taken = NULL;
   INGOT_TRY(write_output(comm, dir, "stripes.h5", &stripes, log));
-  INGOT_TRY(expect(strcmp(seen.value[0], "8") == 0 && !seen.value[2][0] && !seen.value[4][0], "striping_factor alone"));
+  INGOT_TRY(together(comm, strcmp(seen.value[0], "8") == 0 && !seen.value[2][0] && !seen.value[4][0], "striping_factor alone"));
   int n_open = seen.n_open;
   st = write_output(comm, dir, "out.safetensors", &all, log);
-  INGOT_TRY(expect(st == INGOT_OK && seen.n_open == n_open, "no MPI-IO for safetensors"));
-  if (root) INGOT_TRY(expect(strstr(log, "out.safetensors: settings of `io` are for .h5 outputs") != NULL, "a warning"));
+  INGOT_TRY(together(comm, st == INGOT_OK && seen.n_open == n_open, "no MPI-IO for safetensors"));
+  INGOT_TRY(together(comm, !root || strstr(log, "out.safetensors: settings of `io` are for .h5 outputs") != NULL, "a warning"));
+  no_locks = true;
+  INGOT_TRY(write_output(comm, dir, "no_locks.h5", &none, log));
+  INGOT_TRY(together(comm, seen.n_open == n_open + root && !log[0], "one rank makes the file, and no warning"));
+  INGOT_TRY(ingot_comm_agree(comm, root ? same_bytes(dir, "none.h5", "no_locks.h5") : INGOT_OK));
+  INGOT_TRY(write_output(comm, dir, "no_locks_all.h5", &all, log));
+  INGOT_TRY(together(comm, seen.n_open == n_open + 2 * root && !(root && seen.has_info), "one rank makes the file"));
+  INGOT_TRY(ingot_comm_agree(comm, root ? same_bytes(dir, "none.h5", "no_locks_all.h5") : INGOT_OK));
+  INGOT_TRY(together(comm, !root || strstr(log, "no_locks_all.h5: stripes and hints of `io` had no effect") != NULL, "a warning"));
+  no_locks = false;
   st = write_output(comm, dir, "long.h5", &too_long, log);
-  INGOT_TRY(expect(st == INGOT_ERR_MPI && strstr(ingot_error_message(), "MPI here holds names of"), "a name too long"));
+  INGOT_TRY(together(comm, st == INGOT_ERR_MPI && strstr(ingot_error_message(), "MPI here holds names of"), "a name too long"));
   st = INGOT_OK;
 done:
   return st;
