@@ -202,6 +202,7 @@ part_two() {
   for case in 1:4 1:2 2:4 2:8; do
     n=${case%:*}
     large_job "${case#*:}" $((${case#*:} / n))
+    rm -f two.jsonl
     mpirun -n "$n" --bind-to none "$ingot" run --fresh --device cuda --threads "$threads" --json two.jsonl large.cfg >two.txt 2>&1 || { tail -n 5 two.txt; failed=1; continue; }
     rate=$(grep -o '"tokens_per_s":[0-9.]*' two.jsonl | cut -d : -f 2 | sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }')
     one=${one:-$rate}
