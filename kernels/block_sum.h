@@ -15,6 +15,8 @@
 
 #include <stdint.h>
 
+#include "kernels/x86.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -35,6 +37,17 @@ void ingot_block_sum_masked(const float *x, const float *base, const uint16_t *k
 /** The same two sums, bit for bit, of elements stored as bfloat16, in any alignment and all finite. */
 void ingot_block_sum_masked_bf16(const void *x, const void *base, const uint16_t *keep, int64_t n, double *whole,
                                  double *kept);
+
+#if INGOT_HAVE_AVX512
+/** The same with masks as bits (kernels/random_mask.h); false, and the sums undefined, when an element is NaN or infinite. */
+bool ingot_block_sum_masked_avx512(const void *x, const void *base, const unsigned char *bits, int64_t n, double *whole,
+                                   double *kept);
+/**
+ * The ingot_block_dot of a with a, b with b and a with b, of elements stored as bfloat16 in any alignment; false, and the sums
+ * undefined, when one is NaN or infinite.
+ */
+bool ingot_block_dots_avx512(const void *a, const void *b, int64_t n, double sum[3]);
+#endif
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/philox.h"
+#include "kernels/x86.h"
 
 /*
  * Three versions of one loop. Compilers do not find the fast form of 32 x 32 -> 64 bit products by themselves, so the
@@ -14,15 +15,7 @@
 #define WEYL0 0x9E3779B9u
 #define WEYL1 0xBB67AE85u
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-#include <immintrin.h>
-
-static inline bool has_avx512(void)
-{
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
-}
-
+#if INGOT_HAVE_X86
 /*
  * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in round
  * 0 one product is 0, and in round 1 one product is the same for all: this one.
@@ -41,59 +34,100 @@ static void settle(uint64_t stream, uint64_t threshold, int64_t first, uint64_t 
   }
 }
 
-/* 16 counters, 128 elements at a time, in two independent halves to keep the multipliers busy. */
-__attribute__((target("avx512f,avx512bw"))) static void mask_avx512(uint64_t key, uint64_t threshold, int64_t start,
-                                                                    int64_t n, uint16_t *keep)
-{
-  const __m512i top = _mm512_set1_epi16((short)(threshold >> 32));
-  uint64_t      counter = (uint64_t)start / 8;
-  const __m512i m0 = _mm512_set1_epi64(MUL0), m1 = _mm512_set1_epi64(MUL1);
-  const __m512i low_half = _mm512_set1_epi64(0xffffffff);
-  const __m512i step = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  /* Pairs (w0, w1) of counters a, b, ... and pairs (w2, w3) of the same, laid side by side. */
-  const __m512i first = _mm512_set_epi64(11, 3, 10, 2, 9, 1, 8, 0), second = _mm512_set_epi64(15, 7, 14, 6, 13, 5, 12, 4);
+#endif
 
-  for (int64_t i = 0; i < n; i += 128, counter += 16) {
-    __m512i  c[2][4];
-    uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
-    uint64_t same = first_product(key, counter);
-    for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left: see first_product */
-      __m512i low = _mm512_add_epi64(_mm512_set1_epi64((long long)counter + 8 * h), step);
-      __m512i p0 = _mm512_mul_epu32(low, m0);
-      __m512i p1 = _mm512_mul_epu32(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), _mm512_set1_epi64((long long)(key >> 32))), m1);
-      c[h][0] = _mm512_xor_si512(_mm512_srli_epi64(p1, 32), _mm512_set1_epi64(k0));
-      c[h][1] = p1;
-      c[h][2] = _mm512_xor_si512(p0, _mm512_set1_epi64((long long)(same >> 32 ^ k1)));
-      c[h][3] = _mm512_set1_epi64((long long)same);
-    }
-    k0 += WEYL0;
-    k1 += WEYL1;
-#pragma GCC unroll 8
-    for (int round = 2; round < 10; round++) {
-      const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);
-      for (int h = 0; h < 2; h++) {
-        __m512i p0 = _mm512_mul_epu32(c[h][0], m0), p1 = _mm512_mul_epu32(c[h][2], m1);
-        c[h][0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c[h][1], key0, 0x96);
-        c[h][2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c[h][3], key1, 0x96);
-        c[h][1] = p1;
-        c[h][3] = p0;
-      }
-      k0 += WEYL0;
-      k1 += WEYL1;
-    }
-    for (int h = 0; h < 2; h++) {
-      __m512i w01 = _mm512_or_si512(_mm512_and_si512(c[h][0], low_half), _mm512_slli_epi64(c[h][1], 32));
-      __m512i w23 = _mm512_or_si512(_mm512_and_si512(c[h][2], low_half), _mm512_slli_epi64(c[h][3], 32));
-      __m512i low = _mm512_permutex2var_epi64(w01, first, w23), high = _mm512_permutex2var_epi64(w01, second, w23);
-      int64_t at = i + 64 * h;
-      _mm512_storeu_si512(keep + at, _mm512_movm_epi16(_mm512_cmplt_epu16_mask(low, top)));
-      _mm512_storeu_si512(keep + at + 32, _mm512_movm_epi16(_mm512_cmplt_epu16_mask(high, top)));
-      uint64_t equal = (uint64_t)_mm512_cmpeq_epu16_mask(low, top) | (uint64_t)_mm512_cmpeq_epu16_mask(high, top) << 32;
-      if (equal) settle(key, threshold, start + at, equal, keep + at);
-    }
+#if INGOT_HAVE_AVX512
+static void settle_bits(uint64_t stream, uint64_t threshold, int64_t first, uint64_t equal, uint64_t *kept)
+{
+  for (; equal; equal &= equal - 1) {
+    int i = __builtin_ctzll(equal);
+    *kept &= ~((uint64_t)1 << i);
+    *kept |= (uint64_t)(ingot_philox_keep_second(stream, threshold, first + i) != 0) << i;
   }
 }
 
+INGOT_AVX512_INLINE uint64_t spread_bits(uint32_t first_four, uint32_t last_four)
+{
+  return _pdep_u64(first_four, 0x0f0f0f0f0f0f0f0fu) | _pdep_u64(last_four, 0xf0f0f0f0f0f0f0f0u);
+}
+
+/* The keys of rounds 2 to 9 in every lane. */
+typedef struct round_keys {
+  __m512i k[8][2];
+} round_keys;
+
+INGOT_AVX512_INLINE void spread_keys(uint64_t key, round_keys *keys)
+{
+  for (uint32_t r = 0; r < 8; r++) {
+    keys->k[r][0] = _mm512_set1_epi64((uint32_t)key + (r + 2) * WEYL0);
+    keys->k[r][1] = _mm512_set1_epi64((uint32_t)(key >> 32) + (r + 2) * WEYL1);
+  }
+}
+
+/* The masks of 16 counters, 128 elements, in two independent halves to keep the multipliers busy: one word of bits each. */
+INGOT_AVX512_INLINE void draw_avx512(uint64_t key, const round_keys *keys, uint64_t threshold, uint64_t counter,
+                                     uint64_t kept[2])
+{
+  __asm__ volatile("" : "+r"(keys)); /* keys stay in memory: held in registers, they push out what is worked on */
+  const __m512i top = _mm512_set1_epi16((short)(threshold >> 32));
+  const __m512i m0 = _mm512_set1_epi64(MUL0), m1 = _mm512_set1_epi64(MUL1);
+  const __m512i step = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+  __m512i       c[2][4];
+  uint64_t      same = first_product(key, counter);
+  const __m512i third = _mm512_set1_epi64((long long)(same >> 32 ^ ((uint32_t)(key >> 32) + WEYL1)));
+  for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left: see first_product */
+    __m512i low = _mm512_add_epi64(_mm512_set1_epi64((long long)counter + 8 * h), step);
+    __m512i p0 = _mm512_mul_epu32(low, m0);
+    __m512i p1 = _mm512_mul_epu32(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), _mm512_set1_epi64((long long)(key >> 32))), m1);
+    c[h][0] = _mm512_xor_si512(_mm512_srli_epi64(p1, 32), _mm512_set1_epi64((uint32_t)key + WEYL0));
+    c[h][1] = p1;
+    c[h][2] = _mm512_xor_si512(p0, third);
+    c[h][3] = _mm512_set1_epi64((long long)same);
+  }
+#pragma GCC unroll 8
+  for (int round = 0; round < 8; round++) {
+    for (int h = 0; h < 2; h++) {
+      __m512i p0 = _mm512_mul_epu32(c[h][0], m0), p1 = _mm512_mul_epu32(c[h][2], m1);
+      c[h][0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c[h][1], keys->k[round][0], 0x96);
+      c[h][2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c[h][3], keys->k[round][1], 0x96);
+      c[h][1] = p1;
+      c[h][3] = p0;
+    }
+  }
+  for (int h = 0; h < 2; h++) { /* words 0 and 1 of a counter are the halves of elements 0 to 3 of 8, words 2 and 3 of 4 to 7 */
+    __m512i   w01 = _mm512_mask_shuffle_epi32(c[h][0], 0xaaaa, c[h][1], _MM_PERM_CCAA);
+    __m512i   w23 = _mm512_mask_shuffle_epi32(c[h][2], 0xaaaa, c[h][3], _MM_PERM_CCAA);
+    __mmask32 equal01 = _mm512_cmpeq_epu16_mask(w01, top), equal23 = _mm512_cmpeq_epu16_mask(w23, top);
+    kept[h] = spread_bits(_mm512_cmplt_epu16_mask(w01, top), _mm512_cmplt_epu16_mask(w23, top));
+    if (equal01 | equal23) settle_bits(key, threshold, (int64_t)(counter * 8) + 64 * h, spread_bits(equal01, equal23), &kept[h]);
+  }
+}
+
+INGOT_AVX512 static void mask_avx512(uint64_t key, uint64_t threshold, int64_t start, int64_t n, uint16_t *keep)
+{
+  round_keys keys;
+  spread_keys(key, &keys);
+  for (int64_t i = 0; i < n; i += 128) {
+    uint64_t kept[2];
+    draw_avx512(key, &keys, threshold, (uint64_t)(start + i) / 8, kept);
+    for (int q = 0; q < 4; q++)
+      _mm512_storeu_si512(keep + i + 32 * q, _mm512_movm_epi16((uint32_t)(kept[q / 2] >> (q % 2 * 32))));
+  }
+}
+
+INGOT_AVX512 static void bits_avx512(uint64_t key, uint64_t threshold, int64_t start, int64_t n, unsigned char *bits)
+{
+  round_keys keys;
+  spread_keys(key, &keys);
+  for (int64_t i = 0; i < n; i += 128) {
+    uint64_t kept[2];
+    draw_avx512(key, &keys, threshold, (uint64_t)(start + i) / 8, kept);
+    memcpy(bits + i / 8, kept, sizeof kept);
+  }
+}
+#endif
+
+#if INGOT_HAVE_X86
 __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t threshold, int64_t start, int64_t n,
                                                      uint16_t *keep)
 {
@@ -149,8 +183,6 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
     }
   }
 }
-#else
-#define HAVE_X86 0
 #endif
 
 static void mask_plain(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep)
@@ -170,17 +202,20 @@ static void mask_plain(uint64_t stream, uint64_t threshold, int64_t first, int64
 bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first, int64_t n,
                                uint16_t *keep)
 {
-#if HAVE_X86
   bool whole = first % INGOT_MASK_ROUND == 0;
-  if (version == INGOT_MASK_AVX512 && whole && has_avx512()) {
+#if INGOT_HAVE_AVX512
+  if (version == INGOT_MASK_AVX512 && whole && ingot_has_avx512()) {
     mask_avx512(stream, threshold, first, n, keep);
     return true;
   }
+#endif
+#if INGOT_HAVE_X86
   if (version == INGOT_MASK_AVX2 && whole && __builtin_cpu_supports("avx2")) {
     mask_avx2(stream, threshold, first, n, keep);
     return true;
   }
 #endif
+  (void)whole;
   if (version != INGOT_MASK_PLAIN) return false;
   mask_plain(stream, threshold, first, n, keep);
   return true;
@@ -193,33 +228,26 @@ void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64
   ingot_random_mask_version(INGOT_MASK_PLAIN, stream, threshold, first, n, keep);
 }
 
-#if HAVE_X86
-/* 32 elements at a time; the arrays hold whole INGOT_MASK_ROUNDs. */
-__attribute__((target("avx512f,avx512bw"))) static void pack_avx512(const uint16_t *keep, int64_t n, unsigned char *bits)
+void ingot_random_mask_bits(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, unsigned char *bits)
 {
-  for (int64_t i = 0; i < n; i += 32) {
-    uint32_t word = _mm512_movepi16_mask(_mm512_loadu_si512(keep + i));
-    memcpy(bits + i / 8, &word, sizeof word);
+  enum { PIECE = 1024 };
+#if INGOT_HAVE_AVX512
+  if (first % INGOT_MASK_ROUND == 0 && ingot_has_avx512()) {
+    bits_avx512(stream, threshold, first, n, bits);
+    return;
   }
-}
-
-__attribute__((target("avx512f,avx512bw"))) static void unpack_avx512(const unsigned char *bits, int64_t n, uint16_t *keep)
-{
-  for (int64_t i = 0; i < n; i += 32) {
-    uint32_t word;
-    memcpy(&word, bits + i / 8, sizeof word);
-    _mm512_storeu_si512(keep + i, _mm512_movm_epi16(word));
-  }
-}
 #endif
+  for (int64_t i = 0; i < n; i += PIECE) {
+    uint16_t keep[PIECE];
+    int64_t  count = n - i < PIECE ? n - i : PIECE;
+    ingot_random_mask(stream, threshold, first + i, count, keep);
+    ingot_mask_pack(keep, count, bits + i / 8);
+  }
+}
 
 void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits)
 {
-#if HAVE_X86
-  if (has_avx512()) {
-    pack_avx512(keep, n, bits);
-    return;
-  }
+#if INGOT_HAVE_X86
   for (int64_t i = 0; i < n; i += 16) { /* SSE2, which every x86-64 has */
     __m128i  a = _mm_loadu_si128((const __m128i *)(keep + i)), b = _mm_loadu_si128((const __m128i *)(keep + i + 8));
     uint16_t word = (uint16_t)_mm_movemask_epi8(_mm_packs_epi16(a, b));
@@ -236,11 +264,7 @@ void ingot_mask_pack(const uint16_t *keep, int64_t n, unsigned char *bits)
 
 void ingot_mask_unpack(const unsigned char *bits, int64_t n, uint16_t *keep)
 {
-#if HAVE_X86
-  if (has_avx512()) {
-    unpack_avx512(bits, n, keep);
-    return;
-  }
+#if INGOT_HAVE_X86
   const __m128i low = _mm_set_epi16(128, 64, 32, 16, 8, 4, 2, 1), high = _mm_slli_epi16(low, 8);
   for (int64_t i = 0; i < n; i += 16) {
     uint16_t word;

@@ -19,8 +19,11 @@ enum { INGOT_MASK_ROUND = 128 }; /* masks are made in groups of so many elements
  */
 void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep);
 
+/** The same mask as bits: element i in bit i % 8 of byte i / 8; room for n rounded up to a multiple of INGOT_MASK_ROUND. */
+void ingot_random_mask_bits(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, unsigned char *bits);
+
 /**
- * Masks as bits, element i in bit i % 8 of byte i / 8, and back.
+ * Masks to bits, and back.
  *
  * @param n  Any; both arrays must hold n rounded up to a multiple of INGOT_MASK_ROUND, all of which may be touched.
  */

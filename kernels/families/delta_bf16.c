@@ -8,23 +8,16 @@
 
 #include "kernels/bf16_pairs.h"
 #include "kernels/block_sum.h"
-#include "kernels/families/delta.h"
+#include "kernels/families/delta_bf16.h"
 #include "kernels/random_mask.h"
 
-enum { FEW = 8, PIECE = 1024 }; /* models; elements whose masks are made together, so that they stay in the nearest cache */
-enum { ROUND = 32 };            /* elements: loops take multiples, which spares them the code for remainders */
-enum { PLAIN, CUT, RANDOM };    /* how elements are dropped */
+enum { FEW = INGOT_DELTA_FEW, PIECE = 1024 }; /* elements whose masks are made together, so that they stay in the nearest cache */
+enum { ROUND = 32 };                          /* elements: loops take multiples, which spares them the code for remainders */
+enum { PLAIN = INGOT_FEW_PLAIN, CUT = INGOT_FEW_CUT, RANDOM = INGOT_FEW_RANDOM };
 
 typedef unsigned char byte;
 
-typedef struct few_args {
-  const byte *base, *x[FEW];
-  const byte *keep[FEW];  /* RANDOM */
-  int32_t     above[FEW]; /* CUT: keys above this are kept */
-  float       weight[FEW], scale[FEW];
-  int         zero_plus;
-  float       divisor, lambda;
-} few_args;
+typedef ingot_delta_few few_args;
 
 INGOT_INLINE uint32_t mask_bits(int condition)
 {
@@ -124,9 +117,10 @@ LOOP(vote_mean_random, RANDOM, 1, 1)
 
 typedef uint32_t few_loop(const few_args *a, int count, int64_t n, byte *out);
 
-static few_loop *loop_for(bool random, bool vote, bool divide)
+static few_loop *loop_for(ingot_delta_kind kind)
 {
-  if (vote) return random ? (divide ? vote_mean_random : vote_random) : (divide ? vote_mean_cut : vote_cut);
+  bool random = kind.drop == RANDOM, divide = kind.divide;
+  if (kind.vote) return random ? (divide ? vote_mean_random : vote_random) : (divide ? vote_mean_cut : vote_cut);
   return random ? (divide ? mean_random : sum_random) : (divide ? mean_plain : sum_plain);
 }
 
@@ -168,38 +162,76 @@ static bool set_models(const ingot_delta_state *s, int64_t first, int64_t n, few
   return true;
 }
 
-bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n,
-                            const void *const *in, void *out)
+/* Where the masks of a block from `first` are that the L1 pass has left, or NULL. */
+static const byte *kept_masks(const ingot_delta_state *s, int64_t first)
 {
-  (void)t;
-  const ingot_delta_state *s = state;
-  const unsigned char     *masks = s->masks;
-  uint16_t                 keep[FEW][PIECE];
-  few_args                 a;
-  bool                     random;
-  uint32_t                 seen = 0;
+  if (!s->masks) return NULL;
+  return s->masks + first / INGOT_TILE * (int64_t)s->mask_tile_bytes + first % INGOT_TILE / 8;
+}
 
-  if (s->n_model > FEW || !set_models(s, first, n, &a, &random)) return false;
-  if (masks) masks += first / INGOT_TILE * (int64_t)s->mask_tile_bytes + first % INGOT_TILE / 8;
-  few_loop *loop = loop_for(random, s->vote, s->divide && (s->vote || s->divisor != 1.0f));
-  a.zero_plus = s->zero_sign > 0, a.divisor = s->divisor, a.lambda = s->lambda;
+/* `a` without masks and inputs. */
+static bool apply_portable(const ingot_delta_state *s, few_args *a, ingot_delta_kind kind, int64_t first, int64_t n,
+                           const void *const *in, byte *out)
+{
+  uint16_t    keep[FEW][PIECE];
+  uint32_t    seen = 0;
+  const byte *masks = kept_masks(s, first);
+  few_loop   *loop = loop_for(kind);
   for (int64_t at = 0; at < n; at += PIECE) {
     int64_t count = n - at < PIECE ? n - at : PIECE;
-    a.base = (const byte *)in[0] + at * 2;
+    a->base = (const byte *)in[0] + at * 2;
     for (int g = 0; g < s->n_model; g++) {
       const ingot_delta_model *m = &ingot_delta_models_const(s)[g];
-      a.x[g] = (const byte *)in[1 + g] + at * 2;
-      if (!random) continue;
-      a.keep[g] = (const byte *)keep[g];
+      a->x[g] = (const byte *)in[1 + g] + at * 2;
+      if (kind.drop != RANDOM) continue;
+      a->keep[g] = (const byte *)keep[g];
       if (m->mask == INGOT_MASK_RANDOM && masks) ingot_mask_unpack(masks + g * (int64_t)s->mask_model_bytes + at / 8, count, keep[g]);
       else if (m->mask == INGOT_MASK_RANDOM) ingot_random_mask(m->stream, m->keep_below, first + at, count, keep[g]);
       else if (at == 0) memset(keep[g], 0xff, sizeof keep[g]);
     }
     int64_t whole = count - count % ROUND;
-    if (whole) seen |= loop(&a, s->n_model, whole, (byte *)out + at * 2);
-    if (count > whole) seen |= last_elements(&a, loop, s->n_model, whole, count - whole, (byte *)out + at * 2);
+    if (whole) seen |= loop(a, s->n_model, whole, out + at * 2);
+    if (count > whole) seen |= last_elements(a, loop, s->n_model, whole, count - whole, out + at * 2);
   }
   return (seen & ingot_pair_nonfinite_mask) == 0;
+}
+
+#if INGOT_HAVE_AVX512
+static bool apply_avx512(const ingot_delta_state *s, few_args *a, ingot_delta_kind kind, int64_t first, int64_t n,
+                         const void *const *in, byte *out)
+{
+  byte        bits[FEW][INGOT_BLOCK / 8];
+  const byte *masks = kept_masks(s, first);
+  a->base = in[0];
+  for (int g = 0; g < s->n_model; g++) {
+    const ingot_delta_model *m = &ingot_delta_models_const(s)[g];
+    a->x[g] = in[1 + g];
+    if (kind.drop != RANDOM) continue;
+    a->keep[g] = bits[g];
+    if (m->mask == INGOT_MASK_RANDOM && masks) a->keep[g] = masks + g * (int64_t)s->mask_model_bytes;
+    else if (m->mask == INGOT_MASK_RANDOM) ingot_random_mask_bits(m->stream, m->keep_below, first, n, bits[g]);
+    else memset(bits[g], 0xff, sizeof bits[g]);
+  }
+  return ingot_delta_few_avx512(a, s->n_model, kind, n, out);
+}
+#endif
+
+bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n,
+                            const void *const *in, void *out)
+{
+  (void)t;
+  const ingot_delta_state *s = state;
+  few_args                 a;
+  bool                     random;
+
+  if (s->n_model > FEW || !set_models(s, first, n, &a, &random)) return false;
+  ingot_delta_kind kind = {.drop = random ? RANDOM : s->vote ? CUT : PLAIN, .vote = s->vote,
+                           .divide = s->divide && (s->vote || s->divisor != 1.0f)};
+  a.zero_plus = s->zero_sign > 0, a.divisor = s->divisor, a.lambda = s->lambda;
+#if INGOT_HAVE_AVX512
+  if (ingot_has_avx512() && apply_avx512(s, &a, kind, first, n, in, out)) return true;
+#endif
+  return apply_portable(s, &a, kind, first, n, in, out);
 }
 
 bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot)
@@ -207,15 +239,13 @@ bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t
   return ingot_delta_l1_scan_masks(s, first, n, in, slot, NULL);
 }
 
-bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot,
-                               unsigned char *mask_bits)
+/* Adds the sums of models with random masks. */
+static bool scan_portable(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, double *sum,
+                          byte *mask_bits)
 {
-  double  *sum = slot;
   uint16_t keep[INGOT_BLOCK];
-  for (int i = 0; i <= s->n_model; i++) {
+  for (int i = 0; i <= s->n_model; i++)
     if (!ingot_pairs_finite(in[i], n)) return false;
-    if (i > 0 && ingot_delta_models_const(s)[i - 1].mask == INGOT_MASK_CUT) return false;
-  }
   for (int i = 0; i < s->n_model; i++) {
     const ingot_delta_model *m = &ingot_delta_models_const(s)[i];
     double                   whole, kept;
@@ -227,6 +257,37 @@ bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_
     sum[2 * i + 1] += kept;
   }
   return true;
+}
+
+#if INGOT_HAVE_AVX512
+static bool scan_avx512(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, double *sum,
+                        byte *mask_bits)
+{
+  byte   drawn[INGOT_BLOCK / 8];
+  double block[FEW][2];
+  for (int i = 0; i < s->n_model; i++) {
+    const ingot_delta_model *m = &ingot_delta_models_const(s)[i];
+    byte                    *bits = mask_bits ? mask_bits + i * (int64_t)s->mask_model_bytes : drawn;
+    block[i][0] = block[i][1] = 0;
+    if (m->mask != INGOT_MASK_RANDOM) continue;
+    ingot_random_mask_bits(m->stream, m->keep_below, first, n, bits);
+    if (!ingot_block_sum_masked_avx512(in[1 + i], in[0], bits, n, &block[i][0], &block[i][1])) return false;
+  }
+  for (int i = 0; i < s->n_model; i++)
+    for (int k = 0; k < 2; k++) sum[2 * i + k] += block[i][k];
+  return true;
+}
+#endif
+
+bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot,
+                               unsigned char *mask_bits)
+{
+  for (int i = 0; i < s->n_model; i++)
+    if (ingot_delta_models_const(s)[i].mask == INGOT_MASK_CUT) return false;
+#if INGOT_HAVE_AVX512
+  if (s->n_model <= FEW && ingot_has_avx512()) return scan_avx512(s, first, n, in, slot, mask_bits);
+#endif
+  return scan_portable(s, first, n, in, slot, mask_bits);
 }
 
 bool ingot_delta_l1_method_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,

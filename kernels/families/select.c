@@ -39,23 +39,67 @@ int64_t ingot_select_wanted(const ingot_select_state *s, int model)
   return models_of_const(s)[model].keep;
 }
 
-uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, int64_t rank, int64_t *n_above)
+/* Ranks among the same keys: their upper 11 bits are counted once, and lower bits are looked at in one bucket alone. */
+typedef struct ranking {
+  const uint32_t *keys;
+  int64_t         n;
+  uint32_t       *room;           /* [n] */
+  int64_t         n_inside;       /* keys of `bucket`, which are in room */
+  int             bucket;         /* -1: none */
+  int64_t         count[N_BUCKET];
+} ranking;
+
+enum { TOP_SHIFT = 20, LOW_BITS = 10 };
+
+static void ranking_begin(ranking *r, const uint32_t *keys, int64_t n, uint32_t *room)
 {
-  static const int shifts[] = {20, 10, 0}, widths[] = {11, 10, 10};
-  uint32_t         prefix = 0;
-  int64_t          above = 0;
-  for (int level = 0; level < 3; level++) {
-    int64_t  count[N_BUCKET] = {0};
-    int      top = shifts[level] + widths[level];
-    uint32_t mask = (1u << widths[level]) - 1;
-    for (int64_t i = 0; i < n; i++)
-      if (keys[i] >> top == prefix) count[keys[i] >> shifts[level] & mask]++;
-    int bucket = (int)mask;
-    while (bucket > 0 && above + count[bucket] < rank) above += count[bucket--];
-    prefix = prefix << widths[level] | (uint32_t)bucket;
+  enum { AT_ONCE = 4 }; /* neighbours often fall into the same bucket, and would wait for each other's count */
+  int64_t count[AT_ONCE][N_BUCKET] = {{0}}, i = 0;
+  *r = (ranking){.keys = keys, .n = n, .room = room, .bucket = -1};
+  for (; i + AT_ONCE <= n; i += AT_ONCE)
+    for (int k = 0; k < AT_ONCE; k++) count[k][keys[i + k] >> TOP_SHIFT]++;
+  for (; i < n; i++) count[0][keys[i] >> TOP_SHIFT]++;
+  for (int k = 0; k < AT_ONCE; k++)
+    for (int bucket = 0; bucket < N_BUCKET; bucket++) r->count[bucket] += count[k][bucket];
+}
+
+/* The bucket, from the largest down, in which `rank` lies; *above grows by what lies in larger ones. */
+static int bucket_of(const int64_t *count, int n_bucket, int64_t rank, int64_t *above)
+{
+  int bucket = n_bucket - 1;
+  while (bucket > 0 && *above + count[bucket] < rank) *above += count[bucket--];
+  return bucket;
+}
+
+static uint32_t ranking_find(ranking *r, int64_t rank, int64_t *n_above)
+{
+  int64_t above = 0;
+  int     bucket = bucket_of(r->count, N_BUCKET, rank, &above);
+  if (bucket != r->bucket) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < r->n; i++) {
+      r->room[n] = r->keys[i];
+      n += r->keys[i] >> TOP_SHIFT == (uint32_t)bucket;
+    }
+    r->bucket = bucket;
+    r->n_inside = n;
+  }
+  uint32_t prefix = (uint32_t)bucket, mask = (1u << LOW_BITS) - 1;
+  for (int shift = TOP_SHIFT - LOW_BITS; shift >= 0; shift -= LOW_BITS) {
+    int64_t count[1 << LOW_BITS] = {0};
+    for (int64_t i = 0; i < r->n_inside; i++)
+      if (r->room[i] >> (shift + LOW_BITS) == prefix) count[r->room[i] >> shift & mask]++;
+    prefix = prefix << LOW_BITS | (uint32_t)bucket_of(count, 1 << LOW_BITS, rank, &above);
   }
   *n_above = above;
   return prefix;
+}
+
+uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, uint32_t *room, int64_t rank, int64_t *n_above)
+{
+  ranking r;
+  ranking_begin(&r, keys, n, room);
+  return ranking_find(&r, rank, n_above);
 }
 
 /* What a pass has shown. */
@@ -83,18 +127,20 @@ static double sample_spread(const uint32_t *keys, int64_t n, uint32_t pivot)
   return sqrt(fmax(variance, 0) * (double)n_run);
 }
 
-/* Bracket of one model from the sampled keys; returns the expected part of the elements strictly inside. */
-static double choose_bracket(const ingot_select_state *s, select_model *m, const uint32_t *keys, int64_t n,
+/* Bracket of one model from the sampled keys, room [n]; returns the expected part of the elements strictly inside. */
+static double choose_bracket(const ingot_select_state *s, select_model *m, const uint32_t *keys, int64_t n, uint32_t *room,
                              double largest_part)
 {
+  ranking r;
   double  part = (double)m->keep / (double)s->n_elem;
   int64_t rank = (int64_t)ceil(part * (double)n), unused;
   rank = rank < 1 ? 1 : rank > n ? n : rank;
-  uint32_t pivot = ingot_select_rank(keys, n, rank, &unused);
+  ranking_begin(&r, keys, n, room);
+  uint32_t pivot = ranking_find(&r, rank, &unused);
   double   spread = fmax(sample_spread(keys, n, pivot), sqrt(part * (1 - part) * (double)n));
   int64_t  margin = (int64_t)ceil(fmin(4.5 * spread + 8, largest_part * (double)n / 2));
-  m->hi = rank - margin >= 1 ? ingot_select_rank(keys, n, rank - margin, &unused) : m->high;
-  m->lo = rank + margin <= n ? ingot_select_rank(keys, n, rank + margin, &unused) : m->low;
+  m->hi = rank - margin >= 1 ? ranking_find(&r, rank - margin, &unused) : m->high;
+  m->lo = rank + margin <= n ? ranking_find(&r, rank + margin, &unused) : m->low;
   return 2.0 * (double)margin / (double)n;
 }
 
@@ -106,9 +152,9 @@ static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result
   int          n_narrow = 0;
   for (int i = 0; i < s->n_model; i++) n_narrow += models_of(s)[i].phase == PHASE_SAMPLE;
 
-  keys = malloc((size_t)r->n_slot * (size_t)s->capacity * sizeof *keys);
-  INGOT_CHECK(keys || r->n_slot * s->capacity == 0, INGOT_ERR_NOMEM, "out of memory for a sample of %lld keys",
-              (long long)(r->n_slot * s->capacity));
+  int64_t most = r->n_slot * s->capacity;
+  keys = malloc(2 * (size_t)most * sizeof *keys); /* and room to find ranks in */
+  INGOT_CHECK(keys || most == 0, INGOT_ERR_NOMEM, "out of memory for a sample of %lld keys", (long long)most);
   double largest_part = (double)MAX_PAIR_BYTES / 8 / 2 / n_narrow / (double)s->n_elem;
   for (int i = 0; i < s->n_model; i++) {
     select_model *m = &models_of(s)[i];
@@ -122,7 +168,7 @@ static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result
     }
     m->phase = PHASE_NARROW;
     if (n == 0) continue;
-    largest = fmax(largest, choose_bracket(s, m, keys, n, largest_part));
+    largest = fmax(largest, choose_bracket(s, m, keys, n, keys + most, largest_part));
   }
   s->capacity = (int64_t)(2 * largest * (double)INGOT_TILE) + 256;
 done:
@@ -168,14 +214,14 @@ static ingot_status finish_between(const ingot_select_state *s, const ingot_scan
 {
   ingot_status st = INGOT_OK;
   int64_t      n = 0, above;
-  uint32_t    *keys = malloc((size_t)between * sizeof *keys);
+  uint32_t    *keys = malloc(2 * (size_t)between * sizeof *keys);
   INGOT_CHECK(keys, INGOT_ERR_NOMEM, "out of memory for %lld collected keys", (long long)between);
   for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
     const uint64_t    *pair = (const uint64_t *)(slot + 1);
     for (int64_t i = 0; i < slot->between; i++) keys[n++] = (uint32_t)(pair[i] >> PLACE_BITS);
   }
-  uint32_t threshold = ingot_select_rank(keys, n, wanted, &above);
+  uint32_t threshold = ingot_select_rank(keys, n, keys + n, wanted, &above);
   wanted -= above;
   int64_t cut = s->n_elem, last = 0, there = 0;
   for (int64_t tile = 0; tile < r->n_slot; tile++) {

@@ -51,9 +51,9 @@ bool ingot_select_scan_bf16(const ingot_select_state *s, const ingot_scan_plan *
 
 /**
  * The key of 1-based descending `rank` among n keys (each at most INGOT_DELTA_KEY_MAX), by radix: time linear in n
- * whatever the keys. *n_above gets the number of larger keys.
+ * whatever the keys. *n_above gets the number of larger keys; room [n] is overwritten.
  */
-uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, int64_t rank, int64_t *n_above);
+uint32_t ingot_select_rank(const uint32_t *keys, int64_t n, uint32_t *room, int64_t rank, int64_t *n_above);
 
 #ifdef __cplusplus
 }

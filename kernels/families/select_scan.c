@@ -26,10 +26,6 @@ static void sample_scan(const ingot_select_state *s, const ingot_chunk *c, unsig
   }
 }
 
-typedef struct narrow_counts {
-  uint32_t above, at_hi, at_lo;
-} narrow_counts;
-
 /* Keys fit in 31 bits: signed compares, which every vector unit has. */
 static INGOT_CLONES void narrow_block(const float *restrict x, const float *restrict base, int64_t n, int32_t lo,
                                       int32_t hi, uint32_t *restrict key, uint8_t *restrict between,
@@ -167,18 +163,67 @@ static void narrow_scan_bf16(const ingot_select_state *s, const select_model *m,
   slot->between = used;
 }
 
-bool ingot_select_scan_bf16(const ingot_select_state *s, const ingot_scan_plan *plan, int64_t first, int64_t n,
-                            const void *const *in, void *slot)
+static narrow_slot *slot_of(const ingot_select_state *s, const select_model *m, void *slot)
 {
-  unsigned char *bytes = slot;
-  if (plan->pass != INGOT_SELECT_FULL || plan->n_sum > 0 || n % 2) return false;
+  return (narrow_slot *)(void *)((unsigned char *)slot + (size_t)m->order * narrow_slot_bytes(s));
+}
+
+static bool scan_portable(const ingot_select_state *s, int64_t first, int64_t n, const void *const *in, void *slot)
+{
+  if (n % 2) return false;
   for (int i = 0; i <= s->n_model; i++)
     if (!ingot_pairs_finite(in[i], n)) return false;
   for (int i = 0; i < s->n_model; i++) {
     const select_model *m = &models_of_const(s)[i];
-    if (m->phase != PHASE_NARROW) continue;
-    narrow_scan_bf16(s, m, in[1 + i], in[0], first, n,
-                     (narrow_slot *)(void *)(bytes + (size_t)m->order * narrow_slot_bytes(s)));
+    if (m->phase == PHASE_NARROW) narrow_scan_bf16(s, m, in[1 + i], in[0], first, n, slot_of(s, m, slot));
   }
   return true;
+}
+
+#if INGOT_HAVE_AVX512
+enum { TOGETHER = 8 }; /* models: nothing is gathered before all have been found finite */
+
+static void collect(const ingot_select_state *s, const unsigned char *x, const unsigned char *base, uint64_t place, int64_t n,
+                    const uint32_t *between, narrow_slot *slot)
+{
+  uint64_t *pair = (uint64_t *)(slot + 1);
+  int64_t   used = slot->between;
+  for (int64_t i = 0; i < n; i += 32) {
+    for (uint32_t flags = between[i / 32]; flags; flags &= flags - 1) {
+      int64_t j = i + __builtin_ctz(flags);
+      if (used < s->capacity) pair[used] = (uint64_t)key_at(x, base, j) << PLACE_BITS | (place + (uint64_t)j);
+      used++;
+    }
+  }
+  slot->between = used;
+}
+
+static bool scan_avx512(const ingot_select_state *s, int64_t first, int64_t n, const void *const *in, void *slot)
+{
+  narrow_counts counts[TOGETHER];
+  uint32_t      between[TOGETHER][INGOT_BLOCK / 32];
+  uint64_t      place = (uint64_t)(first % INGOT_TILE);
+  for (int i = 0; i < s->n_model; i++) {
+    const select_model *m = &models_of_const(s)[i];
+    if (m->phase != PHASE_NARROW) continue;
+    if (!ingot_select_narrow_avx512(in[1 + i], in[0], n, m->lo, m->hi, &counts[i], between[i])) return false;
+  }
+  for (int i = 0; i < s->n_model; i++) {
+    const select_model *m = &models_of_const(s)[i];
+    if (m->phase != PHASE_NARROW) continue;
+    count_block(m, &counts[i], place, slot_of(s, m, slot));
+    if (m->lo < m->hi) collect(s, in[1 + i], in[0], place, n, between[i], slot_of(s, m, slot));
+  }
+  return true;
+}
+#endif
+
+bool ingot_select_scan_bf16(const ingot_select_state *s, const ingot_scan_plan *plan, int64_t first, int64_t n,
+                            const void *const *in, void *slot)
+{
+  if (plan->pass != INGOT_SELECT_FULL || plan->n_sum > 0) return false;
+#if INGOT_HAVE_AVX512
+  if (s->n_model <= TOGETHER && ingot_has_avx512()) return scan_avx512(s, first, n, in, slot);
+#endif
+  return scan_portable(s, first, n, in, slot);
 }

@@ -3,6 +3,7 @@
 #define INGOT_KERNELS_FAMILIES_SELECT_STATE_H
 
 #include "kernels/families/select.h"
+#include "kernels/x86.h"
 
 enum {
   PHASE_NONE, /* not asked for, or done */
@@ -46,6 +47,20 @@ typedef struct narrow_slot {
   uint16_t at_hi[INGOT_TILE / INGOT_BLOCK], at_lo[INGOT_TILE / INGOT_BLOCK]; /* by block */
   /* then uint64_t pair[capacity] */
 } narrow_slot;
+
+/** Of one block. */
+typedef struct narrow_counts {
+  uint32_t above, at_hi, at_lo;
+} narrow_counts;
+
+#if INGOT_HAVE_AVX512
+/**
+ * Counts of n elements stored as bfloat16, at most INGOT_BLOCK, and bit i % 32 of between[i / 32] for elements with keys
+ * strictly between lo and hi. False, and the rest undefined, when an element is NaN or infinite, or their difference.
+ */
+bool ingot_select_narrow_avx512(const void *x, const void *base, int64_t n, uint32_t lo, uint32_t hi, narrow_counts *counts,
+                                uint32_t *between);
+#endif
 
 static inline select_model *models_of(ingot_select_state *s)
 {

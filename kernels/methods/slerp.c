@@ -57,6 +57,21 @@ static void scan(const ingot_method_tensor *t, const void *state, const ingot_sc
   sum[2] += ingot_block_dot(c->in[0], c->in[1], c->n);
 }
 
+static bool scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first, int64_t n,
+                      const void *const *in, void *slot, int64_t *sums)
+{
+  (void)t, (void)state, (void)plan, (void)first, (void)sums;
+#if INGOT_HAVE_AVX512
+  double block[INGOT_SLERP_SUMS], *sum = slot;
+  if (!ingot_has_avx512() || !ingot_block_dots_avx512(in[0], in[1], n, block)) return false;
+  for (int i = 0; i < INGOT_SLERP_SUMS; i++) sum[i] += block[i];
+  return true;
+#else
+  (void)n, (void)in, (void)slot;
+  return false;
+#endif
+}
+
 static ingot_grain grain(const ingot_method_tensor *t)
 {
   (void)t;
@@ -97,7 +112,7 @@ const ingot_method ingot_method_slerp = {
   .cost = cost,
   .state_bytes = state_bytes,
   .begin = begin,
-  .tensor = {ingot_slerp_next, scan, NULL},
+  .tensor = {ingot_slerp_next, scan, scan_bf16},
   .apply = ingot_sum_apply,
   .apply_bf16 = ingot_sum_apply_bf16,
   .device = INGOT_DEVICE_OPS(slerp),

@@ -58,6 +58,25 @@ static void test_bits(void **state)
   assert_memory_equal(keep, back, N * sizeof *keep);
 }
 
+/* Drawn as bits, with thresholds that many first draws equal, and nothing written beyond the last group. */
+static void test_drawn_bits(void **state)
+{
+  (void)state;
+  enum { N = 1200, ROOM = 1280 };
+  for (int64_t first = 0; first < 300; first += first < 8 ? 8 : 60 / 4 * 8) {
+    for (int64_t n = 1; n <= N; n += n < 130 ? 43 : 357) {
+      uint32_t word[4];
+      ingot_philox4x32(77, (uint64_t)first / 8, word);
+      uint64_t      threshold = (uint64_t)(word[0] & 0xffffu) << 32 | 0x80000000u;
+      unsigned char bits[ROOM / 8];
+      memset(bits, 0x5a, sizeof bits);
+      ingot_random_mask_bits(77, threshold, first, n, bits);
+      for (int64_t i = 0; i < n; i++) assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(77, threshold, first + i));
+      for (int64_t i = (n + 127) / 128 * 16; i < ROOM / 8; i++) assert_int_equal(bits[i], 0x5a);
+    }
+  }
+}
+
 /* Every version against the definition, with thresholds of which many elements equal the top 16 bits and few do. */
 static void test_versions(void **state)
 {
@@ -137,7 +156,7 @@ static void test_frequency(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer), cmocka_unit_test(test_threshold), cmocka_unit_test(test_bits),
+    cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer), cmocka_unit_test(test_threshold), cmocka_unit_test(test_bits),     cmocka_unit_test(test_drawn_bits),
     cmocka_unit_test(test_versions),     cmocka_unit_test(test_equal_halves),           cmocka_unit_test(test_any_length),
     cmocka_unit_test(test_frequency),
   };

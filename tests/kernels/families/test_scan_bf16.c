@@ -82,7 +82,11 @@ static void check_methods(const both *b)
 static void test_same_as_wide(void **state)
 {
   (void)state;
+#ifdef INGOT_NO_AVX512 /* the same again: what is not about vectors need not be repeated */
+  const int64_t lengths[] = {1, 2, 31, 127, 129, 4096, 4099, 20000};
+#else
   const int64_t lengths[] = {1, 2, 31, 127, 129, 4096, 4099, 20000, INGOT_TILE + 4097, 2 * INGOT_TILE + 1000};
+#endif
   for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
     both b;
     fill(&b, lengths[i], 3 + i);

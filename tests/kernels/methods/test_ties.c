@@ -172,7 +172,7 @@ static void test_radix_rank(void **state)
 {
   (void)state;
   enum { N = 3000 };
-  uint32_t key[N];
+  uint32_t key[N], room[N];
   for (int kind = 0; kind < 3; kind++) {
     ranked  r[N];
     int64_t above;
@@ -184,7 +184,7 @@ static void test_radix_rank(void **state)
     }
     qsort(r, N, sizeof *r, by_rank);
     for (int rank = 1; rank <= N; rank += 13) {
-      assert_int_equal(ingot_select_rank(key, N, rank, &above), r[rank - 1].key);
+      assert_int_equal(ingot_select_rank(key, N, room, rank, &above), r[rank - 1].key);
       assert_true(above < rank && (above == 0 || r[above - 1].key > r[rank - 1].key) && r[above].key == r[rank - 1].key);
     }
   }

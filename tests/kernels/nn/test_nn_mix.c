@@ -62,6 +62,50 @@ static void test_negative(void **state)
   nn_worked_check("2", q, (const double[]){0.946199, 0.000317, 0.047108, 0.006375}, V, tolerance);
 }
 
+/* The same, restricted to what the base finds plausible, whichever member comes first. */
+static void test_plausible(void **state)
+{
+  static const float base[V] = {1, 1, 0, 0}, domain[V] = {2, 0, 1, 0}, anti[V] = {0, 2, 0, 0};
+  const float       *z[3] = {base, domain, anti};
+  const float        weight[3] = {1, 1, -1};
+  ingot_nn          *nn = *state;
+  for (int first = 0; first < 3; first++) {
+    float           mixed[V];
+    ingot_nn_logits rows = {mixed, 1, V, V};
+    for (int i = 0; i < 3; i++) {
+      const int             m = (first + i) % 3;
+      const ingot_nn_logits member = {z[m], 1, V, V};
+      check_ok(nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &member, &weight[m], logf(1e-8f), i == 0, mixed));
+      if (m == 0) check_ok(nn->ops->rule_out(nn, &member, logf(0.5f), mixed));
+    }
+    check_ok(nn->ops->log_softmax(nn, &rows, mixed));
+    assert_true(mixed[2] == -INFINITY && mixed[3] == -INFINITY);
+    for (int i = 0; i < V; i++) mixed[i] = expf(mixed[i]);
+    nn_worked_check("half", mixed, (const double[]){0.982014, 0.017986, 0, 0}, V, tolerance);
+  }
+}
+
+/* What is exactly as likely as asked for stays; a margin of 0 leaves the largest alone, with its equals.
+ * Each row has a largest of its own; behind the vocabulary nothing changes. */
+static void test_rule_out(void **state)
+{
+  ingot_nn             *nn = *state;
+  const float           z[2 * 6] = {3, 2, 1, 1, 99, 99, -7, -5, -5, -6.5f, 99, 99};
+  const ingot_nn_logits rows = {z, 2, V, 6};
+  float                 mixed[2 * 6];
+  for (int i = 0; i < 12; i++) mixed[i] = (float)i;
+  check_ok(nn->ops->rule_out(nn, &rows, -1, mixed));
+  for (int i = 0; i < 12; i++) {
+    const bool out = i == 2 || i == 3 || i == 6 || i == 9;
+    assert_true(out ? mixed[i] == -INFINITY : mixed[i] == (float)i);
+  }
+  check_ok(nn->ops->rule_out(nn, &rows, 0, mixed));
+  for (int i = 0; i < 12; i++) {
+    const bool out = (i < V && i != 0) || i == 6 || i == 9;
+    assert_true(out ? mixed[i] == -INFINITY : mixed[i] == (float)i);
+  }
+}
+
 /* Unnormalised, exp(mixed) sums to exp(-0.217187). */
 static void test_log_z(void **state)
 {
@@ -201,6 +245,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_linear),     cmocka_unit_test(test_log_linear),
       cmocka_unit_test(test_negative),   cmocka_unit_test(test_log_z),
+      cmocka_unit_test(test_plausible),  cmocka_unit_test(test_rule_out),
       cmocka_unit_test(test_max),        cmocka_unit_test(test_ruled_out),
       cmocka_unit_test(test_identities), cmocka_unit_test(test_far),
       cmocka_unit_test(test_moments),    cmocka_unit_test(test_moments_ruled_out),
