@@ -68,24 +68,44 @@ ingot_status ingot_hdf5_type_create(ingot_dtype d, hid_t *out)
                     ingot_hdf5_error_text(text));
 }
 
-/* Bytes in little-endian order, or a single byte; every bit in use. */
-static bool is_plain(hid_t type)
+static bool is_member(hid_t type, int8_t value, const char *expected)
 {
-  size_t bytes = H5Tget_size(type);
-  return (bytes == 1 || H5Tget_order(type) == H5T_ORDER_LE) && H5Tget_precision(type) == 8 * bytes &&
-         H5Tget_offset(type) == 0;
+  char name[8];
+  return H5Tenum_nameof(type, &value, name, sizeof name) >= 0 && strcmp(name, expected) == 0;
 }
 
-static bool recognise_float(hid_t type, ingot_dtype *out)
+ingot_hdf5_type ingot_hdf5_type_describe(hid_t type)
 {
-  size_t sign, exponent, exponent_bits, mantissa, mantissa_bits;
-  if (!is_plain(type) || H5Tget_norm(type) != H5T_NORM_IMPLIED ||
-      H5Tget_fields(type, &sign, &exponent, &exponent_bits, &mantissa, &mantissa_bits) < 0)
-    return false;
+  ingot_hdf5_type t = {.kind = H5Tget_class(type), .bytes = H5Tget_size(type)};
+  if (t.kind == H5T_INTEGER || t.kind == H5T_FLOAT) {
+    int first_bit = H5Tget_offset(type);
+    t.big_endian = H5Tget_order(type) != H5T_ORDER_LE;
+    t.precision = H5Tget_precision(type);
+    t.first_bit = first_bit < 0 ? SIZE_MAX : (size_t)first_bit;
+  }
+  if (t.kind == H5T_INTEGER) t.has_sign = H5Tget_sign(type) == H5T_SGN_2;
+  if (t.kind == H5T_FLOAT)
+    t.implied = H5Tget_norm(type) == H5T_NORM_IMPLIED &&
+                H5Tget_fields(type, &t.sign, &t.exponent, &t.exponent_bits, &t.mantissa, &t.mantissa_bits) >= 0;
+  if (t.kind == H5T_FLOAT) t.bias = H5Tget_ebias(type);
+  if (t.kind == H5T_ENUM)
+    t.is_bool = t.bytes == 1 && H5Tget_nmembers(type) == 2 && is_member(type, 0, "FALSE") && is_member(type, 1, "TRUE");
+  return t;
+}
+
+/* Bytes in little-endian order, or a single byte; every bit in use. */
+static bool is_plain(const ingot_hdf5_type *t)
+{
+  return (t->bytes == 1 || !t->big_endian) && t->precision == 8 * t->bytes && t->first_bit == 0;
+}
+
+static bool recognise_float(const ingot_hdf5_type *t, ingot_dtype *out)
+{
+  if (!is_plain(t) || !t->implied) return false;
   for (int i = 0; i < N_FLOAT; i++) {
-    if (H5Tget_size(type) == floats[i].bytes && sign == floats[i].sign && exponent == floats[i].exponent &&
-        exponent_bits == floats[i].exponent_bits && mantissa == 0 && mantissa_bits == floats[i].mantissa_bits &&
-        H5Tget_ebias(type) == floats[i].bias) {
+    if (t->bytes == floats[i].bytes && t->sign == floats[i].sign && t->exponent == floats[i].exponent &&
+        t->exponent_bits == floats[i].exponent_bits && t->mantissa == 0 &&
+        t->mantissa_bits == floats[i].mantissa_bits && t->bias == floats[i].bias) {
       *out = floats[i].dtype;
       return true;
     }
@@ -93,7 +113,7 @@ static bool recognise_float(hid_t type, ingot_dtype *out)
   return false;
 }
 
-static bool recognise_integer(hid_t type, ingot_dtype *out)
+static bool recognise_integer(const ingot_hdf5_type *t, ingot_dtype *out)
 {
   static const struct {
     size_t      bytes;
@@ -102,56 +122,45 @@ static bool recognise_integer(hid_t type, ingot_dtype *out)
                   {4, INGOT_DTYPE_I32, INGOT_DTYPE_U32},
                   {2, INGOT_DTYPE_I16, INGOT_DTYPE_U16},
                   {1, INGOT_DTYPE_I8, INGOT_DTYPE_U8}};
-  H5T_sign_t sign = H5Tget_sign(type);
-  if (!is_plain(type) || (sign != H5T_SGN_2 && sign != H5T_SGN_NONE)) return false;
+  if (!is_plain(t)) return false;
   for (int i = 0; i < 4; i++) {
-    if (H5Tget_size(type) == integers[i].bytes) {
-      *out = sign == H5T_SGN_2 ? integers[i].with_sign : integers[i].without_sign;
+    if (t->bytes == integers[i].bytes) {
+      *out = t->has_sign ? integers[i].with_sign : integers[i].without_sign;
       return true;
     }
   }
   return false;
 }
 
-static bool recognise_bool(hid_t type, ingot_dtype *out)
+bool ingot_hdf5_type_dtype(const ingot_hdf5_type *type, ingot_dtype *out)
 {
-  int8_t value = 0;
-  char   name[8];
-  if (H5Tget_size(type) != 1 || H5Tget_nmembers(type) != 2) return false;
-  value = 0;
-  if (H5Tenum_nameof(type, &value, name, sizeof name) < 0 || strcmp(name, "FALSE") != 0) return false;
-  value = 1;
-  if (H5Tenum_nameof(type, &value, name, sizeof name) < 0 || strcmp(name, "TRUE") != 0) return false;
-  *out = INGOT_DTYPE_BOOL;
-  return true;
-}
-
-bool ingot_hdf5_type_recognise(hid_t type, ingot_dtype *out)
-{
-  switch (H5Tget_class(type)) {
+  switch (type->kind) {
   case H5T_FLOAT: return recognise_float(type, out);
   case H5T_INTEGER: return recognise_integer(type, out);
-  case H5T_ENUM: return recognise_bool(type, out);
+  case H5T_ENUM: *out = INGOT_DTYPE_BOOL; return type->is_bool;
   default: return false;
   }
 }
 
-const char *ingot_hdf5_type_text(hid_t type, char text[96])
+bool ingot_hdf5_type_recognise(hid_t type, ingot_dtype *out)
+{
+  ingot_hdf5_type described = ingot_hdf5_type_describe(type);
+  return ingot_hdf5_type_dtype(&described, out);
+}
+
+const char *ingot_hdf5_type_text(const ingot_hdf5_type *type, char text[96])
 {
   static const struct {
-    H5T_class_t class;
+    H5T_class_t kind;
     const char *name;
-  } classes[] = {{H5T_INTEGER, "integer"},  {H5T_FLOAT, "float"},         {H5T_STRING, "string"},
-                 {H5T_BITFIELD, "bits"},    {H5T_OPAQUE, "opaque"},       {H5T_COMPOUND, "compound"},
-                 {H5T_ENUM, "enumeration"}, {H5T_REFERENCE, "reference"}, {H5T_VLEN, "variable-length"},
-                 {H5T_ARRAY, "array"}};
-  H5T_class_t class = H5Tget_class(type);
+  } kinds[] = {{H5T_INTEGER, "integer"},  {H5T_FLOAT, "float"},         {H5T_STRING, "string"},
+               {H5T_BITFIELD, "bits"},    {H5T_OPAQUE, "opaque"},       {H5T_COMPOUND, "compound"},
+               {H5T_ENUM, "enumeration"}, {H5T_REFERENCE, "reference"}, {H5T_VLEN, "variable-length"},
+               {H5T_ARRAY, "array"}};
   const char *name = "unknown type";
-  for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
-    if (classes[i].class == class) name = classes[i].name;
-  bool number = class == H5T_INTEGER || class == H5T_FLOAT;
-  snprintf(text, 96, "%zu-bit %s%s", 8 * H5Tget_size(type), name,
-           number && H5Tget_order(type) == H5T_ORDER_BE ? ", big-endian" : "");
+  for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+    if (kinds[i].kind == type->kind) name = kinds[i].name;
+  snprintf(text, 96, "%zu-bit %s%s", 8 * type->bytes, name, type->big_endian && type->bytes > 1 ? ", big-endian" : "");
   return text;
 }
 
@@ -178,4 +187,10 @@ const char *ingot_hdf5_error_text(char text[256])
   snprintf(text, 256, "no reason given");
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_innermost, text);
   return text;
+}
+
+ingot_status ingot_hdf5_fail(const char *path, const char *what)
+{
+  char text[256];
+  return ingot_fail(INGOT_ERR_FORMAT, "%s: %s: %s", path, what, ingot_hdf5_error_text(text));
 }

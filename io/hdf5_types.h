@@ -25,12 +25,25 @@
 #define INGOT_HDF5_VERSION "ingot_format_version"  /* root attribute: scalar integer */
 enum { INGOT_HDF5_FORMAT_VERSION = 1 };
 
+/** What a datatype says of itself: enough to know ours, and to name others. Bit positions count from the lowest. */
+typedef struct ingot_hdf5_type {
+  H5T_class_t kind;
+  size_t      bytes;
+  bool        big_endian, has_sign;             /* has_sign: of integers */
+  bool        is_bool;                          /* an enumeration of bytes: FALSE = 0, TRUE = 1 */
+  size_t      first_bit, precision;             /* bits in use */
+  bool        implied;                          /* floats: a leading bit that is not stored */
+  size_t      sign, exponent, exponent_bits, mantissa, mantissa_bits, bias;
+} ingot_hdf5_type;
+
 /** A datatype for d; the caller closes it with H5Tclose. INGOT_ERR_INTERNAL when HDF5 refuses. */
 ingot_status ingot_hdf5_type_create(ingot_dtype d, hid_t *out);
+ingot_hdf5_type ingot_hdf5_type_describe(hid_t type);
 /** The dtype that a file's datatype stands for; false when it is none of ours. */
 bool ingot_hdf5_type_recognise(hid_t type, ingot_dtype *out);
+bool ingot_hdf5_type_dtype(const ingot_hdf5_type *type, ingot_dtype *out);
 /** A few words on a datatype for messages, such as "16-bit float, big-endian". Writes into text and returns it. */
-const char *ingot_hdf5_type_text(hid_t type, char text[96]);
+const char *ingot_hdf5_type_text(const ingot_hdf5_type *type, char text[96]);
 
 /** HDF5's own error printing, turned off between begin and end of this thread's calls. */
 typedef struct ingot_hdf5_quiet {
@@ -42,5 +55,7 @@ void ingot_hdf5_quiet_begin(ingot_hdf5_quiet *quiet);
 void ingot_hdf5_quiet_end(const ingot_hdf5_quiet *quiet);
 /** What HDF5 said about the last failure: its innermost description. Writes into text and returns it. */
 const char *ingot_hdf5_error_text(char text[256]);
+/** INGOT_ERR_FORMAT with "<path>: <what>: " and that. */
+ingot_status ingot_hdf5_fail(const char *path, const char *what);
 
 #endif

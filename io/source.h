@@ -2,8 +2,9 @@
  * A source: named tensors in files, open for reading. One of
  *   - a Hugging Face directory: model.safetensors, or model.safetensors.index.json with its shards,
  *   - one .safetensors file,
- *   - an ingot checkpoint (.h5), whose datasets are contiguous.
- * All three come down to byte ranges of files, so reading is one positional read in every case.
+ *   - an ingot checkpoint (.h5), whose datasets are contiguous,
+ *   - an HDF5 file of others with such datasets.
+ * All come down to byte ranges of files, so reading is one positional read in every case.
  *
  * Opening checks everything that a header can get wrong (docs/formats.md lists it); messages name file and tensor.
  * After opening, a source is read-only and any thread may read from it.
@@ -39,7 +40,8 @@ typedef struct ingot_tensor_info {
 typedef enum ingot_source_kind {
   INGOT_SOURCE_SAFETENSORS, /* one file */
   INGOT_SOURCE_HF_DIR,
-  INGOT_SOURCE_HDF5,
+  INGOT_SOURCE_HDF5, /* an ingot checkpoint */
+  INGOT_SOURCE_HDF5_PLAIN, /* an HDF5 file of others: every dataset is a tensor */
   INGOT_SOURCE_KIND_COUNT
 } ingot_source_kind;
 

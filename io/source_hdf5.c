@@ -8,21 +8,23 @@
  * HDF5 reads the structure; the payload is read as byte ranges of the file. Links other than plain ones, shared
  * objects and datasets that are not one allocated byte range are refused.
  *
- * Only files of HDF5's newer format (superblock version 2 or later) are read: its structure carries checksums, so HDF5
- * reports damage, where it can crash on damage to the older one. Variable-length texts are passed over for the same
- * reason.
+ * HDF5 is given files of its newer format alone (superblock version 2 or later): their structure carries checksums, so
+ * HDF5 reports damage, where it can crash on damage to the older one. Files of others in the older format are read by
+ * io/hdf5_old.h. Variable-length texts are passed over for the same reason.
  */
 #define _POSIX_C_SOURCE 200809L
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/hash.h"
-#include "io/hdf5_types.h"
+#include "io/hdf5_dataset.h"
+#include "io/hdf5_old.h"
 #include "io/source_table.h"
 
 enum {
@@ -31,30 +33,8 @@ enum {
   MAX_ATTRIBUTE_BYTES = 64 << 20,
 };
 
-static ingot_status fail_hdf5(const char *path, const char *what)
-{
-  char text[256];
-  return ingot_fail(INGOT_ERR_FORMAT, "%s: %s: %s", path, what, ingot_hdf5_error_text(text));
-}
-
-/* The version of the superblock, byte 8 of the file. */
-static ingot_status check_superblock(const char *path)
-{
-  ingot_status  st = INGOT_OK;
-  unsigned char start[9] = {0};
-  FILE         *file = fopen(path, "rb");
-  INGOT_CHECK(file, INGOT_ERR_NOTFOUND, "%s: %s", path, strerror(errno));
-  size_t got = fread(start, 1, sizeof start, file);
-  fclose(file);
-  INGOT_CHECK(got == sizeof start && memcmp(start, "\211HDF\r\n\032\n", 8) == 0, INGOT_ERR_FORMAT,
-              "%s: not an HDF5 file: it does not begin with the signature", path);
-  INGOT_CHECK(start[8] >= 2, INGOT_ERR_FORMAT,
-              "%s: superblock version %d, expected 2 or later (HDF5's older format has no checksums; h5repack --low=1 "
-              "converts)",
-              path, start[8]);
-done:
-  return st;
-}
+#define TENSOR_IS_LINK "%s: tensor \"%s\" is a link to elsewhere, expected a dataset"
+#define NEITHER "%s: \"%s\" is neither a dataset nor a group"
 
 static ingot_status open_file(const char *path, hid_t *out)
 {
@@ -65,7 +45,7 @@ static ingot_status open_file(const char *path, hid_t *out)
   if (access >= 0 && H5Pset_fapl_sec2(access) >= 0 && H5Pset_file_locking(access, false, true) >= 0 &&
       H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
     *out = H5Fopen(path, H5F_ACC_RDONLY, access);
-  ingot_status st = *out >= 0 ? INGOT_OK : fail_hdf5(path, "not a readable HDF5 file (truncated?)");
+  ingot_status st = *out >= 0 ? INGOT_OK : ingot_hdf5_fail(path, "not a readable HDF5 file (truncated?)");
   if (access >= 0) H5Pclose(access);
   return st;
 }
@@ -104,13 +84,13 @@ static ingot_status read_integer(const char *path, const char *what, hid_t objec
   space = attribute >= 0 ? H5Aget_space(attribute) : -1;
   type = attribute >= 0 ? H5Aget_type(attribute) : -1;
   if (space < 0 || type < 0) {
-    st = fail_hdf5(path, what);
+    st = ingot_hdf5_fail(path, what);
     goto done;
   }
   INGOT_CHECK(H5Tget_class(type) == H5T_INTEGER && H5Sget_simple_extent_npoints(space) == 1, INGOT_ERR_FORMAT,
               "%s: %s: attribute \"%s\" is not one integer", path, what, name);
   if (H5Aread(attribute, sign == H5T_SGN_NONE ? H5T_NATIVE_UINT64 : H5T_NATIVE_INT64, out) < 0)
-    st = fail_hdf5(path, what);
+    st = ingot_hdf5_fail(path, what);
 done:
   close_space(space);
   close_type(type);
@@ -180,68 +160,13 @@ static herr_t visit_attribute(hid_t file, const char *name, const H5A_info_t *in
   return w->st == INGOT_OK ? 0 : -1;
 }
 
-/* The byte range of a dataset in the file. */
-static ingot_status read_place(const char *path, const char *name, hid_t dataset, uint64_t *offset)
-{
-  ingot_status st = INGOT_OK;
-  hid_t        creation = H5Dget_create_plist(dataset);
-  if (creation < 0) return fail_hdf5(path, name);
-  H5D_layout_t layout = H5Pget_layout(creation);
-  INGOT_CHECK(layout != H5D_CHUNKED, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": the dataset is chunked or compressed, expected a contiguous one", path, name);
-  INGOT_CHECK(layout == H5D_CONTIGUOUS, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": the dataset is %s, expected a contiguous one", path, name,
-              layout == H5D_COMPACT ? "compact" : "virtual or of an unknown layout");
-  INGOT_CHECK(H5Pget_external_count(creation) == 0, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": the data is in an external file, expected it in this one", path, name);
-  *offset = H5Dget_offset(dataset);
-done:
-  H5Pclose(creation);
-  return st;
-}
-
-static ingot_status read_shape(const char *path, const char *name, hid_t dataset, ingot_shape *shape)
-{
-  ingot_status st = INGOT_OK;
-  hsize_t      extent[H5S_MAX_RANK];
-  hid_t        space = H5Dget_space(dataset);
-  if (space < 0) return fail_hdf5(path, name);
-  H5S_class_t class = H5Sget_simple_extent_type(space);
-  INGOT_CHECK(class == H5S_SCALAR || class == H5S_SIMPLE, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": the dataset has no shape", path, name);
-  int n_dim = H5Sget_simple_extent_ndims(space);
-  INGOT_CHECK(n_dim >= 0 && n_dim <= INGOT_MAX_DIMS, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": shape has %d dimensions, at most %d are supported", path, name, n_dim,
-              INGOT_MAX_DIMS);
-  if (n_dim > 0 && H5Sget_simple_extent_dims(space, extent, NULL) != n_dim) {
-    st = fail_hdf5(path, name);
-    goto done;
-  }
-  shape->n_dim = n_dim;
-  for (int d = 0; d < n_dim; d++) {
-    INGOT_CHECK(extent[d] <= INT64_MAX, INGOT_ERR_FORMAT, "%s: tensor \"%s\": shape[%d] overflows 64 bits", path, name,
-                d);
-    shape->dim[d] = (int64_t)extent[d];
-  }
-done:
-  H5Sclose(space);
-  return st;
-}
-
 static ingot_status read_dataset(ingot_source *src, const char *name, hid_t dataset)
 {
-  ingot_status      st = INGOT_OK;
-  const char       *path = src->files[0].path;
-  uint64_t          file_bytes = src->files[0].bytes;
-  ingot_tensor_info info = {.name = name};
-  char              text[96];
-  hid_t             type = H5Dget_type(dataset);
-  if (type < 0) return fail_hdf5(path, name);
-  INGOT_CHECK(ingot_hdf5_type_recognise(type, &info.dtype), INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": element type %s is not one that ingot knows", path, name,
-              ingot_hdf5_type_text(type, text));
-  INGOT_TRY(read_shape(path, name, dataset, &info.shape));
-  INGOT_TRY(read_place(path, name, dataset, &info.offset));
+  ingot_status       st = INGOT_OK;
+  const char        *path = src->files[0].path;
+  ingot_hdf5_dataset described = {0};
+  ingot_tensor_info  info = {.name = name};
+  INGOT_TRY(ingot_hdf5_dataset_describe(path, name, dataset, &described));
   st = read_integer(path, name, dataset, INGOT_HDF5_CHECKSUM, H5T_SGN_NONE, &info.checksum);
   info.has_checksum = st == INGOT_OK;
   if (st == INGOT_ERR_NOTFOUND) {
@@ -249,23 +174,8 @@ static ingot_status read_dataset(ingot_source *src, const char *name, hid_t data
     st = INGOT_OK;
   }
   INGOT_TRY(st);
-
-  int64_t n_elem = 0;
-  if (ingot_shape_count(&info.shape, &n_elem) && n_elem == 0) info.offset = 0; /* nothing is allocated for it */
-  INGOT_CHECK(info.offset != HADDR_UNDEF, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": the dataset has no data (never written)", path, name);
-  INGOT_TRY(ingot_source_add_tensor(src, &info));
-  uint64_t bytes = src->tensors[src->n_tensor - 1].bytes;
-  INGOT_CHECK(info.offset <= file_bytes && bytes <= file_bytes - info.offset, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": %" PRIu64 " bytes at %" PRIu64 " reach beyond the file, which has %" PRIu64
-              " bytes (truncated?)",
-              path, name, bytes, info.offset, file_bytes);
-  uint64_t stored = H5Dget_storage_size(dataset);
-  INGOT_CHECK(n_elem == 0 || stored == bytes, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\": shape and dtype take %" PRIu64 " bytes, the dataset stores %" PRIu64, path, name,
-              bytes, stored);
+  INGOT_TRY(ingot_hdf5_dataset_add(src, &described, info));
 done:
-  close_type(type);
   return st;
 }
 
@@ -278,7 +188,7 @@ static ingot_status walk_group(walk *w, hid_t group)
     return ingot_fail(INGOT_ERR_FORMAT, "%s: groups in \"/" INGOT_HDF5_TENSORS "\" are too many or too deep, at \"%s\"",
                       path, ingot_text_string(&w->name));
   if (H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_tensor, w) < 0 && w->st == INGOT_OK)
-    w->st = fail_hdf5(path, "reading the list of tensors failed");
+    w->st = ingot_hdf5_fail(path, "reading the list of tensors failed");
   w->depth--;
   return w->st;
 }
@@ -292,18 +202,16 @@ static herr_t visit_tensor(hid_t group, const char *link, const H5L_info_t *info
   hid_t        object = -1;
   INGOT_TRY(ingot_text_printf(&w->name, "%s%s", prefix ? "/" : "", link));
   const char *name = ingot_text_string(&w->name);
-  INGOT_CHECK(info->type == H5L_TYPE_HARD, INGOT_ERR_FORMAT,
-              "%s: tensor \"%s\" is a link to elsewhere, expected a dataset", path, name);
+  INGOT_CHECK(info->type == H5L_TYPE_HARD, INGOT_ERR_FORMAT, TENSOR_IS_LINK, path, name);
   object = H5Oopen(group, link, H5P_DEFAULT);
   if (object < 0) {
-    st = fail_hdf5(path, name);
+    st = ingot_hdf5_fail(path, name);
     goto done;
   }
   INGOT_CHECK(link_count(object) == 1, INGOT_ERR_FORMAT, "%s: \"%s\" is there under several names, expected one", path,
               name);
   H5I_type_t kind = H5Iget_type(object);
-  INGOT_CHECK(kind == H5I_DATASET || kind == H5I_GROUP, INGOT_ERR_FORMAT, "%s: \"%s\" is neither a dataset nor a group",
-              path, name);
+  INGOT_CHECK(kind == H5I_DATASET || kind == H5I_GROUP, INGOT_ERR_FORMAT, NEITHER, path, name);
   if (kind == H5I_DATASET) INGOT_TRY(read_dataset(w->src, name, object));
   else INGOT_TRY(walk_group(w, object));
 done:
@@ -366,17 +274,50 @@ static bool is_of_others(hid_t file)
   return H5Aexists(file, INGOT_HDF5_VERSION) == 0 && H5Lexists(file, INGOT_HDF5_TENSORS, H5P_DEFAULT) == 0;
 }
 
-static ingot_status read_others(walk *w, hid_t file)
+static ingot_status finish_table(ingot_source *src)
 {
-  ingot_status st = INGOT_OK;
-  const char  *path = w->src->files[0].path;
-  INGOT_TRY(walk_group(w, file));
-  INGOT_CHECK(w->src->n_tensor > 0, INGOT_ERR_FORMAT,
-              "%s: not an ingot checkpoint (no root attribute \"" INGOT_HDF5_VERSION "\"), and it has no datasets", path);
-  INGOT_TRY(check_overlap(w->src));
-  w->src->files[0].header_hash = hash_table(w->src);
+  ingot_status st = check_overlap(src);
+  if (st == INGOT_OK) src->files[0].header_hash = hash_table(src);
+  return st;
+}
+
+static ingot_status finish_others(ingot_source *src)
+{
+  if (src->n_tensor == 0)
+    return ingot_fail(INGOT_ERR_FORMAT,
+                      "%s: not an ingot checkpoint (no root attribute \"" INGOT_HDF5_VERSION
+                      "\"), and it has no datasets",
+                      src->path);
+  src->kind = INGOT_SOURCE_HDF5_PLAIN;
+  return finish_table(src);
+}
+
+/* A name of a file in the older format. */
+static ingot_status visit_old(void *context, const char *name, ingot_hdf5_kind kind, const ingot_hdf5_dataset *dataset)
+{
+  ingot_status  st = INGOT_OK;
+  ingot_source *src = context;
+  const char   *path = src->files[0].path;
+  INGOT_CHECK(kind != INGOT_HDF5_LINK, INGOT_ERR_FORMAT, TENSOR_IS_LINK, path, name);
+  INGOT_CHECK(kind != INGOT_HDF5_OTHER, INGOT_ERR_FORMAT, NEITHER, path, name);
+  INGOT_CHECK(kind != INGOT_HDF5_GROUP || strcmp(name, INGOT_HDF5_TENSORS) != 0, INGOT_ERR_FORMAT,
+              "%s: group \"/" INGOT_HDF5_TENSORS
+              "\" in a file of HDF5's older format: ingot checkpoints are of the newer "
+              "one (h5repack --low=1 converts)",
+              path);
+  if (kind == INGOT_HDF5_DATASET) INGOT_TRY(ingot_hdf5_dataset_add(src, dataset, (ingot_tensor_info){.name = name}));
 done:
   return st;
+}
+
+static ingot_status read_old(ingot_source *src)
+{
+  const char *path = src->files[0].path;
+  int         fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return ingot_fail(INGOT_ERR_NOTFOUND, "%s: %s", path, strerror(errno));
+  ingot_status st = ingot_hdf5_old_walk(fd, path, src->files[0].bytes, visit_old, src);
+  close(fd);
+  return st == INGOT_OK ? finish_others(src) : st;
 }
 
 static ingot_status read_structure(walk *w, hid_t file)
@@ -384,7 +325,10 @@ static ingot_status read_structure(walk *w, hid_t file)
   ingot_status st = INGOT_OK;
   const char  *path = w->src->files[0].path;
   hid_t        tensors = -1, files = -1;
-  if (is_of_others(file)) return read_others(w, file);
+  if (is_of_others(file)) {
+    INGOT_TRY(walk_group(w, file));
+    return finish_others(w->src);
+  }
   INGOT_TRY(check_version(path, file));
   H5Aiterate2(file, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_attribute, w);
   INGOT_TRY(w->st);
@@ -394,11 +338,10 @@ static ingot_status read_structure(walk *w, hid_t file)
   if (H5Lexists(file, INGOT_HDF5_FILES, H5P_DEFAULT) > 0) {
     files = H5Gopen2(file, INGOT_HDF5_FILES, H5P_DEFAULT);
     if (files < 0 || (H5Literate(files, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_side_file, w) < 0 && w->st == INGOT_OK))
-      w->st = fail_hdf5(path, "reading the list of side files failed");
+      w->st = ingot_hdf5_fail(path, "reading the list of side files failed");
     INGOT_TRY(w->st);
   }
-  INGOT_TRY(check_overlap(w->src));
-  w->src->files[0].header_hash = hash_table(w->src);
+  INGOT_TRY(finish_table(w->src));
 done:
   if (files >= 0) H5Gclose(files);
   if (tensors >= 0) H5Gclose(tensors);
@@ -412,12 +355,17 @@ ingot_status ingot_source_read_hdf5(ingot_source *src)
   struct stat      info;
   ingot_hdf5_quiet quiet;
   hid_t            file = -1;
+  int              superblock = 0;
   const char      *slash = strrchr(src->path, '/');
   ingot_hdf5_quiet_begin(&quiet);
   INGOT_CHECK(stat(src->path, &info) == 0, INGOT_ERR_NOTFOUND, "%s: it has gone away", src->path);
   INGOT_TRY(ingot_source_add_file(src, src->path, slash ? slash + 1 : src->path, (uint64_t)info.st_size,
                                   (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec));
-  INGOT_TRY(check_superblock(src->path));
+  INGOT_TRY(ingot_hdf5_superblock(src->path, &superblock));
+  if (superblock < 2) {
+    INGOT_TRY(read_old(src));
+    goto done;
+  }
   INGOT_TRY(open_file(src->path, &file));
   INGOT_TRY(read_structure(&w, file));
 done:
@@ -442,7 +390,7 @@ static ingot_status read_bytes(const char *path, const char *name, hid_t dataset
   block = malloc((size_t)n + 1);
   INGOT_CHECK(block, INGOT_ERR_NOMEM, "%s: no memory for side file \"%s\"", path, name);
   if (n > 0 && H5Dread(dataset, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, block) < 0) {
-    st = fail_hdf5(path, name);
+    st = ingot_hdf5_fail(path, name);
     goto done;
   }
   INGOT_TRY(ingot_text_append(bytes, block, (size_t)n));

@@ -180,7 +180,7 @@ ingot_source_kind ingot_source_kind_of(const ingot_source *src)
 const char *ingot_source_kind_name(ingot_source_kind kind)
 {
   static const char *const names[INGOT_SOURCE_KIND_COUNT] = {"safetensors file", "Hugging Face directory",
-                                                             "ingot checkpoint"};
+                                                             "ingot checkpoint", "HDF5 file"};
   return (unsigned)kind < INGOT_SOURCE_KIND_COUNT ? names[kind] : "unknown";
 }
 

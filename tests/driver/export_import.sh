@@ -3,6 +3,7 @@
 # that exist, inputs that are the output, and damaged data are refused.
 set -euo pipefail
 ingot=${INGOT:?}
+old=$(cd "$(dirname "$0")/../io" && pwd)/old_format.h5
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"
@@ -89,3 +90,18 @@ cp model.h5 damaged.h5
 printf 'X' | dd of=damaged.h5 bs=1 seek=$((offset + 9)) conv=notrunc status=none
 expect 3 "damaged.h5: a is damaged: its data has checksum" "$ingot" export damaged.h5 out
 [ ! -e out ] && [ ! -e out.partial ] || fail "a failed export left something behind"
+
+# An HDF5 file of others, as h5py writes it: whole, cut off, and with a part of its structure in the wrong place.
+expect 0 "model.embed.weight  F32      [2, 3]" "$ingot" inspect "$old"
+expect 0 "old.h5: 6 tensors" "$ingot" import "$old" old.h5
+expect 0 "" "$ingot" diff "$old" old.h5
+expect 0 "6 tensors, headers are sound; there are no checksums" "$ingot" verify "$old"
+head -c 6000 "$old" >cut.h5
+for command in "inspect cut.h5" "verify cut.h5" "import cut.h5 x.h5" "diff $old cut.h5"; do
+  # shellcheck disable=SC2086
+  expect 3 "cut.h5: the file has 6000 bytes, and its superblock says" "$ingot" $command
+done
+cp "$old" moved.h5
+printf '\x08' | dd of=moved.h5 bs=1 seek=64 conv=notrunc status=none # the root group's header
+expect 3 'moved.h5: "/": no object header where one is expected (damaged?)' "$ingot" inspect moved.h5
+[ ! -e x.h5 ] && [ ! -e x.h5.partial ] || fail "a failed import left something behind"

@@ -54,13 +54,27 @@ statistics_job other.cfg regmean other safetensors
 rm -rf out
 "$INGOT" run --quiet other.cfg || fail "statistics of others"
 
+# Fisher information in HDF5 files of others, as most programs write them: the same values.
+for k in 1 2; do
+  "$MAKE_STATISTICS" models/expert-$k tensors-$k.safetensors fisher $k
+  "${PLAIN_HDF5:?}" tensors-$k.safetensors plain-$k.h5
+done
+statistics_job plain.cfg fisher tensors safetensors
+rm -rf out
+"$INGOT" run --quiet plain.cfg || fail "Fisher information of others"
+mv out others
+statistics_job plain.cfg fisher plain h5
+for n in $(rank_counts); do last=$n; done
+rm -rf out
+ranks "$last" "$INGOT" run --quiet plain.cfg || fail "Fisher information in plain HDF5 files"
+"$INGOT" diff others/m.h5 out/m.h5 >/dev/null || fail "plain HDF5 files: other values"
+
 # Killed at a write, then continued on other ranks.
 rm -rf out
 code=0
 INGOT_FAULT=kill@0:4 "$INGOT" run --quiet regmean.cfg 2>/dev/null || code=$?
 [ "$code" -ne 0 ] || fail "the planned kill did not happen"
 [ -e out/m.h5.partial ] || fail "nothing was left to continue"
-for n in $(rank_counts); do last=$n; done
 ranks "$last" "$INGOT" run --quiet --threads 2 regmean.cfg || fail "the restart"
 cmp reference/m.h5 out/m.h5 || fail "bytes differ after a restart"
 rm -rf out

@@ -213,7 +213,8 @@ static void test_types(void **state)
   ingot_dtype none;
   char        text[96];
   assert_false(ingot_hdf5_type_recognise(H5T_IEEE_F32BE, &none));
-  assert_string_equal(ingot_hdf5_type_text(H5T_IEEE_F32BE, text), "32-bit float, big-endian");
+  ingot_hdf5_type swapped = ingot_hdf5_type_describe(H5T_IEEE_F32BE);
+  assert_string_equal(ingot_hdf5_type_text(&swapped, text), "32-bit float, big-endian");
   assert_false(ingot_hdf5_type_recognise(H5T_STD_I16BE, &none));
   assert_false(ingot_hdf5_type_recognise(H5T_C_S1, &none));
   assert_true(ingot_hdf5_type_recognise(H5T_STD_U8BE, &none)); /* one byte has no order */
@@ -279,10 +280,7 @@ static void test_version(void **state)
   check_broken("not an ingot checkpoint: no root attribute \"ingot_format_version\"");
   H5Fclose(create_file(2));
   check_broken("format version 2, this program reads version 1");
-  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT); /* HDF5's older format */
-  assert_true(H5Fclose(file) >= 0);
-  check_broken("superblock version 0, expected 2 or later");
-  file = create_file(0);
+  hid_t file = create_file(0);
   float version = 1.0f;
   write_attribute(file, "ingot_format_version", H5T_NATIVE_FLOAT, &version);
   H5Fclose(file);

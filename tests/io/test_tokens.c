@@ -115,7 +115,8 @@ static void test_bad_files(void **state)
   check_fails(ingot_tokens_open(scratch_path(&s, "ids.bin", path), NULL, &t), INGOT_ERR_FORMAT, "does not say the type");
   check_fails(ingot_tokens_open(path, "u64", &t), INGOT_ERR_FORMAT, "\"u64\" is no type of token ids");
   scratch_write(&s, "no.h5", "not HDF5", 8);
-  check_fails(ingot_tokens_open(scratch_path(&s, "no.h5", path), NULL, &t), INGOT_ERR_FORMAT, "not a readable HDF5 file");
+  check_fails(ingot_tokens_open(scratch_path(&s, "no.h5", path), NULL, &t), INGOT_ERR_FORMAT,
+              "not an HDF5 file");
   scratch_end(&s);
 }
 
@@ -160,6 +161,45 @@ static void test_hdf5(void **state)
   write_data(file, "more", H5T_STD_U16LE, 1, (const hsize_t[]){1}, data);
   H5Fclose(file);
   check_fails(ingot_tokens_open(path, NULL, &t), INGOT_ERR_FORMAT, "2 one-dimensional data sets of integers");
+  scratch_end(&s);
+}
+
+/* Ways to store ids in HDF5's older format: one range of a file is read as it is, the rest by HDF5. */
+static void test_hdf5_older(void **state)
+{
+  (void)state;
+  const int64_t data[5] = {7, 127, 0, 3, -1};
+  const struct {
+    hid_t type;
+    bool  chunked;
+  } cases[] = {{H5T_STD_I8LE, false}, {H5T_STD_I16LE, false}, {H5T_STD_I32LE, false}, {H5T_STD_I64LE, false},
+               {H5T_STD_I16LE, true}, {H5T_STD_I64BE, false}};
+  const hsize_t extent = 5, chunk = 2;
+  scratch       s;
+  char          path[SCRATCH_PATH];
+  ingot_tokens *t = NULL;
+  int32_t       ids[5];
+  scratch_begin(&s);
+  scratch_path(&s, "t.h5", path);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), space = H5Screate_simple(1, &extent, NULL);
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    if (cases[i].chunked) H5Pset_chunk(creation, 1, &chunk);
+    hid_t set = H5Dcreate(file, "ids", cases[i].type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    assert_true(H5Dwrite(set, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Dclose(set);
+    H5Pclose(creation);
+    H5Sclose(space);
+    H5Fclose(file);
+    check_ok(ingot_tokens_open(path, NULL, &t));
+    assert_int_equal(ingot_tokens_count(t), 5);
+    check_ok(ingot_tokens_read(t, 1, 3, 128, ids));
+    expect(ids, (const int32_t[]){127, 0, 3}, 3);
+    check_fails(ingot_tokens_read(t, 0, 5, 0, ids), INGOT_ERR_FORMAT, "token 4 is -1");
+    ingot_tokens_close(&t);
+  }
+  assert_int_equal(truncate(path, 1000), 0);
+  check_fails(ingot_tokens_open(path, NULL, &t), INGOT_ERR_FORMAT, "the file has 1000 bytes");
   scratch_end(&s);
 }
 
@@ -304,7 +344,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_flat_files), cmocka_unit_test(test_long_read), cmocka_unit_test(test_bad_files),
-      cmocka_unit_test(test_hdf5),       cmocka_unit_test(test_windows),   cmocka_unit_test(test_overlap),
+      cmocka_unit_test(test_hdf5), cmocka_unit_test(test_hdf5_older),       cmocka_unit_test(test_windows),   cmocka_unit_test(test_overlap),
       cmocka_unit_test(test_documents),  cmocka_unit_test(test_shuffle),   cmocka_unit_test(test_identity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
