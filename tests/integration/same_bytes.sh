@@ -40,3 +40,14 @@ run_case dare_ties dare-ties.cfg m.h5
 job slerp.cfg out/m.h5 slerp 'parameters = { t = 0.3; };'
 sed -i "s/^  models = .*/  $pair/" slerp.cfg
 run_case slerp slerp.cfg m.h5
+
+# Stripes and hints: the same bytes, and where nothing comes of them one warning, from one rank.
+rm -rf out reference
+"$INGOT" run --quiet ties.cfg || fail "ties"
+mv out reference
+for n in $(rank_counts); do
+  rm -rf out
+  ranks "$n" "$INGOT" run --quiet --set io.striping_factor=3 --set io.hints.cb_nodes=1 ties.cfg 2>stderr.txt || fail "stripes: $n ranks"
+  cmp reference/m.h5 out/m.h5 || fail "stripes: bytes differ with $n ranks"
+  [ "$(grep -c warning stderr.txt)" -le 1 ] || fail "stripes: $n ranks: more than one warning: $(cat stderr.txt)"
+done
