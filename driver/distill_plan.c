@@ -398,6 +398,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   int32_t document = s->has_document ? (int32_t)s->document : -1;
   *b->plan = (ingot_distill_plan){
       .logits = s->alpha > 0.0 ? s->logits_path : NULL, .combine = (ingot_distill_combine)s->combine, .floor = s->floor,
+      .plausibility = s->plausibility.share, .reference = s->plausibility.reference,
       .window = {.length = s->window, .limit = s->limit, .document = document, .separate = s->separate},
       .n_step = s->steps, .batch = s->batch, .micro_batch = 1, .recompute = s->recompute,
       .loss = {.divergence = (ingot_nn_divergence)s->loss, .beta = (float)s->beta, .temperature = (float)s->temperature,
@@ -413,6 +414,17 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   b->plan->validation.batch = 1;
 done:
   return st;
+}
+
+/* Its teacher answers for all data, and the loss is finite where it rules tokens out. */
+static void check_plausibility(builder *b)
+{
+  const ingot_distill_plan *p = b->plan;
+  if (p->plausibility <= 0.0 || p->n_teacher == 0) return;
+  if (!b->settings->weights_path || b->out->ready) ingot_plausibility_check_weights(b->place, p->plausibility, p->reference, p->teachers[p->reference].id, p->weights, p->n_data, p->n_teacher,
+                                   &b->planner->problems);
+  if (p->loss.divergence == INGOT_NN_REVERSE_KL)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: loss = \"reverse_kl\" is infinite where plausibility rules tokens out", b->place);
 }
 
 static ingot_status make_title(builder *b)
@@ -446,6 +458,7 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   INGOT_TRY(add_data(&b));
   INGOT_TRY(take(&b, add_logits(&b)));
   if (planner->problems.count == n_problem) INGOT_TRY(take(&b, ingot_distill_take_weights(&b)));
+  check_plausibility(&b);
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;
   INGOT_TRY(check_amount(&b));

@@ -30,6 +30,7 @@ const ingot_key ingot_distill_keys[] = {
     {"combine", INGOT_KEY_CHOICE, false, "linear", combine_names, FIELD(combine),
      "teachers as a mixture of distributions, a product of powers of them, or the mean of the losses with each"},
     {"floor", INGOT_KEY_REAL, false, "-30", NULL, FIELD(floor), "log_linear: log-probabilities below it count as it"},
+    INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "teachers"),
     {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(data_value), "token files: a group { name = \"path\"; ... }, or a list of paths and groups"},
     {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(window), "tokens of a window"},
     {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(limit), "windows of a data set at most; 0: all"},
@@ -225,6 +226,20 @@ done:
   return st;
 }
 
+static ingot_status read_plausibility(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
+{
+  ingot_status            st = INGOT_OK;
+  ingot_distill_settings *s = step->settings;
+  bool                    follows = s->weights_path && !ingot_value_member(step->value, "combine"); /* the file's kind */
+  const char            **ids = ingot_arena_alloc(&job->arena, (size_t)s->n_teacher + 1, sizeof *ids);
+  INGOT_TRY_ALLOC(ids);
+  for (int i = 0; i < s->n_teacher; i++) ids[i] = s->teachers[i].ref.id;
+  ingot_plausibility_check(step, &s->plausibility, (s->combine == INGOT_COMBINE_LOG_LINEAR || follows) && s->n_teacher > 0,
+                           "teachers with combine = \"log_linear\"", ids, s->n_teacher, problems);
+done:
+  return st;
+}
+
 /* ---- numbers ---- */
 
 static void check_range(const ingot_job_step *step, const char *key, double value, bool good, const char *range,
@@ -288,6 +303,7 @@ ingot_status ingot_distill_settings_read(ingot_job *job, ingot_job_step *step, i
                                 &s->n_validation));
   INGOT_TRY(make_weights(job, step, problems));
   INGOT_TRY(find_weights(job, step, problems));
+  INGOT_TRY(read_plausibility(job, step, problems));
   check_numbers(step, problems);
   check_output(step, problems);
 done:

@@ -3,6 +3,7 @@
 #define INGOT_DRIVER_DISTILL_SETTINGS_H
 
 #include "driver/gather_settings.h"
+#include "driver/plausibility.h"
 
 /** A teacher of the step. */
 typedef struct ingot_job_teacher {
@@ -26,6 +27,7 @@ typedef struct ingot_distill_settings {
   const ingot_value *teachers_value, *data_value, *validation_value;
   int                combine, loss, schedule, dtype, keep, placement;
   double             floor, beta, temperature, alpha;
+  ingot_plausibility plausibility;
   double             rate, final_rate, beta1, beta2, epsilon, decay, clip;
   int64_t            window, limit, document, steps, batch, micro_batch, warmup, validate_every, validation_limit, seed,
       save_every_s;

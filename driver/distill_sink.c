@@ -58,6 +58,7 @@ static json_t *recipe_json(const builder *b)
   if (s->micro_batch > 0) json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
   if (s->loss == INGOT_NN_JSD) json_object_set_new(r, "beta", json_real(s->beta));
   if (b->plan->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(b->plan->floor));
+  if (b->plan->plausibility > 0.0) ingot_plausibility_note(r, b->plan->plausibility, b->plan->teachers[b->plan->reference].id);
   if (s->has_document) json_object_set_new(r, "document", json_integer(s->document));
   if (b->plan->config) json_object_set_new(r, "config", ingot_json_text(b->plan->config));
   if (b->plan->logits) json_object_set_new(r, "logits", ingot_json_text(s->logits));

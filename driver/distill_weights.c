@@ -35,6 +35,12 @@ static ingot_status take_kind(builder *b, const ingot_mixture *mixture)
               ingot_distill_combine_name((ingot_distill_combine)s->combine));
   if (!stated) b->plan->combine = product ? INGOT_COMBINE_LOG_LINEAR : INGOT_COMBINE_LINEAR;
   if (!ingot_value_member(b->step->value, "floor")) b->plan->floor = mixture->floor;
+  INGOT_CHECK(product || s->plausibility.share <= 0.0, INGOT_ERR_MISMATCH, "%s holds weights for kind = \"%s\", and plausibility is for \"log_linear\"",
+              s->weights_path, mixture->kind);
+  if (!ingot_value_member(b->step->value, "plausibility")) {
+    b->plan->plausibility = mixture->plausibility;
+    b->plan->reference = mixture->reference;
+  }
 done:
   return st;
 }

@@ -153,6 +153,8 @@ static ingot_status set_weights(builder *b)
   b->plan->n_row = s->n_row;
   b->plan->weights = s->weights;
   b->plan->floor = s->floor;
+  b->plan->plausibility = s->plausibility.share;
+  b->plan->reference = s->plausibility.reference;
   b->plan->l2 = s->l2;
   if (s->source != INGOT_WEIGHTS_FILE) goto done;
   bool ready = weights_ready(b);
@@ -167,10 +169,17 @@ static ingot_status set_weights(builder *b)
     b->plan->n_row = mixture.n_row;
     b->plan->weights = mixture.weights;
     if (!s->floor_value) b->plan->floor = mixture.floor;
+    if (!ingot_value_member(b->step->value, "plausibility")) {
+      b->plan->plausibility = mixture.plausibility;
+      b->plan->reference = mixture.reference;
+    }
     b->weights_identity = mixture.identity;
   }
   INGOT_TRY(add_weights_input(b));
 done:
+  if (st == INGOT_OK && !b->plan->learn)
+    ingot_plausibility_check_weights(b->place, b->plan->plausibility, b->plan->reference, s->gather.models[b->plan->reference].id, b->plan->weights,
+                                     b->plan->n_row, s->gather.n_model, &b->planner->problems);
   return st;
 }
 
@@ -205,6 +214,7 @@ static ingot_status make_recipe(builder *b)
   json_object_set_new(recipe, "weights", json_string(sources[b->settings->source]));
   json_object_set_new(recipe, "weight_rows", weights_json(b));
   if (b->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(recipe, "log_floor", json_real(b->plan->floor));
+  ingot_plausibility_note(recipe, b->plan->plausibility, b->settings->gather.models[b->plan->reference].id);
   if (b->plan->learn) {
     json_object_set_new(recipe, "learn_data", json_integer(b->plan->gather.n_data - b->plan->n_score));
     if (b->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(recipe, "l2", json_real(b->plan->l2));

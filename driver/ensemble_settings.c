@@ -41,6 +41,7 @@ const ingot_key ingot_ensemble_keys[] = {
     {"l2", INGOT_KEY_ANY, false, "0.001", NULL, FIELD(l2_value),
      "log_linear, learning: half of it times the weights' squared norm is added to the mean loss"},
     ROW_FLOOR,
+    INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "models"),
     ROW_DATA,
     ROW_WINDOW,
     ROW_STRIDE,
@@ -63,6 +64,7 @@ const ingot_key ingot_logits_keys[] = {
     {"weights", INGOT_KEY_ANY, false, "\"uniform\"", NULL, FIELD(weights_value),
      "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble step"},
     ROW_FLOOR,
+    INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "models"),
     {"k", INGOT_KEY_INT, false, "64", NULL, FIELD(k), "log-probabilities of a position, the largest; the vocabulary's size: all"},
     {"logp_dtype", INGOT_KEY_CHOICE, false, "float16", logp_names, FIELD(logp), "of the log-probabilities"},
     {"tail", INGOT_KEY_CHOICE, false, "bucket", tail_names, FIELD(tail),
@@ -257,6 +259,21 @@ done:
   return st;
 }
 
+static ingot_status read_plausibility(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s, ingot_problems *problems)
+{
+  ingot_status st = INGOT_OK;
+  int          n = s->gather.n_model;
+  const char **ids = ingot_arena_alloc(&job->arena, (size_t)n + 1, sizeof *ids);
+  INGOT_TRY_ALLOC(ids);
+  for (int m = 0; m < n; m++) ids[m] = s->gather.models[m].id;
+  ingot_plausibility_check(step, &s->plausibility, s->kind == INGOT_ENSEMBLE_LOG_LINEAR, "kind = \"log_linear\"", ids, n, problems);
+  if (s->plausibility.share > 0.0 && s->source == INGOT_WEIGHTS_LEARNT)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weights are not learnt with plausibility: a token that is ruled out has an infinite loss, "
+                       "whatever the weights", ingot_value_place(s->weights_value));
+done:
+  return st;
+}
+
 static void check_output(const ingot_job_step *step, const ingot_ensemble_settings *s, ingot_problems *problems)
 {
   if (!s->output) return;
@@ -280,6 +297,7 @@ ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, 
   s->n_score = s->gather.n_data;
   INGOT_TRY(read_weights(job, step, s, problems));
   INGOT_TRY(read_learning(job, step, s, problems));
+  INGOT_TRY(read_plausibility(job, step, s, problems));
   read_number(s->floor_value, 1e-300, 1.0, 1e-8, problems, &s->floor);
   s->floor = log(s->floor);
   read_number(s->l2_value, 0.0, 1e6, 1e-3, problems, &s->l2);

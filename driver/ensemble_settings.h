@@ -3,6 +3,7 @@
 #define INGOT_DRIVER_ENSEMBLE_SETTINGS_H
 
 #include "driver/gather_settings.h"
+#include "driver/plausibility.h"
 
 typedef enum ingot_weights_source {
   INGOT_WEIGHTS_UNIFORM,
@@ -28,6 +29,7 @@ typedef struct ingot_ensemble_settings {
   int                   weights_step; /* FILE: number of the earlier step that makes it; 0: none */
   int                   n_score;      /* of gather.data */
   double                floor, l2;    /* floor: a logarithm */
+  ingot_plausibility    plausibility;
 } ingot_ensemble_settings;
 
 extern const ingot_key ingot_ensemble_keys[], ingot_logits_keys[];

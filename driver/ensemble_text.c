@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "driver/ensemble_plan.h"
+#include "driver/plausibility.h"
 #include "driver/recipe.h"
 
 static json_t *number(double value)
@@ -103,12 +104,14 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
                            compute[plan->gather.compute], "models", models_json(gather, plan), "data",
                            data_json(gather, plan, 0, plan->n_score), "weights", weights_json(plan, result));
   if (tree && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(tree, "floor", json_real(plan->floor));
+  if (tree) ingot_plausibility_note(tree, plan->plausibility, plan->gather.models[plan->reference].id);
   if (tree && plan->learn) {
     json_object_set_new(tree, "learn_data", data_json(gather, plan, plan->n_score, plan->gather.n_data));
     json_object_set_new(tree, "learning", learning_json(plan, result));
   }
   if (tree) {
     json_object_set_new(tree, "ensemble", ingot_evaluation_row(&scored, own));
+    if (plan->plausibility > 0.0) json_object_set_new(tree, "kept", ingot_evaluation_row(&scored, result->kept));
     json_object_set_new(tree, "members", members);
     json_object_set_new(tree, "geometric_mean_perplexity",
                         json_pack("{s:o, s:o}", "ensemble", number(geometric_mean(plan, own)), "members", means));
@@ -156,6 +159,12 @@ ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_e
   scored.n_data = plan->n_score;
   INGOT_TRY(weights_table(plan, result, text));
   INGOT_TRY(ingot_evaluation_table(&scored, result->scores, text));
+  for (int d = 0; d < plan->n_score && plan->plausibility > 0.0; d++) {
+    const ingot_score *all = &result->scores[n * plan->n_score + d], *kept = &result->kept[d];
+    INGOT_TRY(ingot_text_printf(text, "%s%s: %lld of %lld tokens are ruled out, perplexity of the others %.3f\n", d == 0 ? "\n" : "",
+                                scored.data[d].name, (long long)(all->n_token - kept->n_token), (long long)all->n_token,
+                                exp(kept->nll / (double)kept->n_token)));
+  }
 done:
   free(models);
   return st;

@@ -212,6 +212,7 @@ static ingot_status make_recipe(builder *b)
   json_object_set_new(recipe, "kind", json_string(ingot_ensemble_kind_name(e->kind)));
   json_object_set_new(recipe, "weight_rows", weights_json(e));
   if (e->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(recipe, "log_floor", json_real(e->floor));
+  ingot_plausibility_note(recipe, e->plausibility, e->gather.models[e->reference].id);
   add_sequences(recipe, b->plan);
   add_search(recipe, b->plan);
   INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));

@@ -28,6 +28,7 @@ const ingot_key ingot_generate_keys[] = {
      "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble step"},
     {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(ensemble.floor_value),
      "log_linear: probabilities below count as this where the weight is negative"},
+    INGOT_PLAUSIBILITY_ROWS(FIELD(ensemble.plausibility), "models"),
     {"data", INGOT_KEY_ANY, false, NULL, NULL, GATHER_FIELD(data_value),
      "token files that prompts are taken from, as for other steps; without it every sequence starts with `begin`"},
     {"prompts", INGOT_KEY_CHOICE, false, "windows", prompts_names, FIELD(prompts), "a prompt from every window of prompt + length tokens, or from every document"},

@@ -86,6 +86,25 @@ done:
   return st;
 }
 
+static ingot_status take_plausibility(const char *path, const json_t *tree, int n_model, const int *column, ingot_mixture *out)
+{
+  ingot_status  st = INGOT_OK;
+  const json_t *share = json_object_get(tree, "plausibility");
+  const char   *by = json_string_value(json_object_get(tree, "reference"));
+  bool          found = false;
+  if (!share) goto done;
+  out->plausibility = json_number_value(share);
+  for (int m = 0; m < n_model && by && !found; m++) {
+    const char *id = json_string_value(json_object_get(json_array_get(json_object_get(tree, "models"), (size_t)column[m]), "id"));
+    found = id && strcmp(id, by) == 0;
+    out->reference = m;
+  }
+  INGOT_CHECK(json_is_number(share) && out->plausibility > 0.0 && out->plausibility <= 1.0 && found, INGOT_ERR_FORMAT,
+              "%s: \"plausibility\" is no number above 0 up to 1, or \"reference\" is none of the models", path);
+done:
+  return st;
+}
+
 ingot_status ingot_mixture_read(const char *path, const ingot_mixture_model *models, int n_model, const char *const *data,
                                 int n_data, ingot_arena *arena, ingot_mixture *out)
 {
@@ -102,6 +121,7 @@ ingot_status ingot_mixture_read(const char *path, const ingot_mixture_model *mod
   INGOT_TRY_ALLOC(column && weights && out->kind);
   out->floor = json_is_number(bound) ? json_number_value(bound) : log(1e-8);
   INGOT_TRY(find_models(path, tree, models, n_model, column));
+  INGOT_TRY(take_plausibility(path, tree, n_model, column, out));
   for (int r = 0; r < out->n_row; r++) {
     const char *name = all ? "all" : data[r];
     json_t     *row = json_object_get(rows, name);

@@ -18,6 +18,8 @@ typedef struct ingot_mixture {
   int           n_row;    /* 1, or n_data */
   const double *weights;  /* [n_row][n_model] */
   double        floor;    /* log-linear: of log-probabilities with negative weights */
+  double        plausibility; /* log-linear: as in ingot_ensemble_plan, by models[reference]; 0: none */
+  int           reference;
   uint64_t      identity; /* of the file's contents */
 } ingot_mixture;
 

@@ -100,6 +100,7 @@ static const ingot_nn_ops cpu_ops = {
     .sample_labels = ingot_cpu_sample_labels,
     .top_k = ingot_cpu_top_k,
     .mix = ingot_cpu_mix,
+    .rule_out = ingot_cpu_rule_out,
     .distill = ingot_cpu_distill,
     .distill_top_k = ingot_cpu_distill_top_k,
     .moments = ingot_cpu_moments,

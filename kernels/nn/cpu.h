@@ -89,6 +89,7 @@ ingot_status ingot_cpu_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int3
 
 ingot_status ingot_cpu_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
                            bool first, float *mixed);
+ingot_status ingot_cpu_rule_out(ingot_nn *nn, const ingot_nn_logits *z, float margin, float *mixed);
 ingot_status ingot_cpu_log_softmax(ingot_nn *nn, const ingot_nn_logits *z, float *logp);
 ingot_status ingot_cpu_moments(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member, const float *const *members,
                                const int32_t *labels, float *mean, float *product, float *label);

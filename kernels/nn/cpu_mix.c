@@ -83,6 +83,23 @@ ingot_status ingot_cpu_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logit
   return INGOT_OK;
 }
 
+static INGOT_CLONES void rule_out_row(int64_t n, const float *z, float lowest, float *mixed)
+{
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) mixed[i] = z[i] < lowest ? -INFINITY : mixed[i];
+}
+
+ingot_status ingot_cpu_rule_out(ingot_nn *nn, const ingot_nn_logits *z, float margin, float *mixed)
+{
+  INGOT_ASSERT(margin <= 0);
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)
+  for (int64_t row = 0; row < z->n_row; row++) {
+    const float *at = z->data + row * z->ld;
+    rule_out_row(z->n_vocab, at, ingot_cpu_row_top(z->n_vocab, at) + margin, mixed + row * z->ld);
+  }
+  return INGOT_OK;
+}
+
 ingot_status ingot_cpu_log_softmax(ingot_nn *nn, const ingot_nn_logits *z, float *logp)
 {
 #pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)

@@ -261,6 +261,7 @@ static const ingot_nn_ops cuda_ops = {
     ingot_nn_cuda_sample_labels,
     ingot_nn_cuda_top_k,
     ingot_nn_cuda_mix,
+    ingot_nn_cuda_rule_out,
     ingot_nn_cuda_distill,
     ingot_nn_cuda_distill_top_k,
     ingot_nn_cuda_moments,

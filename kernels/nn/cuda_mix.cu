@@ -77,6 +77,32 @@ ingot_status ingot_nn_cuda_mix(ingot_nn *back_end, ingot_nn_mix kind, const ingo
   return ingot_nn_cuda_launched("mix_kernel");
 }
 
+static __global__ void __launch_bounds__(BLOCK) rule_out_kernel(ingot_nn_logits logits, float margin, float *mixed_rows, bool wide)
+{
+  __shared__ ingot_nn_soft_sum shared[N_WARP];
+  int64_t                      row = blockIdx.x, n = logits.n_vocab;
+  const float                 *z = logits.data + row * logits.ld;
+  float                       *mixed = mixed_rows + row * logits.ld;
+  float                        lowest = ingot_nn_sum_row(z, n, wide, shared).largest + margin;
+  for (int64_t at = threadIdx.x * 4; at < n; at += BLOCK * 4) {
+    float v[4];
+    ingot_nn_load_four(z + at, n - at, wide, v);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      if (at + i < n && v[i] < lowest) mixed[at + i] = no_probability();
+    }
+  }
+}
+
+ingot_status ingot_nn_cuda_rule_out(ingot_nn *back_end, const ingot_nn_logits *z, float margin, float *mixed)
+{
+  ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
+  INGOT_ASSERT(margin <= 0.0f);
+  if (z->n_row == 0) return INGOT_OK;
+  rule_out_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, margin, mixed, ingot_nn_wide(z->data, z->ld));
+  return ingot_nn_cuda_launched("rule_out_kernel");
+}
+
 /** The first member of a mixture, at full weight. */
 ingot_status ingot_nn_cuda_log_softmax(ingot_nn *back_end, const ingot_nn_logits *z, float *logp)
 {

@@ -118,6 +118,7 @@ ingot_status ingot_nn_cuda_sample_labels(ingot_nn *nn, const ingot_nn_logits *z,
 ingot_status ingot_nn_cuda_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
 ingot_status ingot_nn_cuda_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight,
                                float floor, bool first, float *mixed);
+ingot_status ingot_nn_cuda_rule_out(ingot_nn *nn, const ingot_nn_logits *z, float margin, float *mixed);
 ingot_status ingot_nn_cuda_log_softmax(ingot_nn *nn, const ingot_nn_logits *z, float *logp);
 ingot_status ingot_nn_cuda_moments(ingot_nn *nn, const ingot_nn_logits *mixed, int n_member,
                                    const float *const *members, const int32_t *labels, float *mean, float *product,

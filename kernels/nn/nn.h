@@ -275,6 +275,9 @@ struct ingot_nn_ops {
    */
   ingot_status (*mix)(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
                       bool first, float *mixed);
+  /** mixed [n_row][z->ld] = -inf where z is below the largest of its row plus margin (at most 0): what a member holds to be
+   *  implausible. Whatever is mixed in later leaves it there, as long as it is not +inf. */
+  ingot_status (*rule_out)(ingot_nn *nn, const ingot_nn_logits *z, float margin, float *mixed);
   /**
    * Per row: soft = T^2 D (float32), nll = cross-entropy with the label, each NULL: not wanted; d_logits (NULL: not wanted) =
    * scale times the gradient of the whole loss by z. Rows labelled INGOT_NN_IGNORE: 0. teacher [n_row][z->ld]: logits.

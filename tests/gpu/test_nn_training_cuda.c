@@ -95,6 +95,34 @@ static void test_mix(void **state)
   nn_pair_close(&pair);
 }
 
+/* -inf cannot be compared: a power of -1 makes the floor of it. */
+static ingot_status call_rule_out(ingot_nn *nn, void **p, const void *context)
+{
+  const row_shape *c = context;
+  ingot_nn_logits  z = logits_of(c, p[1]), mixed = logits_of(c, p[2]);
+  ingot_status     st = INGOT_OK;
+  INGOT_TRY(nn->ops->rule_out(nn, &z, -0.7f, p[2]));
+  INGOT_TRY(nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &mixed, p[3], -30, true, p[0]));
+  INGOT_TRY(clear_behind(nn, c, p[0]));
+done:
+  return st;
+}
+
+static void test_rule_out(void **state)
+{
+  const setting *s = *state;
+  nn_pair        pair;
+  nn_pair_open(&pair, s->dtype);
+  for (int i = 0; i < (s->brief ? N_BRIEF : N_SHAPE); i++) {
+    const int64_t n = shapes[i].n_row * padded(shapes[i].n_vocab);
+    nn_array      array[] = {nn_random(NN_F32, n, 0, pair.exact), nn_random(NN_F32, n, 2.0, 0), nn_random(NN_F32, n, 2.0, 0),
+                             nn_random(NN_F32, shapes[i].n_row, 1.0, 0)};
+    for (int64_t r = 0; r < shapes[i].n_row; r++) array[3].value[r] = -1.0;
+    nn_pair_run(&pair, "rule out", 4, array, call_rule_out, &shapes[i], NULL);
+  }
+  nn_pair_close(&pair);
+}
+
 static ingot_status call_moments(ingot_nn *nn, void **p, const void *context)
 {
   const row_shape *c = context;
@@ -260,7 +288,7 @@ int main(int argc, char **argv)
   setting f32 = {INGOT_DTYPE_F32, brief}, bf16 = {INGOT_DTYPE_BF16, brief};
 #define BOTH(test) cmocka_unit_test_prestate(test, &f32), cmocka_unit_test_prestate(test, &bf16)
   const struct CMUnitTest tests[] = {
-      BOTH(test_mix), BOTH(test_moments), BOTH(test_distill), BOTH(test_adamw), BOTH(test_slices),
+      BOTH(test_mix), BOTH(test_rule_out), BOTH(test_moments), BOTH(test_distill), BOTH(test_adamw), BOTH(test_slices),
   };
 #undef BOTH
   if (ingot_device_count() == 0 || ingot_device_use(0) != INGOT_OK) {

@@ -194,6 +194,32 @@ expect_unfit 3 'none.h5' 's/out.mixture.h5"; window/out\/none.h5"; window/'
 expect_unfit 2 'give one of them' 's/( "sort", "dates" ); weights/( { model = "sort"; weight = 0.5; }, { model = "dates"; weight = 0.5; } ); weights/'
 expect_unfit 3 'no teacher of data "d" has a weight that is not 0' 's/d = "family.data.dates.calib.u16"/d = { path = "family\/data\/dates.calib.u16"; teachers = ( "sort" ); }/'
 
+# --- tokens that a teacher finds implausible: the same student from live teachers and from a logits file with all of their distribution
+cat >plausible.cfg <<EOT
+models = { sort = "family/sort"; dates = "family/dates"; base = "family/base"; };
+steps = ( { type = "ensemble"; name = "mixture"; kind = "log_linear"; models = ( "dates", "sort" ); weights = [ -0.5, 1.5 ]; plausibility = 0.2; reference = "sort";
+            window = 64; limit = 2; data = { s = "family/data/sort.val.u16"; }; output = "out/plausible.json"; },
+          { type = "logits"; kind = "log_linear"; models = ( "sort", "dates" ); weights = "mixture"; window = 64; limit = 8; k = 79; logp_dtype = "float32";
+            data = { s = "family/data/sort.calib.u16"; }; output = "out/plausible-logits.h5"; },
+          { type = "distill"; student = "base"; logits = "out/plausible-logits.h5"; window = 64; limit = 8; steps = 2; batch = 4; rate = 0.001;
+            data = { s = "family/data/sort.calib.u16"; }; output_dtype = "float32"; output = "out/plausible-file.h5"; },
+          { type = "distill"; student = "base"; teachers = ( "sort", "dates" ); weights = "mixture"; window = 64; limit = 8; steps = 2; batch = 4; rate = 0.001;
+            data = { s = "family/data/sort.calib.u16"; }; output_dtype = "float32"; output = "out/plausible-live.h5"; },
+          { type = "distill"; student = "base"; teachers = ( "sort", "dates" ); weights = "mixture"; plausibility = 0.0; window = 64; limit = 8; steps = 2;
+            batch = 4; rate = 0.001; data = { s = "family/data/sort.calib.u16"; }; output_dtype = "float32"; output = "out/plausible-all.h5"; } );
+EOT
+"$INGOT" run --quiet --device cpu plausible.cfg >plausible.txt
+grep -q "^s: [1-9][0-9]* of 126 tokens are ruled out, perplexity of the others [1-9]" plausible.txt || { cat plausible.txt >&2; fail "no tokens are ruled out"; }
+"$NEAR" out/plausible-file.h5 out/plausible-live.h5 1e-4 || fail "plausibility: another student from the file"
+if "$NEAR" out/plausible-all.h5 out/plausible-live.h5 1e-4; then fail "plausibility: the same student without it"; fi
+expect_implausible() { # CODE TEXT SED-SCRIPT
+  sed "s/out.plausible-live/out\/implausible/; $3" plausible.cfg >implausible.cfg
+  expect "$1" "$2" "$INGOT" run --step 4 --quiet --device cpu implausible.cfg
+}
+expect_implausible 2 'loss = "reverse_kl" is infinite where plausibility rules tokens out' 's/teachers = ( "sort", "dates" ); weights = "mixture"; window/loss = "reverse_kl"; &/'
+expect_implausible 2 '"dates" says what is plausible, and its weight is -0.5' 's/weights = "mixture"; window = 64; limit = 8; steps/plausibility = 0.1; reference = "dates"; &/'
+expect_implausible 2 'it is for teachers with combine = "log_linear"' 's/weights = "mixture"; window = 64; limit = 8; steps/plausibility = 0.1; combine = "linear"; &/'
+
 # --- refused while planning
 expect_bad() { # CODE TEXT SED-SCRIPT
   write_job bad.cfg out/bad

@@ -57,6 +57,9 @@ typedef struct ingot_distill_plan {
   ingot_placement           placement;   /* of the teachers; not part of the fingerprint: the same bits */
   const char               *logits;      /* a logits file instead of teachers; NULL: none */
   ingot_distill_combine     combine;
+  double                    plausibility; /* log-linear, not with reverse KL: as in ingot_ensemble_plan, by teacher `reference`, whose weight is above 0
+                                             for all data; 0: none */
+  int                       reference;
   double                    floor;       /* log-linear: log-probabilities below it count as it */
   const ingot_distill_data *data;        /* [n_data] */
   int                       n_data;

@@ -239,6 +239,8 @@ static ingot_status mix_one(ingot_teachers *t, const segment *s, int i, bool fir
   }
   INGOT_TRY(ops->mix(t->nn, kind, &z, row_of(t, (int64_t)s->data * t->plan->n_teacher + i),
                      kind == INGOT_NN_MIX_LINEAR ? -INFINITY : (float)t->plan->floor, first, t->mixed));
+  if (t->plan->plausibility > 0.0 && i == t->plan->reference)
+    INGOT_TRY(ops->rule_out(t->nn, &z, (float)log(t->plan->plausibility), t->mixed));
 done:
   return st;
 }
@@ -255,7 +257,7 @@ static ingot_status mix_teachers(ingot_teachers *t, const segment *s, const floa
     n_used++;
     last = i;
   }
-  if (n_used == 1 && weight_of(t, s->data, last) == 1.0) {
+  if (n_used == 1 && weight_of(t, s->data, last) == 1.0 && plan->plausibility <= 0.0) {
     INGOT_TRY(logits_of(t, last, s, &z));
     *target = z.data;
     goto done;

@@ -20,6 +20,14 @@ float ingot_ensemble_mix_weight(ingot_ensemble_kind kind, double weight)
   return weight > 0.0 ? (float)log(weight) : -INFINITY;
 }
 
+ingot_status ingot_ensemble_mix(ingot_nn *nn, const ingot_ensemble_plan *plan, int member, const ingot_nn_logits *z, const float *weight,
+                                bool first, float *mixed)
+{
+  ingot_status st = nn->ops->mix(nn, ingot_ensemble_mix_of(plan->kind), z, weight, (float)plan->floor, first, mixed);
+  if (st != INGOT_OK || plan->plausibility <= 0.0 || member != plan->reference) return st;
+  return nn->ops->rule_out(nn, z, (float)log(plan->plausibility), mixed);
+}
+
 static int64_t batch_rows(const ingot_gather_plan *plan)
 {
   return plan->batch * plan->window.length;
@@ -243,7 +251,6 @@ static ingot_status live_rows(const run *r, bool score, bool mix)
   ingot_combine      *c = r->c;
   ingot_nn           *nn = c->g->nn;
   int64_t             n = r->batch->n_batch * r->batch->n_time, stride = batch_rows(&c->plan->gather);
-  ingot_nn_mix        kind = ingot_ensemble_mix_of(c->plan->kind);
   for (int64_t at = 0; at < n; at += c->rows) {
     int64_t         rows = n - at < c->rows ? n - at : c->rows;
     ingot_nn_logits z;
@@ -253,7 +260,7 @@ static ingot_status live_rows(const run *r, bool score, bool mix)
       if (score)
         INGOT_TRY(nn->ops->cross_entropy(nn, &z, c->labels + at, 0.0f, c->nll + m * stride + at, c->top1 + m * stride + at, NULL));
       if (mix)
-        INGOT_TRY(nn->ops->mix(nn, kind, &z, c->weight + m * stride + at, (float)c->plan->floor, m == 0, c->mixed));
+        INGOT_TRY(ingot_ensemble_mix(nn, c->plan, m, &z, c->weight + m * stride + at, m == 0, c->mixed));
     }
     if (!mix) continue;
     z.data = c->mixed;
@@ -316,8 +323,7 @@ static ingot_status one_chunk(void *context, ingot_nn *nn, int64_t first_row, co
     size_t          bytes = (size_t)(n * c->ld) * sizeof(float);
     ingot_nn_logits part = {z->data + done * z->ld, n, z->n_vocab, z->ld};
     if (r->member > 0) INGOT_TRY(nn->ops->copy_in(nn, c->mixed, c->host_mixed + at * c->ld, bytes));
-    INGOT_TRY(nn->ops->mix(nn, ingot_ensemble_mix_of(c->plan->kind), &part, c->weight + r->member * stride + first_row + done,
-                           (float)c->plan->floor, r->member == 0, c->mixed));
+    INGOT_TRY(ingot_ensemble_mix(nn, c->plan, r->member, &part, c->weight + r->member * stride + first_row + done, r->member == 0, c->mixed));
     INGOT_TRY(nn->ops->copy_out(nn, c->host_mixed + at * c->ld, c->mixed, bytes));
     done += n;
   }

@@ -9,6 +9,13 @@
 ingot_nn_mix ingot_ensemble_mix_of(ingot_ensemble_kind kind);
 float        ingot_ensemble_mix_weight(ingot_ensemble_kind kind, double weight);
 
+/**
+ * Take rows of a member into the mixture, as nn->ops->mix does, and rule out what the plan's reference finds implausible when it is this
+ * one.
+ */
+ingot_status ingot_ensemble_mix(ingot_nn *nn, const ingot_ensemble_plan *plan, int member, const ingot_nn_logits *z, const float *weight,
+                                bool first, float *mixed);
+
 /* ---- mixtures over windows ---- */
 
 typedef struct ingot_combine {

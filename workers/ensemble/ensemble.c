@@ -31,7 +31,8 @@ ingot_status ingot_ensemble_result_init(ingot_ensemble_result *result, const ing
   result->weights = calloc(rows * n + 1, sizeof *result->weights);
   result->learning = calloc(rows + 1, sizeof *result->learning);
   result->scores = calloc((n + 1) * (size_t)plan->n_score + 1, sizeof *result->scores);
-  INGOT_CHECK(result->weights && result->learning && result->scores, INGOT_ERR_NOMEM, "no memory for the scores of %zu models", n);
+  result->kept = calloc((size_t)plan->n_score + 1, sizeof *result->kept);
+  INGOT_CHECK(result->weights && result->learning && result->scores && result->kept, INGOT_ERR_NOMEM, "no memory for the scores of %zu models", n);
   memcpy(result->weights, plan->weights, rows * n * sizeof *result->weights);
 done:
   return st;
@@ -42,6 +43,7 @@ void ingot_ensemble_result_release(ingot_ensemble_result *result)
   free(result->weights);
   free(result->learning);
   free(result->scores);
+  free(result->kept);
   *result = (ingot_ensemble_result){0};
 }
 
@@ -61,7 +63,7 @@ ingot_ensemble_memory ingot_ensemble_bytes(const ingot_ensemble_plan *plan, cons
 
 /* ---- state ---- */
 
-enum { N_PART = 5 };
+enum { N_PART = 6 };
 
 static void list_parts(ingot_ensemble_job *job, ingot_state_part parts[N_PART])
 {
@@ -71,7 +73,8 @@ static void list_parts(ingot_ensemble_job *job, ingot_state_part parts[N_PART])
   parts[1] = (ingot_state_part){job->result->weights, rows * n * sizeof *job->result->weights};
   parts[2] = (ingot_state_part){job->result->learning, rows * sizeof *job->result->learning};
   parts[3] = (ingot_state_part){job->result->scores, (n + 1) * n_score * sizeof *job->result->scores};
-  parts[4] = (ingot_state_part){job->scored, n_score * sizeof *job->scored};
+  parts[4] = (ingot_state_part){job->result->kept, n_score * sizeof *job->result->kept};
+  parts[5] = (ingot_state_part){job->scored, n_score * sizeof *job->scored};
 }
 
 ingot_status ingot_ensemble_save(ingot_ensemble_job *job)
@@ -112,7 +115,7 @@ typedef struct scorer {
   int32_t            *top1, *host_top1;
   double             *window_nll; /* [n_model + 1][n_window]: own ones filled */
   int64_t             n_window, first;
-  int64_t            *counts; /* predicted tokens; then right ones, [n_model + 1] */
+  int64_t            *counts; /* predicted tokens; right ones, [n_model + 1]; tokens that the ensemble rules out */
 } scorer;
 
 static ingot_status open_scorer(scorer *s, ingot_ensemble_job *job)
@@ -128,7 +131,7 @@ static ingot_status open_scorer(scorer *s, ingot_ensemble_job *job)
   s->host_nll = calloc(rows, sizeof *s->host_nll);
   s->host_top1 = calloc(rows, sizeof *s->host_top1);
   s->window_nll = calloc(n * (size_t)most, sizeof *s->window_nll);
-  s->counts = calloc(n + 1, sizeof *s->counts);
+  s->counts = calloc(n + 2, sizeof *s->counts);
   INGOT_CHECK(s->host_nll && s->host_top1 && s->window_nll && s->counts, INGOT_ERR_NOMEM,
               "no memory for the scores of %lld windows", (long long)most);
   INGOT_TRY(nn->ops->alloc(nn, rows * sizeof(float), (void **)&s->nll));
@@ -201,6 +204,10 @@ static ingot_status score_end(void *context, const ingot_batch *batch, int64_t f
     }
     s->counts[1 + n_model] += (votes ? vote(s, top1, stride, i) : s->host_top1[i]) == batch->labels[i];
     if (votes) continue;
+    if (s->job->plan->plausibility > 0.0 && isinf(s->host_nll[i]) && s->host_nll[i] > 0) {
+      s->counts[2 + n_model]++;
+      continue;
+    }
     sum[n_model * s->n_window] += (double)s->host_nll[i];
     if (isfinite(s->host_nll[i])) continue;
     INGOT_TRY(ingot_gather_place(&s->job->g, window, &place));
@@ -223,16 +230,20 @@ static ingot_status score_data(scorer *s, int d)
   s->n_window = plan->gather.data[d].n_window;
   s->weights = job->result->weights + (plan->n_row > 1 ? d : 0) * n;
   memset(s->window_nll, 0, (size_t)((n + 1) * s->n_window) * sizeof *s->window_nll);
-  memset(s->counts, 0, (size_t)(n + 2) * sizeof *s->counts);
+  memset(s->counts, 0, (size_t)(n + 3) * sizeof *s->counts);
   INGOT_TRY(ingot_combine_windows(&job->combine, s->first, s->first + s->n_window, s->weights, &user));
   INGOT_TRY(ingot_comm_sum_f64(job->g.comm, s->window_nll, (n + 1) * s->n_window));
-  INGOT_TRY(ingot_comm_sum_i64(job->g.comm, s->counts, n + 2));
+  INGOT_TRY(ingot_comm_sum_i64(job->g.comm, s->counts, n + 3));
   for (int m = 0; m <= n; m++) {
     ingot_score *score = &job->result->scores[m * plan->n_score + d];
     *score = (ingot_score){.n_token = s->counts[0], .n_right = s->counts[1 + m]};
     for (int64_t i = 0; i < s->n_window; i++) score->nll += s->window_nll[m * s->n_window + i];
     if (m == n && plan->kind == INGOT_ENSEMBLE_VOTE) score->nll = NAN;
   }
+  ingot_score *all = &job->result->scores[n * plan->n_score + d], *kept = &job->result->kept[d];
+  *kept = *all;
+  kept->n_token -= s->counts[2 + n];
+  if (kept->n_token < all->n_token) all->nll = INFINITY; /* their probability is 0 */
   job->scored[d] = 1;
   st = ingot_ensemble_save(job);
 done:

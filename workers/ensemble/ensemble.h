@@ -39,6 +39,9 @@ typedef struct ingot_ensemble_plan {
   int                 n_row;      /* 1: one row of weights for all; else n_score: one a data set, learnt on set n_score + row */
   const double       *weights;    /* [n_row][n_model]: given, or where learning begins */
   double              floor;      /* log-linear, negative weights: log-probabilities below count as it */
+  double              plausibility; /* log-linear: tokens with less than this times the largest probability of model `reference` have none in
+                                       the mixture; in (0, 1], 0: all have. Not with learning */
+  int                 reference;
   double              l2;         /* log-linear, learning: half of it times the squared norm is added to the mean loss */
   ingot_placement     placement;  /* of the members */
   bool                one_by_one; /* members one after the other; replicated */
@@ -57,7 +60,9 @@ typedef struct ingot_ensemble_learning {
 typedef struct ingot_ensemble_result {
   double                  *weights;  /* [n_row][n_model] */
   ingot_ensemble_learning *learning; /* [n_row] */
-  ingot_score             *scores;   /* [n_model + 1][n_score]: the members, then the ensemble (VOTE: its nll is NaN) */
+  ingot_score             *scores;   /* [n_model + 1][n_score]: the members, then the ensemble (VOTE: its nll is NaN; infinite where tokens of the
+                                        data are ruled out by plausibility) */
+  ingot_score             *kept;     /* [n_score]: of the ensemble on the tokens that are not ruled out */
 } ingot_ensemble_result;
 
 ingot_status ingot_ensemble_result_init(ingot_ensemble_result *result, const ingot_ensemble_plan *plan);

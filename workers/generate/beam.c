@@ -118,7 +118,7 @@ static ingot_status gather(ingot_beam *b, int64_t n_vocab, const float *z, int64
     double       log_sum = ingot_choose_log_sum(n_vocab, row);
     INGOT_CHECK(isfinite(log_sum), INGOT_ERR_NUMERIC, "the logits are not finite");
     int64_t n = ingot_choose_best(n_vocab, row, 2 * (int64_t)b->spec.width, room, room + n_vocab);
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n && row[room[i]] > -INFINITY; i++) /* a token that is ruled out continues nothing */
       b->candidates[(*n_candidate)++] = (candidate){b->run[r].sum + (double)row[room[i]] - log_sum, r, room[i], b};
   }
   qsort(b->candidates, (size_t)*n_candidate, sizeof *b->candidates, compare_candidates);

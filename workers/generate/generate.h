@@ -20,7 +20,7 @@ typedef enum ingot_generate_select { INGOT_SELECT_BEST, INGOT_SELECT_BLEU, INGOT
 /** Everything that decides the result. */
 typedef struct ingot_generate_plan {
   /** models, data (n_data 0: prompts are `begin` alone), window (length: prompt + length), compute, output, sink (without tensors), kind,
-   *  weights (rows by data set) and floor are used. Kinds LINEAR, LOG_LINEAR and MAX. */
+   *  weights (rows by data set), floor and plausibility are used. Kinds LINEAR, LOG_LINEAR and MAX. */
   ingot_ensemble_plan   ensemble;
   bool                  documents;  /* a prompt from each document, not from each window */
   int64_t               prompt;     /* tokens of a prompt; with prompt_end: at most */

@@ -119,13 +119,12 @@ static ingot_status logits(ingot_lane *l, int64_t n_row, bool start)
     n_used++;
     last = m;
   }
-  bool plain = n_used == 1 && (e->kind != INGOT_ENSEMBLE_LOG_LINEAR || l->weights[last] == 1.0);
+  bool plain = n_used == 1 && (e->kind != INGOT_ENSEMBLE_LOG_LINEAR || (l->weights[last] == 1.0 && e->plausibility <= 0.0));
   for (int m = 0; m < e->gather.n_model; m++) {
     if (l->weights[m] == 0.0) continue;
     INGOT_TRY(member_logits(l, m, n_row, start, &z));
     if (plain) rows = z.data;
-    else
-      INGOT_TRY(l->nn->ops->mix(l->nn, ingot_ensemble_mix_of(e->kind), &z, l->weight + m * l->n_row, (float)e->floor, first, l->mixed));
+    else INGOT_TRY(ingot_ensemble_mix(l->nn, e, m, &z, l->weight + m * l->n_row, first, l->mixed));
     first = false;
   }
   INGOT_TRY(l->nn->ops->copy_out(l->nn, l->z, rows, (size_t)(n_row * l->ld) * sizeof *l->z));

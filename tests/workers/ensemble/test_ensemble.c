@@ -228,6 +228,80 @@ static void test_kinds(void **state)
   close_case(&c);
 }
 
+/* The loss of a log-linear mixture by its definition, over the tokens that are left, and how many are. */
+static double kept_nll(const double *weights, int reference, double share, double *const logp[2], const int32_t *labels, int *n_kept)
+{
+  double nll = 0.0;
+  *n_kept = 0;
+  for (int i = 0; i < N_POSITION; i++) {
+    const double *by = logp[reference] + (size_t)i * N_VOCAB;
+    double        most = -INFINITY, total = 0.0, of_label = 0.0;
+    for (int v = 0; v < N_VOCAB; v++) most = fmax(most, by[v]);
+    for (int v = 0; v < N_VOCAB; v++) {
+      double q = exp(by[v]) < share * exp(most) ? 0.0 : exp(weights[0] * logp[0][i * N_VOCAB + v] + weights[1] * logp[1][i * N_VOCAB + v]);
+      total += q;
+      if (v == labels[i]) of_label = q;
+    }
+    if (of_label <= 0.0) continue;
+    nll -= log(of_label / total);
+    ++*n_kept;
+  }
+  return nll;
+}
+
+/* Tokens that the reference finds implausible have no probability: the loss of data with such tokens is infinite, that of the others finite. */
+static void test_plausible(void **state)
+{
+  (void)state;
+  static const struct {
+    double weights[2], share;
+    int    reference;
+  } of[] = {{{1.3, -0.3}, 0.2, 0}, {{0.5, 0.5}, 0.6, 1}, {{1.3, -0.3}, 1e-9, 0}};
+  ensemble_case         c;
+  ingot_ensemble_result r;
+  double               *logp[2], *mixed = calloc((size_t)N_POSITION * N_VOCAB, sizeof *mixed);
+  int32_t               labels[N_POSITION];
+  open_case(&c);
+  for (int m = 0; m < 2; m++) {
+    logp[m] = calloc((size_t)N_POSITION * N_VOCAB, sizeof *logp[m]);
+    one_model(&c, m, logp[m]);
+  }
+  labels_of(&c, labels);
+  c.plan.kind = INGOT_ENSEMBLE_LOG_LINEAR;
+  for (size_t k = 0; k < sizeof of / sizeof of[0]; k++) {
+    int    n_kept, n_out = 0, n_expected = 0;
+    double expected = kept_nll(of[k].weights, of[k].reference, of[k].share, logp, labels, &n_kept);
+    memcpy(c.weights, of[k].weights, sizeof c.weights);
+    c.plan.plausibility = of[k].share;
+    c.plan.reference = of[k].reference;
+    assert_true(k == 2 ? n_kept == N_POSITION : n_kept > 0 && n_kept < N_POSITION);
+    for (int one_by_one = 0; one_by_one < 2; one_by_one++) {
+      c.plan.one_by_one = one_by_one;
+      run(&c, &r);
+      assert_int_equal(r.kept[0].n_token, n_kept);
+      assert_true(fabs(r.kept[0].nll - expected) < 1e-4 * expected);
+      assert_int_equal(r.kept[0].n_right, r.scores[2].n_right);
+      assert_int_equal(r.scores[2].n_token, N_POSITION);
+      if (k == 2) assert_true(fabs(r.scores[2].nll - expected) < 1e-4 * expected);
+      else assert_true(isinf(r.scores[2].nll) && r.scores[2].nll > 0);
+      ingot_ensemble_result_release(&r);
+    }
+    distributions(&c, mixed); /* checks that they sum to 1 */
+    for (int i = 0; i < N_POSITION * N_VOCAB; i++) {
+      const double *by = logp[of[k].reference] + (size_t)(i / N_VOCAB) * N_VOCAB;
+      double        most = -INFINITY;
+      for (int v = 0; v < N_VOCAB; v++) most = fmax(most, by[v]);
+      n_out += isinf(mixed[i]) != 0;
+      n_expected += by[i % N_VOCAB] < most + log(of[k].share);
+    }
+    assert_int_equal(n_out, n_expected);
+  }
+  free(logp[0]);
+  free(logp[1]);
+  free(mixed);
+  close_case(&c);
+}
+
 /* The loss at weights w, by a run. */
 static double loss_at(ensemble_case *c, double w0, double w1)
 {
@@ -385,7 +459,8 @@ static void test_placement(void **state)
 
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_placement), cmocka_unit_test(test_kinds), cmocka_unit_test(test_learn),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_placement), cmocka_unit_test(test_kinds), cmocka_unit_test(test_plausible),
+                                     cmocka_unit_test(test_learn),
                                      cmocka_unit_test(test_logits_resume), cmocka_unit_test(test_resume_scores)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,6 +159,22 @@ static void test_end(void **state)
   ingot_beam_release(&b);
 }
 
+/* A token without probability continues nothing, however many beams are free; a search whose only tokens end is over. */
+static void test_ruled_out(void **state)
+{
+  (void)state;
+  const float     one[4] = {-INFINITY, -0.69314718F, -INFINITY, -0.69314718F}, two[8] = {0.0F, -INFINITY, -INFINITY, -INFINITY, 0.0F, -INFINITY, -INFINITY, -INFINITY};
+  int32_t         room[8], from[3], token[3];
+  ingot_beam      b;
+  ingot_beam_spec spec = {.width = 3, .max_length = 4, .end = 0, .penalty = 0.0};
+  check_ok(ingot_beam_init(&b, &spec));
+  check_ok(ingot_beam_step(&b, 4, one, 4, room, from, token));
+  assert_true(!b.over && b.n_run == 2 && token[0] == 1 && token[1] == 3);
+  check_ok(ingot_beam_step(&b, 4, two, 4, room, from, token));
+  assert_true(b.over && b.n_run == 0 && b.n_done == 2 && isfinite(b.done[1].score));
+  ingot_beam_release(&b);
+}
+
 static void test_not_finite(void **state)
 {
   (void)state;
@@ -192,7 +208,8 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_draws),   cmocka_unit_test(test_edges),      cmocka_unit_test(test_two_steps),
-      cmocka_unit_test(test_end),     cmocka_unit_test(test_not_finite), cmocka_unit_test(test_similarity),
+      cmocka_unit_test(test_end),     cmocka_unit_test(test_ruled_out),  cmocka_unit_test(test_not_finite),
+      cmocka_unit_test(test_similarity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
