@@ -109,6 +109,7 @@ static ingot_status plan_run(const ingot_command_context *context, const ingot_c
   ingot_plan_options plan = {.n_rank = ingot_comm_size(context->comm), .n_rank_node = ingot_comm_local_size(context->comm),
                              .fresh = ingot_line_has(line, "--fresh"), .elsewhere = ingot_line_has(line, "--nodes")};
   int                threads;
+  plan.other_host = ingot_line_has(line, "--resources");
   INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &plan.only_step));
   INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, &threads));
   plan.n_thread = ingot_run_threads(threads, ingot_comm_local_size(context->comm));

@@ -370,7 +370,7 @@ static ingot_status fit_memory(builder *b)
   INGOT_TRY(say_placement(b, &limit, bytes));
   if (!all_fit) {
     suggest(b, limit.bytes, hint);
-    ingot_problems_add(&b->planner->problems, limit.stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: the student does not fit: a rank needs %s with %lld window%s in a pass, and %s %s; %s", b->place,
                        ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->micro_batch,
                        b->plan->micro_batch == 1 ? "" : "s", limit.what, ingot_bytes_text(limit.bytes, have), hint);

@@ -94,7 +94,7 @@ static void refuse(const chooser *c, const char *what, uint64_t needed)
   char need[32], have[32], hint[96] = "no number of ranks would do";
   int  n = enough_ranks(c);
   if (n > 0) snprintf(hint, sizeof hint, "spread over %d ranks they fit", n);
-  ingot_problems_add(&c->in->planner->problems, c->limit.stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM, "%s: %s, which needs %s a rank, and %s %s; %s",
+  ingot_problems_add(&c->in->planner->problems, INGOT_ERR_TOO_LARGE, "%s: %s, which needs %s a rank, and %s %s; %s",
                      c->in->place, what, ingot_bytes_text(needed, need), c->limit.what, ingot_bytes_text(c->limit.bytes, have), hint);
 }
 

@@ -18,19 +18,6 @@ ingot_status ingot_ensemble_step_pack(const ingot_step_plan *plan, ingot_text *b
 ingot_status ingot_ensemble_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan);
 void         ingot_ensemble_step_release(ingot_step_plan *plan);
 
-/** Members and weights of a step that uses an ensemble; what generate needs of this file. */
-typedef struct ingot_ensemble_resolved {
-  bool              good;   /* no problem was met; otherwise the rest is not to be used, but specs is to be released */
-  const char       *place;  /* of the step, for messages */
-  ingot_input     **inputs; /* [n_model] */
-  ingot_model_spec *specs;  /* [n_model]; owned by the caller, as what they hold */
-  uint64_t          weights_identity; /* of the file that they come from; else 0 */
-} ingot_ensemble_resolved;
-
-/** Fills body, and of *plan: inputs, ready. Problems are added to the planner's; INGOT_ERR_NOMEM only. */
-ingot_status ingot_ensemble_resolve(ingot_planner *planner, const ingot_job_step *step, const ingot_ensemble_settings *settings,
-                                    ingot_step_plan *plan, ingot_ensemble_body *body, ingot_ensemble_resolved *out);
-
 /** Weights, how they were learnt, and scores as JSON text; rank 0. Appended. */
 ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_ensemble_result *result, ingot_text *text);
 /** The same as tables for people. */

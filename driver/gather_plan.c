@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "driver/input_model.h"
+#include "driver/placement.h"
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
 #include "driver/token_promise.h"
@@ -208,28 +209,22 @@ static ingot_status fit_memory(builder *b)
 {
   ingot_status                 st = INGOT_OK;
   const ingot_gather_settings *s = b->settings;
-  uint64_t                     limit = s->memory_limit_bytes;
-  size_t                       total = 0, free_bytes = 0;
-  char                         name[128], need[32], have[32];
-  bool                         stated = limit > 0;
-  if (b->body->on_device) {
-    INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
-    if (limit == 0 || limit > total) limit = total, stated = false;
-  }
+  ingot_rank_memory            limit;
+  char                         need[32], have[32];
+  INGOT_TRY(ingot_rank_memory_find(b->planner, b->body->on_device, s->memory_limit_bytes, &limit));
   int64_t wanted = (b->body->on_device ? 16384 : 2048) / b->plan->window.length;
   if (wanted > BATCH_MAX) wanted = BATCH_MAX;
   b->plan->batch = b->kind == STEP_FISHER ? 1 : s->batch > 0 ? s->batch : wanted > 0 ? wanted : 1;
   b->out->memory_bytes = bytes_of_rank(b);
-  while (s->batch == 0 && b->plan->batch > 1 && limit > 0 && b->out->memory_bytes > limit) {
+  while (s->batch == 0 && b->plan->batch > 1 && limit.bytes > 0 && b->out->memory_bytes > limit.bytes) {
     b->plan->batch /= 2;
     b->out->memory_bytes = bytes_of_rank(b);
   }
-  if (b->kind == STEP_GRAM) share_sums(b, stated ? limit : limit / 100 * GPU_SHARE);
-  if (limit > 0 && b->out->memory_bytes > limit)
-    ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
+  if (b->kind == STEP_GRAM) share_sums(b, limit.stated || !b->body->on_device ? limit.bytes : limit.bytes / 100 * GPU_SHARE);
+  if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: a rank needs %s for weights, activations and sums, and %s %s", b->place,
-                       ingot_bytes_text(b->out->memory_bytes, need), stated ? "memory_limit is" : "the GPU has",
-                       ingot_bytes_text(limit, have));
+                       ingot_bytes_text(b->out->memory_bytes, need), limit.what, ingot_bytes_text(limit.bytes, have));
 done:
   return st;
 }

@@ -2,15 +2,15 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
+#include "driver/ensemble_resolve.h"
 #include "driver/pack.h"
+#include "driver/placement.h"
 #include "driver/recipe.h"
 #include "driver/token_promise.h"
 #include "driver/vocabulary.h"
-#include "kernels/device.h"
 #include "workers/model/decode.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
@@ -128,23 +128,18 @@ static uint64_t total_bytes(const builder *b)
 static ingot_status fit_memory(builder *b)
 {
   ingot_status st = INGOT_OK;
-  uint64_t     limit = b->settings->ensemble.gather.memory_limit_bytes;
-  size_t       total = 0, free_bytes = 0;
-  char         name[128], need[32], have[32];
-  bool         stated = limit > 0;
+  ingot_rank_memory limit;
+  char         need[32], have[32];
   int64_t      n_rank = b->planner->options.n_rank, own = (b->n_chunk + n_rank - 1) / n_rank;
-  if (b->gather->on_device) {
-    INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
-    if (limit == 0 || limit > total) limit = total, stated = false;
-  }
+  INGOT_TRY(ingot_rank_memory_find(b->planner, b->gather->on_device, b->settings->ensemble.gather.memory_limit_bytes, &limit));
   if (b->plan->n_lane > own) b->plan->n_lane = own > 0 ? (int)own : 1;
-  while (b->plan->n_lane > 1 && limit > 0 && total_bytes(b) > limit) b->plan->n_lane--;
+  while (b->plan->n_lane > 1 && limit.bytes > 0 && total_bytes(b) > limit.bytes) b->plan->n_lane--;
   b->out->memory_bytes = total_bytes(b);
-  if (limit > 0 && b->out->memory_bytes > limit)
-    ingot_problems_add(&b->planner->problems, stated ? INGOT_ERR_JOB : INGOT_ERR_NOMEM,
+  if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: a rank needs %s with %lld sequences at a time, and %s %s; a smaller batch takes less", b->found.place,
-                       ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->batch, stated ? "memory_limit is" : "the GPU has",
-                       ingot_bytes_text(limit, have));
+                       ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->batch, limit.what,
+                       ingot_bytes_text(limit.bytes, have));
 done:
   return st;
 }
@@ -328,7 +323,7 @@ ingot_status ingot_generate_plan_make(ingot_planner *planner, const ingot_job_st
   plan->body = b.body;
   settings.ensemble.gather.memory_limit_bytes = 0; /* of what evaluate would need */
   settings.ensemble.gather.batch = 1;
-  INGOT_TRY(ingot_ensemble_resolve(planner, step, &settings.ensemble, plan, &b.body->ensemble, &b.found));
+  INGOT_TRY(ingot_ensemble_resolve(planner, step, &settings.ensemble, true, plan, &b.body->ensemble, &b.found));
   if (!b.found.good || planner->problems.count != n_problem) goto done;
   b.gather = b.body->ensemble.members.body;
   take_settings(&b);
@@ -345,8 +340,7 @@ ingot_status ingot_generate_plan_make(ingot_planner *planner, const ingot_job_st
   INGOT_TRY(make_sink(&b));
   INGOT_TRY(make_title(&b));
 done:
-  for (int i = 0; b.found.specs && i < b.settings->ensemble.gather.n_model; i++) ingot_model_spec_release(&b.found.specs[i]);
-  free(b.found.specs);
+  ingot_ensemble_resolved_release(&b.found, b.settings->ensemble.gather.n_model);
   return st;
 }
 

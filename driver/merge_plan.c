@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "driver/layers.h"
+#include "driver/placement.h"
 #include "workers/matrix.h"
 
 ingot_status ingot_merge_take_input(ingot_merge_builder *b, const ingot_job_reference *ref, const ingot_value *where,
@@ -323,26 +324,45 @@ static void add_traffic(ingot_merge_builder *b)
   }
 }
 
-/* The buffers of a rank, with fewer threads where memory_limit asks for it. */
-static void fit_memory(ingot_merge_builder *b)
+/* The matrices of the largest layer against a rank's memory. They are solved on the CPU where the GPU is too small. */
+static ingot_status check_matrices(ingot_merge_builder *b, bool *fit)
 {
+  ingot_status      st = INGOT_OK;
+  ingot_rank_memory limit;
+  int               largest = 0;
+  char              need[32], have[32];
+  uint64_t          bytes = ingot_matrix_memory_bytes(&b->body->plan, &largest);
+  *fit = true;
+  if (bytes == 0) goto done;
+  INGOT_TRY(ingot_rank_memory_find(b->planner, false, b->settings->memory_limit_bytes, &limit));
+  *fit = limit.bytes == 0 || bytes <= limit.bytes;
+  if (!*fit)
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE, "%s: the matrices of %s need %s of a rank's memory, and %s %s",
+                       b->place, b->tensors[largest].view.name, ingot_bytes_text(bytes, need), limit.what,
+                       ingot_bytes_text(limit.bytes, have));
+done:
+  return st;
+}
+
+/* The buffers of a rank, with fewer threads where memory_limit asks for it. */
+static ingot_status fit_memory(ingot_merge_builder *b)
+{
+  ingot_status     st = INGOT_OK;
   ingot_step_plan *p = b->out;
   uint64_t         limit = b->settings->memory_limit_bytes;
+  bool             fit = true;
   char             need[32], have[32];
-  if (!p->ready) return;
+  if (!p->ready) return INGOT_OK;
+  INGOT_TRY(check_matrices(b, &fit));
   for (p->n_thread = b->planner->options.n_thread; p->n_thread >= 1; p->n_thread--) {
     p->memory_bytes = ingot_merge_memory_bytes(&b->body->plan, p->n_thread, b->planner->options.on_device);
-    if (limit == 0 || p->memory_bytes <= limit) return;
+    if (limit == 0 || p->memory_bytes <= limit) goto done;
   }
-  int      largest = 0;
-  uint64_t matrix = ingot_matrix_memory_bytes(&b->body->plan, &largest);
-  if (matrix > limit)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
-                       "%s: the matrices of %s need %s of a rank's memory, and memory_limit is %s", b->place,
-                       b->tensors[largest].view.name, ingot_bytes_text(matrix, need), ingot_bytes_text(limit, have));
-  else
+  if (fit)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: one thread needs %s of buffers, and memory_limit is %s",
-                     b->place, ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
+                       b->place, ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
+done:
+  return st;
 }
 
 static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const ingot_job_step *step,
@@ -392,7 +412,7 @@ ingot_status ingot_merge_plan_make(ingot_planner *planner, const ingot_job_step 
   b.body->plan.nonfinite = (ingot_nonfinite)b.settings->nonfinite;
   add_traffic(&b);
   INGOT_TRY(ingot_merge_make_sink(&b));
-  fit_memory(&b);
+  INGOT_TRY(fit_memory(&b));
 done:
   ingot_merge_release_statistics(&b);
   return st;

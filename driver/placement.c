@@ -10,9 +10,10 @@ ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device
   ingot_status st = INGOT_OK;
   size_t       total = 0, free_bytes = 0;
   char         name[128];
-  uint64_t     there;
+  uint64_t     there = 0;
   int          n_rank = planner->options.n_rank_node > 0 ? planner->options.n_rank_node : planner->options.n_rank, n_gpu = 1;
   *out = (ingot_rank_memory){memory_limit, true, "memory_limit is"};
+  if (planner->options.elsewhere || planner->options.other_host) goto done;
   if (on_device) {
     INGOT_TRY(ingot_device_info(0, name, &total, &free_bytes));
     n_gpu = ingot_device_count();

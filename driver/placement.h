@@ -18,13 +18,13 @@ extern const char *const ingot_placement_names[];
 /** What a rank may take. */
 typedef struct ingot_rank_memory {
   uint64_t    bytes;
-  bool        stated; /* by memory_limit: not to fit is the job's mistake */
+  bool        stated; /* by memory_limit, not by the machine */
   const char *what;   /* "memory_limit is", "the GPU has", ...: before the bytes */
 } ingot_rank_memory;
 
 /**
  * The least of memory_limit (0: none) and a rank's share of what there is: of its GPU, or of nine tenths of the host's memory. bytes 0: not
- * known. INGOT_ERR_DEVICE.
+ * known, or the job will run on other hosts. INGOT_ERR_DEVICE.
  */
 ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit, ingot_rank_memory *out);
 

@@ -15,7 +15,8 @@ typedef struct ingot_plan_options {
   int  n_rank_node; /* of them on this node; 0: all */
   bool on_device;
   bool fresh; /* existing outputs are to be replaced */
-  bool elsewhere; /* a plan for another machine: free space here is not looked at */
+  bool elsewhere;  /* a plan for another machine: free space and memory here are not looked at */
+  bool other_host; /* a plan for other hosts with the same files: memory here is not looked at */
   bool no_sync;
   int  only_step; /* plan this step alone; 0: all */
 } ingot_plan_options;

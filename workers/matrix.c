@@ -202,7 +202,7 @@ static ingot_status solve_somewhere(runner *r, const ingot_method_tensor *t, int
   const ingot_matrix_ops *ops = r->run->plan->method->matrix;
   ingot_status            st = ops->solve(t, n_out, n_in, r->linalg, feed, report);
   if (st != INGOT_ERR_NOMEM || !r->linalg->on_device) return st;
-  if (r->run->options->device == INGOT_DEVICE_CUDA) return ingot_wrap(st, "%s", t->name);
+  if (r->run->options->device == INGOT_DEVICE_CUDA) return st;
   ingot_linalg *cpu = NULL;
   ingot_log_warning("%s: %s; it is solved on the CPU", t->name, ingot_error_message());
   ingot_error_clear();
@@ -227,7 +227,12 @@ static ingot_status solve(runner *r, const matrix *m)
   s.rounded = malloc((size_t)INGOT_TILE * 8);
   INGOT_CHECK(s.reader.counted && s.rounded, INGOT_ERR_NOMEM, "%s: no memory to solve it", t->view.name);
   double start = ingot_clock_s(), moved_s = timing->read_s + timing->write_s;
-  INGOT_TRY(solve_somewhere(r, &t->view, s.reader.n_out, s.reader.n_in, &feed, &report));
+  st = solve_somewhere(r, &t->view, s.reader.n_out, s.reader.n_in, &feed, &report);
+  if (st == INGOT_ERR_NOMEM) { /* the size of the layer is what takes memory here */
+    (void)ingot_wrap(st, "%s", t->view.name);
+    st = INGOT_ERR_TOO_LARGE;
+  }
+  INGOT_TRY(st);
   timing->merge_s += ingot_clock_s() - start - (timing->read_s + timing->write_s - moved_s);
   note(r, &report);
 done:

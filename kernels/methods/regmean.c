@@ -63,7 +63,7 @@ static ingot_status fill_dead(const ingot_gram_job *j, const double *diagonal, i
 {
   ingot_status st = INGOT_OK;
   double      *column = malloc(((size_t)j->m + 1) * sizeof *column);
-  INGOT_CHECK(column, INGOT_ERR_NOMEM, "%s: no memory for a column of %lld", j->t->name, (long long)j->m);
+  INGOT_CHECK(column, INGOT_ERR_NOMEM, "no memory for a column of %lld", (long long)j->m);
   INGOT_TRY(ingot_gram_mean(j, w, mean));
   for (int64_t i = 0; i < j->n; i++) {
     if (diagonal[i] != 0) continue;
@@ -98,7 +98,7 @@ static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, in
                                .alpha = t->global[GLOBAL_ALPHA]};
   double                 *diagonal = malloc((size_t)n_in * sizeof *diagonal), *revived = malloc((size_t)n_in * sizeof *revived);
   *report = (ingot_matrix_report){0};
-  INGOT_CHECK(diagonal && revived, INGOT_ERR_NOMEM, "%s: no memory for a diagonal of %lld", t->name, (long long)n_in);
+  INGOT_CHECK(diagonal && revived, INGOT_ERR_NOMEM, "no memory for a diagonal of %lld", (long long)n_in);
   INGOT_TRY(ops->alloc(l, n_in * n_in, &s));
   INGOT_TRY(ops->alloc(l, n_in * n_in, &g));
   INGOT_TRY(ops->alloc(l, n_out * n_in, &r));

@@ -4,6 +4,7 @@
 #include "driver/layers.h"
 #include "driver/model_config.h"
 #include "driver/pack.h"
+#include "driver/placement.h"
 
 static const char CONFIG[] =
     "{\"model_type\": \"llama\", \"num_hidden_layers\": 4, \"vocab_size\": 8, \"dtype\": \"float32\"}\n";
@@ -323,6 +324,28 @@ static void test_memory_limit(void **state)
   assert_int_equal(c->planner.steps[0].n_thread, 1); /* one thread less */
 }
 
+/* A rank's share of the machine, or memory_limit where that is less; of another machine nothing is known. */
+static void test_rank_memory(void **state)
+{
+  ingot_planner     planner = {.options = {.n_rank = 8, .n_rank_node = 2}};
+  ingot_rank_memory one, half, limited;
+  (void)state;
+  check_ok(ingot_rank_memory_find(&planner, false, 0, &half));
+  planner.options.n_rank_node = 1;
+  check_ok(ingot_rank_memory_find(&planner, false, 0, &one));
+  assert_true(half.bytes > 0 && half.bytes == one.bytes / 2);
+  assert_string_equal(half.what, "a rank's share of the machine's memory is");
+  check_ok(ingot_rank_memory_find(&planner, false, 1000, &limited));
+  assert_true(limited.bytes == 1000 && limited.stated && !one.stated);
+  check_ok(ingot_rank_memory_find(&planner, false, one.bytes + 1, &limited));
+  assert_true(limited.bytes == one.bytes && !limited.stated);
+  planner.options.other_host = true;
+  check_ok(ingot_rank_memory_find(&planner, false, one.bytes + 1, &limited));
+  assert_true(limited.bytes == one.bytes + 1 && limited.stated);
+  check_ok(ingot_rank_memory_find(&planner, false, 0, &limited));
+  assert_int_equal(limited.bytes, 0);
+}
+
 static uint64_t fingerprint_of(driver_case *c, const char *job)
 {
   check_ok(case_plan(c, job));
@@ -506,6 +529,7 @@ int main(void)
       CASE(test_vocab_size),
       CASE(test_integers_are_copied),
       CASE(test_memory_limit),
+      CASE(test_rank_memory),
       CASE(test_fingerprint),
       CASE(test_pack),
       CASE(test_promise),

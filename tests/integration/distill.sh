@@ -243,12 +243,12 @@ if [ "${n:-1}" != 1 ]; then
   ranks 2 "$INGOT" plan --set 'steps[0].placement="spread"' h5.cfg >plan.txt
   grep -q "; teachers: spread over 2 ranks, as set: .* a rank; .* with all 2 on each" plan.txt || { cat plan.txt >&2; fail "the plan does not say where teachers are"; }
 fi
-expect_bad 2 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
+expect_bad 3 'the student does not fit: a rank needs' 's/batch = 8;/batch = 8; memory_limit = "4MB";/'
 # what no number of ranks can share is less than what one needs
 "$INGOT" plan bad.cfg 2>stderr.txt || true
 awk '{ gsub(/.*a rank needs /, ""); need = $1; unit = $2; gsub(/.*gradients alone are /, ""); gsub(/:/, ""); exit !($1 > 0 && $1 < need && $2 == unit) }' stderr.txt ||
   { cat stderr.txt >&2; fail "the least that a rank needs is not less than what it needs"; }
-expect_bad 2 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "95MB";/; s/micro_batch = 4/micro_batch = 32/'
+expect_bad 3 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_limit = "95MB";/; s/micro_batch = 4/micro_batch = 32/'
 expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"
 expect_bad 3 'windows of 65 tokens' 's/window = 64/window = 65/'
 expect_bad 3 'none.u16' 's/dates.calib.u16/none.u16/'

@@ -88,7 +88,7 @@ if [ "${n:-1}" != 1 ]; then
     "$INGOT" diff out/logits.h5 spread/logits.h5 | grep -qx identical || fail "${fault#* }: other logits"
   done
 fi
-expect 2 "placement = \"spread\" on one rank, which needs" "$INGOT" plan --set 'steps[2].memory_limit="4MiB"' --step 3 spread.cfg
+expect 3 "placement = \"spread\" on one rank, which needs" "$INGOT" plan --set 'steps[2].memory_limit="4MiB"' --step 3 spread.cfg
 rm -rf out
 mv learnt out
 

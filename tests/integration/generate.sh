@@ -64,4 +64,4 @@ grep -q "^| average |" table.txt || fail "no scores"
 sed 's/length = 16/length = 60/' sample.cfg >long.cfg
 expect 3 "positions" "$INGOT" plan long.cfg
 sed -e 's/limit = 20;/memory_limit = "4MiB";/' -e 's|out/made|out/small|' sample.cfg >small.cfg
-expect 2 "a smaller batch takes less" "$INGOT" plan small.cfg
+expect 3 "a smaller batch takes less" "$INGOT" plan small.cfg

@@ -138,7 +138,7 @@ refuse 2 'method regmean needs statistics of "b"' bad.cfg
 sed 's/regmean/linear/' regmean.cfg >bad.cfg
 refuse 2 'method linear reads no statistics' bad.cfg
 sed 's/output =/memory_limit = "1MB"; output =/' regmean.cfg >bad.cfg
-refuse 2 'the matrices of model.layers.0.mlp.' bad.cfg
+refuse 3 'the matrices of model.layers.0.mlp.' bad.cfg
 
 # Bad numbers, at the step: the last 4 bytes of a file are those of a packed matrix's last diagonal element, or of an element of
 # the information.

@@ -1,5 +1,5 @@
-/* plain_hdf5 SOURCE OUTPUT: the tensors of a source as an HDF5 file of others, in the older format that HDF5 writes
- * unless told otherwise. */
+/* plain_hdf5 SOURCE OUTPUT: the tensors of a source as an HDF5 file of others, in the older format that most programs
+ * write. */
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,10 +32,13 @@ int main(int argc, char **argv)
 {
   ingot_source *src = NULL;
   int           failed = argc != 3 || ingot_source_open(argv[1], &src) != INGOT_OK;
-  hid_t         file = failed ? -1 : H5Fcreate(argv[2], H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t         access = H5Pcreate(H5P_FILE_ACCESS);
+  failed = failed || H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST) < 0;
+  hid_t file = failed ? -1 : H5Fcreate(argv[2], H5F_ACC_TRUNC, H5P_DEFAULT, access);
   failed = failed || file < 0;
   for (int i = 0; !failed && i < ingot_source_count(src); i++) failed = copy(src, i, file);
   if (file >= 0) failed = H5Fclose(file) < 0 || failed;
+  H5Pclose(access);
   ingot_source_close(&src);
   if (failed) fprintf(stderr, "plain_hdf5: %s\n", ingot_error_message());
   return failed;

@@ -116,5 +116,5 @@ mkdir wide
 cp family/sort/* wide
 sed -i 's/"num_hidden_layers": 4/"num_hidden_layers": 3/' wide/config.json
 expect 3 "model.layers.3" "$INGOT" run --quiet --device cpu --set 'models.sort="wide"' soup.cfg
-expect 2 "and memory_limit is 1.00 MiB" "$INGOT" run --quiet --device cpu --set 'steps[0].memory_limit="1MiB"' soup.cfg
+expect 3 "and memory_limit is 1.00 MiB" "$INGOT" run --quiet --device cpu --set 'steps[0].memory_limit="1MiB"' soup.cfg
 expect 3 "windows of 128 tokens" "$INGOT" run --quiet --device cpu --set 'steps[0].window=128' soup.cfg

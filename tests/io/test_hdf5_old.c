@@ -118,8 +118,11 @@ static void test_h5py(void **state)
 
 static hid_t create_file(hid_t creation)
 {
-  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, creation, H5P_DEFAULT);
+  hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  assert_true(H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST) >= 0);
+  hid_t file = H5Fcreate(file_path, H5F_ACC_TRUNC, creation, access);
   assert_true(file >= 0);
+  H5Pclose(access);
   return file;
 }
 
