@@ -14,7 +14,7 @@
 #include "workers/model/decode.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
-static const char OUTPUT_VERSION[] = "ingot-generate-1";
+static const char OUTPUT_VERSION[] = "ingot-generate-2";
 
 enum { ROWS = 32, U16_VOCABULARY = 1 << 16 };
 

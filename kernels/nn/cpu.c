@@ -98,6 +98,7 @@ static const ingot_nn_ops cpu_ops = {
     .add_squares = ingot_cpu_add_squares,
     .cross_entropy = ingot_cpu_cross_entropy,
     .sample_labels = ingot_cpu_sample_labels,
+    .draw = ingot_cpu_draw,
     .top_k = ingot_cpu_top_k,
     .mix = ingot_cpu_mix,
     .rule_out = ingot_cpu_rule_out,

@@ -85,6 +85,7 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
                                      float *nll, int32_t *top1, void *d_logits);
 ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
                                      int32_t *labels);
+ingot_status ingot_cpu_draw(ingot_nn *nn, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids);
 ingot_status ingot_cpu_top_k(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
 
 ingot_status ingot_cpu_mix(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,

@@ -41,18 +41,18 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
   return INGOT_OK;
 }
 
-/* The smallest index whose cumulative sum of exp(z - top) is above `target`; the last that adds anything when none is.
+/* The smallest index whose cumulative sum of exp(factor (z - top)) is above `target`; the last that adds anything when none is.
  */
-static int64_t draw(int64_t n, const float *z, float top, double target)
+static int64_t draw(int64_t n, const float *z, float top, float factor, double target)
 {
   double  before = 0;
   int64_t last = 0;
   for (int64_t first = 0; first < n; first += PIECE) {
     int64_t count = n - first < PIECE ? n - first : PIECE;
-    double  piece = ingot_cpu_row_sum(count, z + first, top, 1.0f), sum = before;
+    double  piece = ingot_cpu_row_sum(count, z + first, top, factor), sum = before;
     bool    here = before + piece > target;
     for (int64_t i = first; here && i < first + count; i++) {
-      float e = ingot_cpu_exp(z[i] - top);
+      float e = ingot_cpu_exp((z[i] - top) * factor);
       sum += (double)e;
       if (e > 0) last = i;
       if (sum > target) return i;
@@ -73,7 +73,19 @@ ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uin
     float        top = ingot_cpu_row_top(z->n_vocab, at);
     uint32_t     word[4];
     ingot_philox4x32(key, first_counter + (uint64_t)row, word);
-    labels[row] = (int32_t)draw(z->n_vocab, at, top, ((double)word[0] + 0.5) * 0x1p-32 * ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
+    labels[row] = (int32_t)draw(z->n_vocab, at, top, 1.0f, ((double)word[0] + 0.5) * 0x1p-32 * ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
+  }
+  return INGOT_OK;
+}
+
+ingot_status ingot_cpu_draw(ingot_nn *nn, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids)
+{
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, z->n_row * z->n_vocab)) schedule(static)
+  for (int64_t row = 0; row < z->n_row; row++) {
+    const float *at = z->data + row * z->ld;
+    float        top = ingot_cpu_row_top(z->n_vocab, at);
+    double       sum = isfinite(top) ? ingot_cpu_row_sum(z->n_vocab, at, top, inverse) : NAN;
+    ids[row] = isfinite(sum) ? (int32_t)draw(z->n_vocab, at, top, inverse, u[row] * sum) : -1;
   }
   return INGOT_OK;
 }

@@ -259,6 +259,7 @@ static const ingot_nn_ops cuda_ops = {
     ingot_nn_cuda_add_squares,
     ingot_nn_cuda_cross_entropy,
     ingot_nn_cuda_sample_labels,
+    ingot_nn_cuda_draw,
     ingot_nn_cuda_top_k,
     ingot_nn_cuda_mix,
     ingot_nn_cuda_rule_out,

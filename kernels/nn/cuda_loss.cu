@@ -83,9 +83,41 @@ static __device__ __forceinline__ double scan_block(double v, double *shared, do
   return before + v;
 }
 
+/** Where the uniform numbers of rows come from: counters, for rows that have a label; or an array. */
+struct counted_numbers {
+  static constexpr bool TELLS = false; /* a row without a distribution keeps its label, and its loss tells */
+  uint64_t              key, first;
+
+  __device__ __forceinline__ bool wanted(int64_t row, const int32_t *labels) const
+  {
+    return labels[row] != INGOT_NN_IGNORE;
+  }
+  __device__ __forceinline__ double at(int64_t row) const
+  {
+    uint32_t word[4];
+    ingot_philox4x32(key, first + static_cast<uint64_t>(row), word);
+    return (static_cast<double>(word[0]) + 0.5) / 4294967296.0;
+  }
+};
+
+struct given_numbers {
+  static constexpr bool TELLS = true;
+  const double         *u;
+
+  __device__ __forceinline__ bool wanted(int64_t, const int32_t *) const
+  {
+    return true;
+  }
+  __device__ __forceinline__ double at(int64_t row) const
+  {
+    return u[row];
+  }
+};
+
 /** Threads own neighbouring stretches of the row, so that the scan over threads is the scan over the vocabulary. */
+template <typename NUMBERS>
 static __global__ void __launch_bounds__(BLOCK)
-    sample_labels_kernel(ingot_nn_logits logits, uint64_t key, uint64_t first_counter, int32_t *labels, bool wide)
+    draw_kernel(ingot_nn_logits logits, NUMBERS numbers, float inverse, int32_t *labels, bool wide)
 {
   __shared__ ingot_nn_soft_sum shared[N_WARP];
   __shared__ double            sums[N_WARP], upto[BLOCK];
@@ -93,23 +125,22 @@ static __global__ void __launch_bounds__(BLOCK)
   int64_t                      row = blockIdx.x, n = logits.n_vocab, stretch = (n + BLOCK - 1) / BLOCK;
   int64_t                      first = threadIdx.x * stretch, end = first + stretch < n ? first + stretch : n;
   const float                 *z = logits.data + row * logits.ld;
-  if (labels[row] == INGOT_NN_IGNORE) return;
+  if (!numbers.wanted(row, labels)) return;
   if (threadIdx.x == 0) winner = BLOCK;
   float  largest = ingot_nn_sum_row(z, n, wide, shared).largest;
   double mine = 0.0, total = 0.0;
-  for (int64_t v = first; v < end; v++) mine += static_cast<double>(expf(z[v] - largest));
+  for (int64_t v = first; v < end; v++) mine += static_cast<double>(expf((z[v] - largest) * inverse));
   upto[threadIdx.x] = scan_block(mine, sums, &total);
   __syncthreads();
-  uint32_t word[4];
-  ingot_philox4x32(key, first_counter + static_cast<uint64_t>(row), word);
-  double target = (static_cast<double>(word[0]) + 0.5) / 4294967296.0 * total;
+  double target = numbers.at(row) * total;
   double sum = threadIdx.x > 0 ? upto[threadIdx.x - 1] : 0.0;
   if (upto[threadIdx.x] > target) atomicMin(&winner, static_cast<int>(threadIdx.x)); /* the total is above the target */
   __syncthreads();
+  if (NUMBERS::TELLS && winner == BLOCK && threadIdx.x == 0) labels[row] = -1;
   if (winner != static_cast<int>(threadIdx.x)) return;
   int64_t chosen = first;
   for (; chosen < end - 1; chosen++) {
-    sum += static_cast<double>(expf(z[chosen] - largest));
+    sum += static_cast<double>(expf((z[chosen] - largest) * inverse));
     if (sum > target) break;
   }
   labels[row] = static_cast<int32_t>(chosen);
@@ -118,11 +149,20 @@ static __global__ void __launch_bounds__(BLOCK)
 ingot_status ingot_nn_cuda_sample_labels(ingot_nn *back_end, const ingot_nn_logits *z, uint64_t key,
                                          uint64_t first_counter, int32_t *labels)
 {
-  ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
+  ingot_nn_cuda  *nn = ingot_nn_cuda_of(back_end);
+  counted_numbers numbers = {key, first_counter};
   if (z->n_row == 0) return INGOT_OK;
-  sample_labels_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, key, first_counter, labels,
-                                                                                  ingot_nn_wide(z->data, z->ld));
-  return ingot_nn_cuda_launched("sample_labels_kernel");
+  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, 1.0f, labels, ingot_nn_wide(z->data, z->ld));
+  return ingot_nn_cuda_launched("draw_kernel");
+}
+
+ingot_status ingot_nn_cuda_draw(ingot_nn *back_end, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids)
+{
+  ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
+  given_numbers  numbers = {u};
+  if (z->n_row == 0) return INGOT_OK;
+  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, inverse, ids, ingot_nn_wide(z->data, z->ld));
+  return ingot_nn_cuda_launched("draw_kernel");
 }
 
 /** The best of this thread's elements that comes after (last, last_index) in the order of the result. */

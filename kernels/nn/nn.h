@@ -262,6 +262,9 @@ struct ingot_nn_ops {
    *  smallest v with cumulative probability above u. Rows whose label is INGOT_NN_IGNORE on entry stay so. */
   ingot_status (*sample_labels)(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
                                 int32_t *labels);
+  /** ids[r] drawn from softmax(inverse * z[r]) with u[r] of [0, 1): the smallest v with cumulative probability above u. -1 for a row
+   *  that has no distribution: not a number, +inf, or -inf alone. */
+  ingot_status (*draw)(ingot_nn *nn, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids);
   /** The k largest log-probabilities of each row, descending, equal logits by ascending id: ids, logp [n_row][k]. */
   ingot_status (*top_k)(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
 

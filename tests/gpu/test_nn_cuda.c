@@ -380,7 +380,21 @@ static void test_loss(void **state)
   nn_pair_close(&pair);
 }
 
-/** Each label against the definition in float64: cumulative probability below u before it, above u with it. */
+/** A label against the definition in float64: cumulative probability below u before it, above u with it. */
+static void check_drawn(int64_t row, const float *z, int64_t n_vocab, double inverse, double u, int32_t label)
+{
+  double before = 0, total = 0;
+  assert_in_range(label, 0, n_vocab - 1);
+  for (int64_t v = 0; v < n_vocab; v++) {
+    if (v < label) before += exp((double)z[v] * inverse);
+    total += exp((double)z[v] * inverse);
+  }
+  double with = before + exp((double)z[label] * inverse);
+  if (before / total > u + 1e-6 || with / total < u - 1e-6)
+    fail_msg("row %lld: label %d covers %.9g .. %.9g, u is %.9g", (long long)row, label, before / total, with / total, u);
+}
+
+/** Labels by counters, and tokens by given numbers at another temperature; rows without a distribution. */
 static void test_sample_labels(void **state)
 {
   const setting   *s = *state;
@@ -389,43 +403,49 @@ static void test_sample_labels(void **state)
   ingot_nn_options options = {.kind = INGOT_NN_CUDA, .n_thread = 1, .dtype = s->dtype};
   nn_array         values = nn_random(NN_F32, c.n_row * padded(c.n_vocab), 6.0, 0);
   float           *z = malloc((size_t)values.n * sizeof *z);
-  int32_t         *labels = calloc((size_t)c.n_row, sizeof *labels);
-  void            *on_gpu, *labels_gpu;
-  assert_true(z != NULL && labels != NULL);
+  double          *u = malloc((size_t)c.n_row * sizeof *u);
+  int32_t         *labels = calloc((size_t)c.n_row, sizeof *labels), *ids = calloc((size_t)c.n_row, sizeof *ids);
+  void            *on_gpu, *labels_gpu, *u_gpu;
+  assert_true(z != NULL && labels != NULL && u != NULL && ids != NULL);
   for (int64_t i = 0; i < values.n; i++) z[i] = (float)values.value[i];
-  labels[3] = INGOT_NN_IGNORE;
+  for (int64_t r = 0; r < c.n_row; r++) u[r] = ((double)r + 0.5) / (double)c.n_row;
+  ingot_nn_logits logits = logits_of(&c, NULL);
+  z[5 * logits.ld + 1] = NAN;
+  z[6 * logits.ld + 2] = INFINITY;
+  for (int64_t v = 0; v < c.n_vocab; v++) z[7 * logits.ld + v] = -INFINITY;
+  for (int64_t v = 0; v < c.n_vocab; v += 2) z[8 * logits.ld + v] = -INFINITY;
+  labels[3] = labels[5] = labels[6] = labels[7] = INGOT_NN_IGNORE;
   check_ok(ingot_nn_open(&options, &nn));
   check_ok(nn->ops->alloc(nn, (size_t)values.n * sizeof *z, &on_gpu));
   check_ok(nn->ops->alloc(nn, (size_t)c.n_row * sizeof *labels, &labels_gpu));
+  check_ok(nn->ops->alloc(nn, (size_t)c.n_row * sizeof *u, &u_gpu));
   check_ok(nn->ops->copy_in(nn, on_gpu, z, (size_t)values.n * sizeof *z));
   check_ok(nn->ops->copy_in(nn, labels_gpu, labels, (size_t)c.n_row * sizeof *labels));
-  ingot_nn_logits logits = logits_of(&c, on_gpu);
+  check_ok(nn->ops->copy_in(nn, u_gpu, u, (size_t)c.n_row * sizeof *u));
+  logits = logits_of(&c, on_gpu);
   check_ok(nn->ops->sample_labels(nn, &logits, 77, 1000, labels_gpu));
   check_ok(nn->ops->copy_out(nn, labels, labels_gpu, (size_t)c.n_row * sizeof *labels));
+  check_ok(nn->ops->draw(nn, &logits, 1.25f, u_gpu, labels_gpu));
+  check_ok(nn->ops->copy_out(nn, ids, labels_gpu, (size_t)c.n_row * sizeof *ids));
   assert_int_equal(labels[3], INGOT_NN_IGNORE);
   for (int64_t r = 0; r < c.n_row; r++) {
     const float *row = z + r * logits.ld;
     uint32_t     word[4];
-    double       before = 0, total = 0;
-    if (r == 3) continue;
-    assert_in_range(labels[r], 0, c.n_vocab - 1);
     ingot_philox4x32(77, 1000 + (uint64_t)r, word);
-    double u = ((double)word[0] + 0.5) / 4294967296.0;
-    for (int64_t v = 0; v < c.n_vocab; v++) {
-      if (v < labels[r]) before += exp((double)row[v]);
-      total += exp((double)row[v]);
-    }
-    double with = before + exp((double)row[labels[r]]);
-    if (before / total > u + 1e-6 || with / total < u - 1e-6)
-      fail_msg("row %lld: label %d covers %.9g .. %.9g, u is %.9g", (long long)r, labels[r], before / total,
-               with / total, u);
+    if (r >= 5 && r <= 7) assert_int_equal(ids[r], -1);
+    else check_drawn(r, row, c.n_vocab, 1.25, u[r], ids[r]);
+    if (labels[r] != INGOT_NN_IGNORE) check_drawn(r, row, c.n_vocab, 1.0, ((double)word[0] + 0.5) / 4294967296.0, labels[r]);
+    if (r == 8) assert_true(ids[r] % 2 == 1 && labels[r] % 2 == 1);
   }
   nn->ops->free(nn, on_gpu);
   nn->ops->free(nn, labels_gpu);
+  nn->ops->free(nn, u_gpu);
   ingot_nn_close(&nn);
   free(values.value);
   free(z);
+  free(u);
   free(labels);
+  free(ids);
 }
 
 /* ---- memory ---- */

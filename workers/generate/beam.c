@@ -109,30 +109,32 @@ static bool can_improve(const ingot_beam *b)
   return b->run[0].sum / pow((double)length, b->spec.penalty) > b->done[b->n_done - 1].score;
 }
 
-static ingot_status gather(ingot_beam *b, int64_t n_vocab, const float *z, int64_t ld, int32_t *room, int *n_candidate)
+/* The best continuations of a hypothesis; a token that is ruled out continues nothing. */
+static ingot_status gather(ingot_beam *b, int r, int64_t n, const float *z, const int32_t *ids, int32_t *room, int *n_candidate)
 {
   ingot_status st = INGOT_OK;
-  *n_candidate = 0;
-  for (int r = 0; r < b->n_run; r++) {
-    const float *row = z + r * ld;
-    double       log_sum = ingot_choose_log_sum(n_vocab, row);
-    INGOT_CHECK(isfinite(log_sum), INGOT_ERR_NUMERIC, "the logits are not finite");
-    int64_t n = ingot_choose_best(n_vocab, row, 2 * (int64_t)b->spec.width, room, room + n_vocab);
-    for (int64_t i = 0; i < n && row[room[i]] > -INFINITY; i++) /* a token that is ruled out continues nothing */
-      b->candidates[(*n_candidate)++] = (candidate){b->run[r].sum + (double)row[room[i]] - log_sum, r, room[i], b};
+  int64_t      most = 2 * (int64_t)b->spec.width;
+  double       log_sum = ids ? 0.0 : ingot_choose_log_sum(n, z);
+  INGOT_CHECK(isfinite(ids ? (double)z[0] : log_sum), INGOT_ERR_NUMERIC, "the logits are not finite");
+  n = ids ? (most < n ? most : n) : ingot_choose_best(n, z, most, room, room + n);
+  for (int64_t i = 0; i < n; i++) {
+    float value = ids ? z[i] : z[room[i]];
+    if (!(value > -INFINITY)) break;
+    b->candidates[(*n_candidate)++] = (candidate){b->run[r].sum + (double)value - log_sum, r, ids ? ids[i] : room[i], b};
   }
-  qsort(b->candidates, (size_t)*n_candidate, sizeof *b->candidates, compare_candidates);
 done:
   return st;
 }
 
-ingot_status ingot_beam_step(ingot_beam *b, int64_t n_vocab, const float *z, int64_t ld, int32_t *room, int32_t *from, int32_t *token)
+ingot_status ingot_beam_step(ingot_beam *b, int64_t n, const float *z, const int32_t *ids, int64_t ld, int32_t *room, int32_t *from,
+                             int32_t *token)
 {
   ingot_status st = INGOT_OK;
   int          n_candidate = 0, n_run = 0, width = b->spec.width;
   bool         last = b->run[0].length + 1 == b->spec.max_length;
   INGOT_ASSERT(!b->over && b->n_run > 0);
-  INGOT_TRY(gather(b, n_vocab, z, ld, room, &n_candidate));
+  for (int r = 0; r < b->n_run; r++) INGOT_TRY(gather(b, r, n, z + r * ld, ids ? ids + r * ld : NULL, room, &n_candidate));
+  qsort(b->candidates, (size_t)n_candidate, sizeof *b->candidates, compare_candidates);
   for (int i = 0; i < n_candidate && i < 2 * width; i++) {
     const candidate *c = &b->candidates[i];
     if (last || c->token == b->spec.end) {

@@ -44,9 +44,12 @@ void         ingot_beam_release(ingot_beam *b);
 /** Forget everything: one running hypothesis without tokens. */
 void ingot_beam_start(ingot_beam *b);
 /**
- * One token more: z [n_run][ld] are logits behind the running hypotheses, in their order; room [2 n_vocab]. Afterwards from[i] and
+ * One token more: z [n_run][ld] are logits behind the running hypotheses, in their order; room [2 n]. Afterwards from[i] and
  * token[i] say what running hypothesis i continues, and with which token. INGOT_ERR_NUMERIC for logits that are no numbers.
+ * ids NULL: n is the vocabulary. Else z has the n largest log-probabilities in descending order, of tokens ids [n_run][ld], n at least
+ * 2 K or all; room is not used.
  */
-ingot_status ingot_beam_step(ingot_beam *b, int64_t n_vocab, const float *z, int64_t ld, int32_t *room, int32_t *from, int32_t *token);
+ingot_status ingot_beam_step(ingot_beam *b, int64_t n, const float *z, const int32_t *ids, int64_t ld, int32_t *room, int32_t *from,
+                             int32_t *token);
 
 #endif

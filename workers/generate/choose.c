@@ -13,7 +13,7 @@ double ingot_choose_uniform(uint64_t seed, int64_t sequence, int64_t place)
 {
   uint32_t word[4];
   ingot_philox4x32_of(ingot_philox_key(seed, ingot_hash_string(PURPOSE), 0), (uint64_t)sequence, (uint32_t)place, word);
-  return ((double)word[0] + ((double)word[1] + 0.5) * 0x1p-32) * 0x1p-32;
+  return fmin(((double)word[0] + ((double)word[1] + 0.5) * 0x1p-32) * 0x1p-32, 0x1.fffffffffffffp-1); /* below 1 after rounding, too */
 }
 
 int32_t ingot_choose_largest(int64_t n_vocab, const float *z)

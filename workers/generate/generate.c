@@ -47,8 +47,9 @@ ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, cons
     memory.device_bytes += ingot_model_bytes(&specs[i], dtype) + lanes * ingot_decoder_bytes(&specs[i], dtype, &decoder);
     memory.host_bytes += lanes * rows * time * 4;
   }
-  memory.device_bytes += lanes * rows * ld * LOGITS_BYTES;
-  memory.host_bytes += lanes * (rows * ld * LOGITS_BYTES + ld * 8 + 3 * batch * time * 4);
+  uint64_t width = (uint64_t)ingot_lane_takes(plan, specs[0].n_vocab).width;
+  memory.device_bytes += lanes * rows * (ld * LOGITS_BYTES + width * 8 + 8);
+  memory.host_bytes += lanes * (rows * (width * 8 + 8) + ld * 8 + 3 * batch * time * 4);
   if (plan->search == INGOT_SEARCH_BEAM) memory.host_bytes += lanes * (3 * rows + batch) * (uint64_t)plan->length * 4;
   memory.host_bytes += (uint64_t)plan->n_prompt * 16;
   return memory;
@@ -148,7 +149,7 @@ static ingot_status one_chunk(void *context, int64_t item, int thread)
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
   if (!j->lane_open[thread]) {
     *l = (ingot_lane){.plan = j->plan, .prompts = &j->prompts, .records = &j->records, .tokens_of = j->g.tokens, .cancelled = &j->cancelled};
-    INGOT_TRY(ingot_lane_open(l, j->models, j->g.options->on_device));
+    INGOT_TRY(ingot_lane_open(l, j->models, j->g.options->on_device, j->g.options->n_thread));
     j->lane_open[thread] = true;
   }
   INGOT_TRY(ingot_lane_run(l, chunk, &whole));

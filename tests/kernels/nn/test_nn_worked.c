@@ -210,13 +210,38 @@ static void test_sample(void **state)
   assert_in_range(rare, 500 - 100, 500 + 100); /* of 2000: five deviations of 19.4 */
 }
 
+/* Of p = (.1, 0, .2, .3, .4), and of their squares, (1, 0, 4, 9, 16) / 30; rows without a distribution. */
+static void test_draw(void **state)
+{
+  (void)state;
+  enum { N = 9, V = 5 };
+  static const double  u[N] = {0.0, 0.099, 0.101, 0.299, 0.301, 0.599, 0.601, 0.9999999, 0x1.fffffffffffffp-1};
+  static const int32_t plain[N] = {0, 0, 2, 2, 3, 3, 4, 4, 4}, squared[N] = {0, 2, 2, 3, 3, 4, 4, 4, 4};
+  float                z[N * 6];
+  int32_t              ids[N];
+  ingot_nn_logits      shape = {z, N, V, 6};
+  for (int i = 0; i < N * 6; i++) {
+    static const float p[6] = {0.1f, 0, 0.2f, 0.3f, 0.4f, 1e30f}; /* the last is behind the vocabulary */
+    z[i] = logf(p[i % 6]) + (float)(i / 6);
+  }
+  check_ok(nn->ops->draw(nn, &shape, 1, u, ids));
+  assert_memory_equal(ids, plain, sizeof ids);
+  check_ok(nn->ops->draw(nn, &shape, 2, u, ids));
+  assert_memory_equal(ids, squared, sizeof ids);
+  z[2] = NAN;
+  z[6 + 1] = INFINITY;
+  for (int i = 0; i < V; i++) z[12 + i] = -INFINITY;
+  check_ok(nn->ops->draw(nn, &shape, 1, u, ids));
+  for (int i = 0; i < N; i++) assert_int_equal(ids[i], i < 3 ? -1 : plain[i]);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rms),           cmocka_unit_test(test_layer_norm), cmocka_unit_test(test_rope),
       cmocka_unit_test(test_attention),     cmocka_unit_test(test_swiglu),     cmocka_unit_test(test_far_activations),
       cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_far_logits), cmocka_unit_test(test_top_k_ties),
-      cmocka_unit_test(test_sample),
+      cmocka_unit_test(test_sample),        cmocka_unit_test(test_draw),
   };
   return cmocka_run_group_tests(tests, open_nn, close_nn);
 }

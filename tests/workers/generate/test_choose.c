@@ -96,7 +96,7 @@ static void search(ingot_beam *b, int width, double penalty)
   ingot_beam_spec spec = {.width = width, .max_length = 2, .end = -1, .penalty = penalty};
   check_ok(ingot_beam_init(b, &spec));
   for (int v = 0; v < 3; v++) z[v] = (float)log(first[v]) + 5.0F; /* unnormalised */
-  check_ok(ingot_beam_step(b, 3, z, 3, room, from, token));
+  check_ok(ingot_beam_step(b, 3, z, NULL, 3, room, from, token));
   assert_false(b->over);
   assert_int_equal(b->n_run, width < 3 ? width : 3);
   for (int r = 0; r < b->n_run; r++) {
@@ -104,7 +104,7 @@ static void search(ingot_beam *b, int width, double penalty)
     assert_int_equal(token[r], r);
     for (int v = 0; v < 3; v++) z[3 * r + v] = (float)log(second[token[r]][v]);
   }
-  check_ok(ingot_beam_step(b, 3, z, 3, room, from, token));
+  check_ok(ingot_beam_step(b, 3, z, NULL, 3, room, from, token));
   assert_true(b->over);
 }
 
@@ -137,6 +137,33 @@ static void test_two_steps(void **state)
   ingot_beam_release(&b);
 }
 
+/* The same teacher by the best tokens of each row and their log-probabilities: the same hypotheses. */
+static void test_best_rows(void **state)
+{
+  (void)state;
+  const float     one[3] = {logf(.5F), logf(.4F), logf(.1F)};
+  const float     two[9] = {logf(.4F), logf(.35F), logf(.25F), logf(.9F), logf(.05F), logf(.05F), logf(.6F), logf(.2F), logf(.2F)};
+  const int32_t   id_one[3] = {0, 1, 2}, id_two[9] = {0, 1, 2, 0, 1, 2, 2, 0, 1};
+  const float     bad[3] = {NAN, NAN, NAN};
+  int32_t         from[3], token[3];
+  ingot_beam      b, all;
+  ingot_beam_spec spec = {.width = 3, .max_length = 2, .end = -1, .penalty = 1.0};
+  check_ok(ingot_beam_init(&b, &spec));
+  check_ok(ingot_beam_step(&b, 3, one, id_one, 3, NULL, from, token));
+  assert_true(b.n_run == 3 && token[0] == 0 && token[1] == 1 && token[2] == 2);
+  check_ok(ingot_beam_step(&b, 3, two, id_two, 3, NULL, from, token));
+  search(&all, 3, 1.0);
+  assert_int_equal(b.n_done, all.n_done);
+  for (int i = 0; i < all.n_done; i++) {
+    assert_memory_equal(b.done[i].tokens, all.done[i].tokens, 2 * sizeof(int32_t));
+    assert_true(fabs(b.done[i].sum - all.done[i].sum) < 1e-6);
+  }
+  ingot_beam_start(&b);
+  check_fails(ingot_beam_step(&b, 3, bad, id_one, 3, NULL, from, token), INGOT_ERR_NUMERIC, "not finite");
+  ingot_beam_release(&b);
+  ingot_beam_release(&all);
+}
+
 /* Token 0 ends. One that ended early waits for the others: with a length penalty they may become better, without one they cannot. */
 static void test_end(void **state)
 {
@@ -147,14 +174,14 @@ static void test_end(void **state)
   ingot_beam      b;
   ingot_beam_spec spec = {.width = 1, .max_length = 3, .end = 0, .penalty = 0.0};
   check_ok(ingot_beam_init(&b, &spec));
-  check_ok(ingot_beam_step(&b, 3, one, 3, room, from, token));
+  check_ok(ingot_beam_step(&b, 3, one, NULL, 3, room, from, token));
   assert_true(b.over && b.n_done == 1 && b.done[0].ended && b.done[0].length == 1);
   ingot_beam_release(&b);
   spec.penalty = 2.0;
   check_ok(ingot_beam_init(&b, &spec));
-  check_ok(ingot_beam_step(&b, 3, one, 3, room, from, token));
+  check_ok(ingot_beam_step(&b, 3, one, NULL, 3, room, from, token));
   assert_true(!b.over && b.n_run == 1 && token[0] == 1);
-  check_ok(ingot_beam_step(&b, 3, two, 3, room, from, token)); /* log(.4 .95) / 4 = -.242 is better than -.511 */
+  check_ok(ingot_beam_step(&b, 3, two, NULL, 3, room, from, token)); /* log(.4 .95) / 4 = -.242 is better than -.511 */
   assert_true(b.done[0].length == 2 && b.done[0].tokens[0] == 1 && b.done[0].tokens[1] == 0);
   ingot_beam_release(&b);
 }
@@ -168,9 +195,9 @@ static void test_ruled_out(void **state)
   ingot_beam      b;
   ingot_beam_spec spec = {.width = 3, .max_length = 4, .end = 0, .penalty = 0.0};
   check_ok(ingot_beam_init(&b, &spec));
-  check_ok(ingot_beam_step(&b, 4, one, 4, room, from, token));
+  check_ok(ingot_beam_step(&b, 4, one, NULL, 4, room, from, token));
   assert_true(!b.over && b.n_run == 2 && token[0] == 1 && token[1] == 3);
-  check_ok(ingot_beam_step(&b, 4, two, 4, room, from, token));
+  check_ok(ingot_beam_step(&b, 4, two, NULL, 4, room, from, token));
   assert_true(b.over && b.n_run == 0 && b.n_done == 2 && isfinite(b.done[1].score));
   ingot_beam_release(&b);
 }
@@ -183,7 +210,7 @@ static void test_not_finite(void **state)
   ingot_beam      b;
   ingot_beam_spec spec = {.width = 1, .max_length = 2, .end = -1};
   check_ok(ingot_beam_init(&b, &spec));
-  check_fails(ingot_beam_step(&b, 3, z, 3, room, from, token), INGOT_ERR_NUMERIC, "not finite");
+  check_fails(ingot_beam_step(&b, 3, z, NULL, 3, room, from, token), INGOT_ERR_NUMERIC, "not finite");
   ingot_beam_release(&b);
 }
 
@@ -209,6 +236,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_draws),   cmocka_unit_test(test_edges),      cmocka_unit_test(test_two_steps),
       cmocka_unit_test(test_end),     cmocka_unit_test(test_ruled_out),  cmocka_unit_test(test_not_finite),
+      cmocka_unit_test(test_best_rows),
       cmocka_unit_test(test_similarity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
