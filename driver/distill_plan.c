@@ -400,6 +400,7 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
       .logits = s->alpha > 0.0 ? s->logits_path : NULL, .combine = (ingot_distill_combine)s->combine, .floor = s->floor,
       .plausibility = s->plausibility.share, .reference = s->plausibility.reference,
       .window = {.length = s->window, .limit = s->limit, .document = document, .separate = s->separate},
+      .shift = s->shift,
       .n_step = s->steps, .batch = s->batch, .micro_batch = 1, .recompute = s->recompute,
       .loss = {.divergence = (ingot_nn_divergence)s->loss, .beta = (float)s->beta, .temperature = (float)s->temperature,
                .alpha = (float)s->alpha},

@@ -35,6 +35,7 @@ const ingot_key ingot_distill_keys[] = {
     {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(window), "tokens of a window"},
     {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(limit), "windows of a data set at most; 0: all"},
     {"repeat", INGOT_KEY_BOOL, false, "true", NULL, FIELD(repeat), "begin a data set again, in a new order, when all of it was used"},
+    {"shift", INGOT_KEY_BOOL, false, "false", NULL, FIELD(shift), "repeat: a data set that begins again is cut into windows at another place"},
     {"document", INGOT_KEY_INT, false, NULL, NULL, FIELD(document), "id of the token that begins a document"},
     {"separate", INGOT_KEY_BOOL, false, "false", NULL, FIELD(separate),
      "documents do not see each other, and their first tokens are not predicted"},
@@ -274,6 +275,9 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
                        ingot_value_place(member(step, "separate")));
   if (s->document > INT32_MAX)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id", ingot_value_place(member(step, "document")), (long long)s->document);
+  if (s->logits && s->shift)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits file is of windows at their own places: shift = false with it",
+                       ingot_value_place(member(step, "shift")));
   if (s->logits && s->loss != INGOT_NN_FORWARD_KL)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits file holds the likeliest tokens alone: loss = \"forward_kl\" only",
                        ingot_value_place(member(step, "loss")));

@@ -31,7 +31,7 @@ typedef struct ingot_distill_settings {
   double             rate, final_rate, beta1, beta2, epsilon, decay, clip;
   int64_t            window, limit, document, steps, batch, micro_batch, warmup, validate_every, validation_limit, seed,
       save_every_s;
-  bool               separate, repeat, recompute, durable;
+  bool               separate, repeat, shift, recompute, durable;
   uint64_t           memory_limit_bytes;
   /* worked out */
   bool                has_document;

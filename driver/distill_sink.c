@@ -56,6 +56,7 @@ static json_t *recipe_json(const builder *b)
                         "temperature", s->temperature, "alpha", s->alpha);
   json_t *data = json_array(), *checks = json_array();
   if (s->micro_batch > 0) json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
+  if (s->shift) json_object_set_new(r, "shift", json_true());
   if (s->loss == INGOT_NN_JSD) json_object_set_new(r, "beta", json_real(s->beta));
   if (b->plan->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(b->plan->floor));
   if (b->plan->plausibility > 0.0) ingot_plausibility_note(r, b->plan->plausibility, b->plan->teachers[b->plan->reference].id);

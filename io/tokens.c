@@ -383,7 +383,9 @@ ingot_status ingot_window_read(const ingot_tokens *tokens, const ingot_window_sp
   int64_t      length = spec->length, stride = stride_of(spec), n_all = count_all(tokens->count, spec);
   INGOT_ASSERT(index >= 0 && index < n_all && length >= 2);
   int64_t window = spec->shuffle ? ingot_permuted(n_all, spec->seed, index) : index;
-  int64_t first = window * stride, n = tokens->count - first < length ? tokens->count - first : length;
+  int64_t first = window * stride + spec->shift;
+  if (spec->shift > 0 && first > tokens->count - length) first = tokens->count - length;
+  int64_t n = tokens->count - first < length ? tokens->count - first : length;
   int64_t known = window > 0 && stride < length ? length - stride : 0; /* tokens that the window before has predicted */
   int32_t start = 0;
   INGOT_TRY(ingot_tokens_read(tokens, first, n, n_vocab, ids));

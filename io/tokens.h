@@ -32,6 +32,7 @@ typedef struct ingot_window_spec {
   int64_t  length;      /* tokens of a window, at least 2 */
   int64_t  stride;      /* from one window's start to the next; 0: length */
   int64_t  limit;       /* windows at most; 0: all */
+  int64_t  shift;       /* tokens by which every window begins later; the last ones no later than a whole window fits. Not with `partial` */
   bool     partial;     /* keep a last window that is short (at least 2 tokens) */
   int32_t  document;    /* id that begins a document; -1: none. See `separate` */
   bool     separate;    /* documents do not see each other: attention and positions start anew, and the first token of a

@@ -271,6 +271,27 @@ static void test_overlap(void **state)
   scratch_end(&s);
 }
 
+/* Windows at 0 4 of 10 tokens begin 1 or 3 later; the second has no room for 3 and ends with the file. */
+static void test_shift(void **state)
+{
+  (void)state;
+  scratch           s;
+  window            w;
+  const uint16_t    ids[10] = {10, 11, 12, 13, 14, 15, 16, 17, 18, 19};
+  ingot_window_spec spec = {.length = 4, .document = -1, .shift = 1};
+  scratch_begin(&s);
+  ingot_tokens *t = open_ids(&s, ids, 10);
+  assert_int_equal(ingot_window_count(t, &spec), 2);
+  check_ok(read_window(t, &spec, 0, &w));
+  expect(w.ids, (const int32_t[]){11, 12, 13, 14}, 4);
+  spec.shift = 3;
+  check_ok(read_window(t, &spec, 1, &w));
+  expect(w.ids, (const int32_t[]){16, 17, 18, 19}, 4);
+  expect(w.labels, (const int32_t[]){17, 18, 19, -1}, 4);
+  ingot_tokens_close(&t);
+  scratch_end(&s);
+}
+
 static void test_documents(void **state)
 {
   (void)state;
@@ -344,7 +365,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_flat_files), cmocka_unit_test(test_long_read), cmocka_unit_test(test_bad_files),
-      cmocka_unit_test(test_hdf5), cmocka_unit_test(test_hdf5_older),       cmocka_unit_test(test_windows),   cmocka_unit_test(test_overlap),
+      cmocka_unit_test(test_hdf5), cmocka_unit_test(test_hdf5_older),       cmocka_unit_test(test_windows),   cmocka_unit_test(test_overlap), cmocka_unit_test(test_shift),
       cmocka_unit_test(test_documents),  cmocka_unit_test(test_shuffle),   cmocka_unit_test(test_identity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

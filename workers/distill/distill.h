@@ -64,6 +64,7 @@ typedef struct ingot_distill_plan {
   const ingot_distill_data *data;        /* [n_data] */
   int                       n_data;
   ingot_window_spec         window;      /* stride 0, not shuffled, no partial ones */
+  bool                      shift;       /* a data set that begins again is cut into windows at another place; not with a logits file */
   int64_t                   n_step;
   int64_t                   batch;       /* windows of a step, over all ranks */
   int64_t                   micro_batch; /* windows of a pass at most */

@@ -16,13 +16,16 @@ static int choose(const ingot_distill_plan *plan, uint32_t word)
   return plan->n_data - 1;
 }
 
-static int64_t window_of(const ingot_distill_plan *plan, int d, int64_t count)
+/* Window `count` of all that are drawn from a data set. */
+static ingot_draw draw_window(const ingot_distill_plan *plan, int d, int64_t count)
 {
   uint32_t word[4];
   int64_t  n = plan->data[d].n_window;
   uint64_t key = ingot_philox_key(plan->seed, ingot_hash_string("distill: order of windows"), (uint32_t)d);
   ingot_philox4x32(key, (uint64_t)(count / n), word);
-  return ingot_permuted(n, (uint64_t)word[0] | (uint64_t)word[1] << 32, count % n);
+  return (ingot_draw){.data = d,
+                      .window = ingot_permuted(n, (uint64_t)word[0] | (uint64_t)word[1] << 32, count % n),
+                      .shift = plan->shift && count >= n ? (int64_t)(word[2] % (uint64_t)plan->window.length) : 0};
 }
 
 /* Choose the data set of slot i of a step. */
@@ -39,7 +42,7 @@ void ingot_stream_draw(const ingot_distill_plan *plan, int64_t step, int64_t *dr
   int64_t n = 0;
   for (int d = 0; d < plan->n_data; d++) /* sorted: windows of one data set have the same teachers */
     for (int64_t i = 0; i < plan->batch; i++)
-      if (draw_data(plan, step, i) == d) draws[n++] = (ingot_draw){d, window_of(plan, d, drawn[d]++)};
+      if (draw_data(plan, step, i) == d) draws[n++] = draw_window(plan, d, drawn[d]++);
 }
 
 void ingot_distill_count_draws(const ingot_distill_plan *plan, int64_t *drawn)

@@ -7,6 +7,7 @@
 typedef struct ingot_draw {
   int     data;
   int64_t window; /* of the data set, in the file's order */
+  int64_t shift;  /* of its beginning, in tokens */
 } ingot_draw;
 
 /**

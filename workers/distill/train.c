@@ -191,8 +191,10 @@ static ingot_status read_windows(ingot_trainer *t, int64_t begin, int64_t end, i
   *n_label = 0;
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
   for (int64_t w = begin; w < end; w++) {
-    int32_t *ids = t->ids + (w - begin) * length;
-    INGOT_TRY(ingot_window_read(t->tokens[t->draws[w].data], &t->plan->window, t->draws[w].window, t->g.model->spec.n_vocab, ids,
+    int32_t          *ids = t->ids + (w - begin) * length;
+    ingot_window_spec window = t->plan->window;
+    window.shift = t->draws[w].shift;
+    INGOT_TRY(ingot_window_read(t->tokens[t->draws[w].data], &window, t->draws[w].window, t->g.model->spec.n_vocab, ids,
                                 ids + all, ids + 2 * all, ids + 3 * all, ids + 4 * all));
     for (int64_t i = 0; i < length; i++) *n_label += ids[all + i] != INGOT_NN_IGNORE;
   }

@@ -106,22 +106,33 @@ static void test_draws(void **state)
   (void)state;
   enum { STEPS = 400, BATCH = 16 };
   ingot_distill_data data[2] = {{.weight = 3.0, .n_window = 50}, {.weight = 1.0, .n_window = 1000}};
-  ingot_distill_plan plan = {.data = data, .n_data = 2, .n_step = STEPS, .batch = BATCH, .seed = 5};
+  ingot_distill_plan plan = {.data = data, .n_data = 2, .n_step = STEPS, .batch = BATCH, .seed = 5, .shift = true,
+                             .window = {.length = 64}};
+  int64_t            n_shifted = 0, shift[100] = {0}; /* of data set 0, by round */
   int64_t            drawn[2] = {0, 0}, counted[2];
   int                seen[50] = {0};
   ingot_draw         draws[BATCH], again[BATCH];
   for (int64_t step = 0; step < STEPS; step++) {
-    int64_t before[2] = {drawn[0], drawn[1]};
+    int64_t before[2] = {drawn[0], drawn[1]}, count = drawn[0];
     ingot_stream_draw(&plan, step, drawn, draws);
     ingot_stream_draw(&plan, step, before, again);
     for (int i = 0; i < BATCH; i++) {
       assert_true(draws[i].data == again[i].data && draws[i].window == again[i].window);
       assert_true(i == 0 || draws[i].data >= draws[i - 1].data);
       assert_true(draws[i].window >= 0 && draws[i].window < data[draws[i].data].n_window);
-      if (draws[i].data == 0) seen[draws[i].window]++;
+      assert_true(draws[i].shift >= 0 && draws[i].shift < 64 && draws[i].shift == again[i].shift);
+      if (draws[i].data == 0) {
+        int64_t round = count++ / 50; /* one place for all windows of a round, the file's own in the first */
+        assert_true(round > 0 || draws[i].shift == 0);
+        assert_true(count % 50 == 1 || draws[i].shift == shift[round]);
+        shift[round] = draws[i].shift;
+        seen[draws[i].window]++;
+      }
     }
   }
   int64_t rounds = drawn[0] / 50; /* every window once a round */
+  for (int64_t r = 1; r < rounds; r++) n_shifted += shift[r] != shift[r - 1];
+  assert_true(n_shifted > rounds / 2);
   for (int i = 0; i < 50; i++) assert_true(seen[i] == rounds || seen[i] == rounds + 1);
   assert_in_range((uint64_t)drawn[0], 4600, 5000); /* 4800 of 6400 expected, deviation 35 */
   assert_int_equal(drawn[0] + drawn[1], STEPS * BATCH);
