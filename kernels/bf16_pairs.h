@@ -12,6 +12,7 @@
 
 #include "kernels/clones.h"
 #include "kernels/convert_scalar.h"
+#include "kernels/x86.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -65,6 +66,14 @@ INGOT_INLINE uint32_t ingot_pair_store_seen(unsigned char *to, int64_t i, ingot_
   memcpy(to + i * (int64_t)sizeof word, &word, sizeof word);
   return ingot_pair_nonfinite_bits(word);
 }
+
+#if INGOT_HAVE_AVX512
+/** The lower or the higher elements of 16 pairs. */
+INGOT_AVX512_INLINE __m512 ingot_pairs_widen(__m512i words, int high)
+{
+  return _mm512_castsi512_ps(high ? _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(words, 16));
+}
+#endif
 
 /** Whether none of n elements is NaN or infinite. */
 bool ingot_pairs_finite(const void *x, int64_t n);

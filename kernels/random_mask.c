@@ -3,28 +3,10 @@
 #include <string.h>
 
 #include "base/philox.h"
-#include "kernels/x86.h"
+#include "kernels/random_words.h"
 
-/*
- * Three versions of one loop. Compilers do not find the fast form of 32 x 32 -> 64 bit products by themselves, so the
- * x86 versions are written out: every 32-bit word of the state sits in the lower half of a 64-bit lane, where vpmuludq
- * wants it, and what gathers in the upper halves is ignored by the next product and cut off at the end.
- */
-#define MUL0 0xD2511F53u
-#define MUL1 0xCD9E8D57u
-#define WEYL0 0x9E3779B9u
-#define WEYL1 0xBB67AE85u
-
+/* Three versions of one loop: AVX-512's is in random_words.h. */
 #if INGOT_HAVE_X86
-/*
- * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in round
- * 0 one product is 0, and in round 1 one product is the same for all: this one.
- */
-static inline uint64_t first_product(uint64_t key, uint64_t counter)
-{
-  return (uint64_t)((uint32_t)(counter >> 32) ^ (uint32_t)key) * MUL0;
-}
-
 /* Element i of a group equals the top of the threshold when bit i of `equal` is set: draw again. */
 static void settle(uint64_t stream, uint64_t threshold, int64_t first, uint64_t equal, uint16_t *keep)
 {
@@ -33,83 +15,16 @@ static void settle(uint64_t stream, uint64_t threshold, int64_t first, uint64_t 
     keep[i] = ingot_philox_keep_second(stream, threshold, first + i) ? 0xffff : 0;
   }
 }
-
 #endif
 
 #if INGOT_HAVE_AVX512
-static void settle_bits(uint64_t stream, uint64_t threshold, int64_t first, uint64_t equal, uint64_t *kept)
-{
-  for (; equal; equal &= equal - 1) {
-    int i = __builtin_ctzll(equal);
-    *kept &= ~((uint64_t)1 << i);
-    *kept |= (uint64_t)(ingot_philox_keep_second(stream, threshold, first + i) != 0) << i;
-  }
-}
-
-INGOT_AVX512_INLINE uint64_t spread_bits(uint32_t first_four, uint32_t last_four)
-{
-  return _pdep_u64(first_four, 0x0f0f0f0f0f0f0f0fu) | _pdep_u64(last_four, 0xf0f0f0f0f0f0f0f0u);
-}
-
-/* The keys of rounds 2 to 9 in every lane. */
-typedef struct round_keys {
-  __m512i k[8][2];
-} round_keys;
-
-INGOT_AVX512_INLINE void spread_keys(uint64_t key, round_keys *keys)
-{
-  for (uint32_t r = 0; r < 8; r++) {
-    keys->k[r][0] = _mm512_set1_epi64((uint32_t)key + (r + 2) * WEYL0);
-    keys->k[r][1] = _mm512_set1_epi64((uint32_t)(key >> 32) + (r + 2) * WEYL1);
-  }
-}
-
-/* The masks of 16 counters, 128 elements, in two independent halves to keep the multipliers busy: one word of bits each. */
-INGOT_AVX512_INLINE void draw_avx512(uint64_t key, const round_keys *keys, uint64_t threshold, uint64_t counter,
-                                     uint64_t kept[2])
-{
-  __asm__ volatile("" : "+r"(keys)); /* keys stay in memory: held in registers, they push out what is worked on */
-  const __m512i top = _mm512_set1_epi16((short)(threshold >> 32));
-  const __m512i m0 = _mm512_set1_epi64(MUL0), m1 = _mm512_set1_epi64(MUL1);
-  const __m512i step = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
-  __m512i       c[2][4];
-  uint64_t      same = first_product(key, counter);
-  const __m512i third = _mm512_set1_epi64((long long)(same >> 32 ^ ((uint32_t)(key >> 32) + WEYL1)));
-  for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left: see first_product */
-    __m512i low = _mm512_add_epi64(_mm512_set1_epi64((long long)counter + 8 * h), step);
-    __m512i p0 = _mm512_mul_epu32(low, m0);
-    __m512i p1 = _mm512_mul_epu32(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), _mm512_set1_epi64((long long)(key >> 32))), m1);
-    c[h][0] = _mm512_xor_si512(_mm512_srli_epi64(p1, 32), _mm512_set1_epi64((uint32_t)key + WEYL0));
-    c[h][1] = p1;
-    c[h][2] = _mm512_xor_si512(p0, third);
-    c[h][3] = _mm512_set1_epi64((long long)same);
-  }
-#pragma GCC unroll 8
-  for (int round = 0; round < 8; round++) {
-    for (int h = 0; h < 2; h++) {
-      __m512i p0 = _mm512_mul_epu32(c[h][0], m0), p1 = _mm512_mul_epu32(c[h][2], m1);
-      c[h][0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c[h][1], keys->k[round][0], 0x96);
-      c[h][2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c[h][3], keys->k[round][1], 0x96);
-      c[h][1] = p1;
-      c[h][3] = p0;
-    }
-  }
-  for (int h = 0; h < 2; h++) { /* words 0 and 1 of a counter are the halves of elements 0 to 3 of 8, words 2 and 3 of 4 to 7 */
-    __m512i   w01 = _mm512_mask_shuffle_epi32(c[h][0], 0xaaaa, c[h][1], _MM_PERM_CCAA);
-    __m512i   w23 = _mm512_mask_shuffle_epi32(c[h][2], 0xaaaa, c[h][3], _MM_PERM_CCAA);
-    __mmask32 equal01 = _mm512_cmpeq_epu16_mask(w01, top), equal23 = _mm512_cmpeq_epu16_mask(w23, top);
-    kept[h] = spread_bits(_mm512_cmplt_epu16_mask(w01, top), _mm512_cmplt_epu16_mask(w23, top));
-    if (equal01 | equal23) settle_bits(key, threshold, (int64_t)(counter * 8) + 64 * h, spread_bits(equal01, equal23), &kept[h]);
-  }
-}
-
 INGOT_AVX512 static void mask_avx512(uint64_t key, uint64_t threshold, int64_t start, int64_t n, uint16_t *keep)
 {
-  round_keys keys;
-  spread_keys(key, &keys);
+  ingot_draws draws;
+  ingot_draws_begin(&draws, key, threshold, start);
   for (int64_t i = 0; i < n; i += 128) {
     uint64_t kept[2];
-    draw_avx512(key, &keys, threshold, (uint64_t)(start + i) / 8, kept);
+    ingot_draw_avx512(&draws, start + i, kept);
     for (int q = 0; q < 4; q++)
       _mm512_storeu_si512(keep + i + 32 * q, _mm512_movm_epi16((uint32_t)(kept[q / 2] >> (q % 2 * 32))));
   }
@@ -117,11 +32,11 @@ INGOT_AVX512 static void mask_avx512(uint64_t key, uint64_t threshold, int64_t s
 
 INGOT_AVX512 static void bits_avx512(uint64_t key, uint64_t threshold, int64_t start, int64_t n, unsigned char *bits)
 {
-  round_keys keys;
-  spread_keys(key, &keys);
+  ingot_draws draws;
+  ingot_draws_begin(&draws, key, threshold, start);
   for (int64_t i = 0; i < n; i += 128) {
     uint64_t kept[2];
-    draw_avx512(key, &keys, threshold, (uint64_t)(start + i) / 8, kept);
+    ingot_draw_avx512(&draws, start + i, kept);
     memcpy(bits + i / 8, kept, sizeof kept);
   }
 }
@@ -134,14 +49,14 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
   const __m256i top = _mm256_set1_epi16((short)(threshold >> 32)), sign = _mm256_set1_epi16(INT16_MIN);
   const __m256i signed_top = _mm256_xor_si256(top, sign); /* there are signed compares only */
   uint64_t      counter = (uint64_t)start / 8;
-  const __m256i m0 = _mm256_set1_epi64x(MUL0), m1 = _mm256_set1_epi64x(MUL1);
+  const __m256i m0 = _mm256_set1_epi64x(INGOT_PHILOX_MUL0), m1 = _mm256_set1_epi64x(INGOT_PHILOX_MUL1);
   const __m256i low_half = _mm256_set1_epi64x(0xffffffff);
   const __m256i step = _mm256_set_epi64x(3, 2, 1, 0);
 
   for (int64_t i = 0; i < n; i += 64, counter += 8) {
     __m256i  c[2][4];
-    uint32_t k0 = (uint32_t)key + WEYL0, k1 = (uint32_t)(key >> 32) + WEYL1;
-    uint64_t same = first_product(key, counter);
+    uint32_t k0 = (uint32_t)key + INGOT_PHILOX_WEYL0, k1 = (uint32_t)(key >> 32) + INGOT_PHILOX_WEYL1;
+    uint64_t same = ingot_first_product(key, counter);
     for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left */
       __m256i low = _mm256_add_epi64(_mm256_set1_epi64x((long long)counter + 4 * h), step);
       __m256i p0 = _mm256_mul_epu32(low, m0);
@@ -151,8 +66,8 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
       c[h][2] = _mm256_xor_si256(p0, _mm256_set1_epi64x((long long)(same >> 32 ^ k1)));
       c[h][3] = _mm256_set1_epi64x((long long)same);
     }
-    k0 += WEYL0;
-    k1 += WEYL1;
+    k0 += INGOT_PHILOX_WEYL0;
+    k1 += INGOT_PHILOX_WEYL1;
 #pragma GCC unroll 8
     for (int round = 2; round < 10; round++) {
       const __m256i key0 = _mm256_set1_epi64x(k0), key1 = _mm256_set1_epi64x(k1);
@@ -163,8 +78,8 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
         c[h][1] = p1;
         c[h][3] = p0;
       }
-      k0 += WEYL0;
-      k1 += WEYL1;
+      k0 += INGOT_PHILOX_WEYL0;
+      k1 += INGOT_PHILOX_WEYL1;
     }
     for (int h = 0; h < 2; h++) {
       __m256i w01 = _mm256_or_si256(_mm256_and_si256(c[h][0], low_half), _mm256_slli_epi64(c[h][1], 32));

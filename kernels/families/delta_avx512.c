@@ -3,6 +3,7 @@
  * multiplied, selected or added in vain; random masks stay bits. Every float goes through the operations of
  * families/delta.h in their order: adding +0 is left out, and multiplying by a scale of 1, neither of which changes a bit.
  */
+#include "kernels/bf16_pairs.h"
 #include "kernels/families/delta_bf16.h"
 
 #if INGOT_HAVE_AVX512
@@ -30,11 +31,6 @@ INGOT_AVX512_INLINE lanes spread(const ingot_delta_few *a, int count)
   s.divisor = _mm512_set1_ps(a->divisor);
   s.lambda = _mm512_set1_ps(a->lambda);
   return s;
-}
-
-INGOT_AVX512_INLINE __m512 widen(__m512i words, int high)
-{
-  return _mm512_castsi512_ps(high ? _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(words, 16));
 }
 
 /* One value of one model for 16 elements: weight * (scale * tau), 0 where it is dropped. */
@@ -70,9 +66,9 @@ INGOT_AVX512_INLINE __m512 merged(const __m512i *own, __m512i word, const lanes 
                                   int scaled, int high, __m512 *seen)
 {
   const __m512 zero = _mm512_setzero_ps();
-  __m512       y[FEW], base = widen(word, high), total = zero, sum;
+  __m512       y[FEW], base = ingot_pairs_widen(word, high), total = zero, sum;
   for (int g = 0; g < count; g++) {
-    y[g] = value(_mm512_sub_ps(widen(own[g], high), base), s, g, kind.drop, scaled);
+    y[g] = value(_mm512_sub_ps(ingot_pairs_widen(own[g], high), base), s, g, kind.drop, scaled);
     total = g == 0 && kind.vote ? y[0] : _mm512_add_ps(total, y[g]);
   }
   *seen = _mm512_fmadd_ps(total, zero, *seen);

@@ -263,15 +263,14 @@ static bool scan_portable(const ingot_delta_state *s, int64_t first, int64_t n, 
 static bool scan_avx512(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, double *sum,
                         byte *mask_bits)
 {
-  byte   drawn[INGOT_BLOCK / 8];
   double block[FEW][2];
   for (int i = 0; i < s->n_model; i++) {
     const ingot_delta_model *m = &ingot_delta_models_const(s)[i];
-    byte                    *bits = mask_bits ? mask_bits + i * (int64_t)s->mask_model_bytes : drawn;
+    byte                    *bits = mask_bits ? mask_bits + i * (int64_t)s->mask_model_bytes : NULL;
     block[i][0] = block[i][1] = 0;
     if (m->mask != INGOT_MASK_RANDOM) continue;
-    ingot_random_mask_bits(m->stream, m->keep_below, first, n, bits);
-    if (!ingot_block_sum_masked_avx512(in[1 + i], in[0], bits, n, &block[i][0], &block[i][1])) return false;
+    if (!ingot_block_sum_drawn_avx512(in[1 + i], in[0], m->stream, m->keep_below, first, n, bits, &block[i][0], &block[i][1]))
+      return false;
   }
   for (int i = 0; i < s->n_model; i++)
     for (int k = 0; k < 2; k++) sum[2 * i + k] += block[i][k];

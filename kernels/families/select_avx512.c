@@ -1,4 +1,5 @@
 /* The counting of select_scan.c from bfloat16, for AVX-512: a comparison gives 16 flags, which count or mark elements at once. */
+#include "kernels/bf16_pairs.h"
 #include "kernels/families/select_state.h"
 
 #if INGOT_HAVE_AVX512
@@ -9,11 +10,6 @@ typedef unsigned char byte;
 typedef struct tallies {
   __m512i above, at_hi, at_lo;
 } tallies;
-
-INGOT_AVX512_INLINE __m512 widen(__m512i words, int high)
-{
-  return _mm512_castsi512_ps(high ? _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(words, 16));
-}
 
 INGOT_AVX512_INLINE __m512i count(__m512i tally, __mmask16 flags)
 {
@@ -28,7 +24,7 @@ INGOT_AVX512_INLINE uint32_t count_vector(__m512i own, __m512i from, __m512i lo,
 {
   __mmask16 between[2] = {0, 0};
   for (int h = 0; h < 2; h++) {
-    __m512  tau = _mm512_sub_ps(widen(own, h), widen(from, h));
+    __m512  tau = _mm512_sub_ps(ingot_pairs_widen(own, h), ingot_pairs_widen(from, h));
     __m512i key = _mm512_and_si512(_mm512_castps_si512(tau), _mm512_set1_epi32(0x7fffffff));
     *seen = _mm512_fmadd_ps(tau, _mm512_setzero_ps(), *seen); /* NaN where an element is not finite */
     t->above = count(t->above, _mm512_cmpgt_epi32_mask(key, hi));
