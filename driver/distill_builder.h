@@ -25,8 +25,6 @@ typedef struct ingot_distill_builder {
   int                          *tensor;   /* [layout.n_param]: of the student's input */
 } ingot_distill_builder;
 
-/** "float32", "tf32", "bfloat16". */
-const char *ingot_distill_compute_name(ingot_compute compute);
 /** "linear", "log_linear", "average_loss". */
 const char *ingot_distill_combine_name(ingot_distill_combine combine);
 /**

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/gather_plan.h"
 #include "driver/input_model.h"
 #include "driver/placement.h"
 #include "driver/token_promise.h"
@@ -15,15 +16,6 @@
 enum { BATCH_MAX = 64, RANKS_MAX = 4096 };
 
 typedef ingot_distill_builder builder;
-
-/* Report a failure as a problem of this step; memory alone ends planning. */
-static ingot_status take(builder *b, ingot_status st)
-{
-  if (st == INGOT_OK || st == INGOT_ERR_NOMEM) return st;
-  ingot_wrap(st, "%s", b->place);
-  ingot_problems_take(&b->planner->problems, st);
-  return INGOT_OK;
-}
 
 /* ---- models ---- */
 
@@ -111,7 +103,7 @@ static ingot_status add_teachers(builder *b)
     if (!b->teachers[i]) continue;
     models[i] = (ingot_gather_model){ref->id, ref->path};
     b->out->ready = b->out->ready && b->teachers[i]->source;
-    INGOT_TRY(take(b, check_teacher(b, i)));
+    INGOT_TRY(ingot_planner_take(b->planner, b->place, check_teacher(b, i)));
   }
 done:
   return st;
@@ -269,7 +261,7 @@ static void choose_compute(builder *b)
                                                                                           : INGOT_COMPUTE_F32;
   if (!gpu && v->compute != INGOT_COMPUTE_F32)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: dtype = \"%s\" needs a GPU, and this run uses none",
-                       ingot_value_place(ingot_value_member(b->step->value, "dtype")), ingot_distill_compute_name(v->compute));
+                       ingot_value_place(ingot_value_member(b->step->value, "dtype")), ingot_compute_name(v->compute));
 }
 
 static uint64_t bytes_on(const builder *b, int n_rank)
@@ -439,7 +431,7 @@ static ingot_status make_title(builder *b)
     b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher, p->n_teacher == 1 ? "" : "s", student);
   b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
                                     (long long)p->n_step, (long long)p->batch, (long long)p->window.length, (long long)p->micro_batch,
-                                    ingot_distill_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU",
+                                    ingot_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU",
                                     b->held, p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "", p->other ? p->other : "");
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:
@@ -454,11 +446,11 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   plan->title = "distill";
   INGOT_TRY(start(&b, planner, step, plan));
   choose_compute(&b);
-  INGOT_TRY(take(&b, add_student(&b)));
+  INGOT_TRY(ingot_planner_take(b.planner, b.place, add_student(&b)));
   INGOT_TRY(add_teachers(&b));
   INGOT_TRY(add_data(&b));
-  INGOT_TRY(take(&b, add_logits(&b)));
-  if (planner->problems.count == n_problem) INGOT_TRY(take(&b, ingot_distill_take_weights(&b)));
+  INGOT_TRY(ingot_planner_take(b.planner, b.place, add_logits(&b)));
+  if (planner->problems.count == n_problem) INGOT_TRY(ingot_planner_take(b.planner, b.place, ingot_distill_take_weights(&b)));
   check_plausibility(&b);
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;

@@ -5,19 +5,14 @@
 #include "driver/distill_plan.h"
 #include "driver/recipe.h"
 
-static json_t *number(double value)
-{
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *check_json(const ingot_distill_plan *plan, const ingot_distill_history *h, int64_t i)
 {
   const ingot_gather_plan *v = &plan->validation;
   json_t                  *data = json_object();
   for (int d = 0; d < v->n_data; d++)
-    json_object_set_new(data, v->data[d].name, number(exp(h->check_nll[i * v->n_data + d])));
+    json_object_set_new(data, v->data[d].name, ingot_json_number(exp(h->check_nll[i * v->n_data + d])));
   return json_pack("{s:I, s:o, s:o}", "step", (json_int_t)h->checks[i].step, "geometric_mean_perplexity",
-                   number(exp(h->checks[i].mean_nll)), "perplexity", data);
+                   ingot_json_number(exp(h->checks[i].mean_nll)), "perplexity", data);
 }
 
 ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *h, bool best, ingot_text *text)
@@ -28,11 +23,11 @@ ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_di
   json_t *checks = json_array();
   for (int64_t i = 0; i < h->n_step; i++) {
     const ingot_distill_record *r = &h->records[i];
-    json_array_append_new(loss, number(r->loss));
-    json_array_append_new(soft, number(r->soft));
-    json_array_append_new(hard, number(r->hard));
-    json_array_append_new(rate, number(r->rate));
-    json_array_append_new(norm, number(r->norm));
+    json_array_append_new(loss, ingot_json_number(r->loss));
+    json_array_append_new(soft, ingot_json_number(r->soft));
+    json_array_append_new(hard, ingot_json_number(r->hard));
+    json_array_append_new(rate, ingot_json_number(r->rate));
+    json_array_append_new(norm, ingot_json_number(r->norm));
   }
   for (int64_t i = 0; i < h->n_check; i++) json_array_append_new(checks, check_json(plan, h, i));
   int64_t kept = best && h->best >= 0 ? h->checks[h->best].step : h->n_step;

@@ -12,7 +12,6 @@
 
 #define FIELD(name) offsetof(ingot_distill_settings, name)
 
-static const char *const dtype_names[] = {"auto", "float32", "tf32", "bfloat16", NULL};
 static const char *const combine_names[] = {"linear", "log_linear", "average_loss", NULL};
 static const char *const loss_names[] = {"forward_kl", "reverse_kl", "jsd", NULL};
 static const char *const schedule_names[] = {"cosine", "linear", "constant", NULL};
@@ -63,7 +62,7 @@ const ingot_key ingot_distill_keys[] = {
     {"keep", INGOT_KEY_CHOICE, false, "best_and_last", keep_names, FIELD(keep),
      "the output: the best by validation, or the last; the one named second is a checkpoint beside it"},
     {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(seed), "seed of this step's random choices"},
-    {"dtype", INGOT_KEY_CHOICE, false, "auto", dtype_names, FIELD(dtype),
+    {"dtype", INGOT_KEY_CHOICE, false, "auto", ingot_gather_dtype_names, FIELD(dtype),
      "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"},
     {"output_dtype", INGOT_KEY_STRING, false, "source", NULL, FIELD(output_dtype),
      "dtype of the output: source (as the student's tensors; float32 for a config), or such as bfloat16"},

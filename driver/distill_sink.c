@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "driver/distill_builder.h"
+#include "driver/gather_plan.h"
 #include "driver/model_config.h"
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
@@ -20,12 +21,6 @@ const char *ingot_distill_combine_name(ingot_distill_combine combine)
 {
   static const char *const names[] = {"linear", "log_linear", "average_loss"};
   return names[combine];
-}
-
-const char *ingot_distill_compute_name(ingot_compute compute)
-{
-  static const char *const names[] = {"float32", "tf32", "bfloat16"};
-  return names[compute];
 }
 
 static json_t *optimizer_json(const ingot_distill_settings *s)
@@ -74,7 +69,7 @@ static json_t *recipe_json(const builder *b)
   json_object_set_new(r, "keep", json_string(b->plan->keep_best ? (b->plan->other ? "best_and_last" : "best")
                                                                 : (b->plan->other ? "last_and_best" : "last")));
   json_object_set_new(r, "seed", json_integer(s->seed));
-  json_object_set_new(r, "dtype", json_string(ingot_distill_compute_name(b->plan->validation.compute)));
+  json_object_set_new(r, "dtype", json_string(ingot_compute_name(b->plan->validation.compute)));
   json_object_set_new(r, "output_dtype", json_string(s->output_dtype));
   return r;
 }
@@ -177,11 +172,7 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   ingot_sink_spec *sink = &b->out->sink;
   json_t          *recipe = recipe_json(b);
   INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
-  sink->path = ingot_arena_strdup(b->arena, b->out->output);
-  INGOT_TRY_ALLOC(sink->path);
-  sink->format = ingot_sink_format_of(sink->path);
-  sink->io = b->planner->job->io;
-  sink->durable = b->settings->durable && !b->planner->options.no_sync;
+  INGOT_TRY(ingot_step_sink_begin(b->planner, b->settings->durable, b->out));
   INGOT_TRY(add_tensors(b));
   INGOT_TRY(add_files(b));
   INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));

@@ -7,6 +7,7 @@
 #include "driver/ensemble_resolve.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
+#include "driver/step_sink.h"
 #include "driver/token_promise.h"
 #include "driver/vocabulary.h"
 
@@ -173,14 +174,8 @@ static ingot_status make_sink(builder *b)
 {
   ingot_status          st = INGOT_OK;
   ingot_step_plan      *members = &b->body->members;
-  ingot_sink_spec       sink = members->sink;
-  ingot_sink_attribute *list = ingot_arena_alloc(b->arena, (size_t)sink.n_attribute + 1, sizeof *list);
-  INGOT_TRY_ALLOC(list);
-  for (int i = 0; i < sink.n_attribute; i++) {
-    list[i] = sink.attributes[i];
-    if (strcmp(list[i].name, "ingot_recipe") == 0) list[i].text = b->out->recipe;
-  }
-  sink.attributes = list;
+  ingot_sink_spec       sink;
+  INGOT_TRY(ingot_step_sink_adopt(&members->sink, b->out->recipe, NULL, b->arena, &sink));
   INGOT_TRY(b->logits ? logits_tensors(b, &sink) : score_tensors(b, &sink));
   set_fingerprint(b);
   /* The members' plan carries it to the other ranks. */
@@ -202,7 +197,6 @@ done:
 
 static ingot_status make_title(builder *b)
 {
-  static const char *const compute_names[] = {"float32", "tf32", "bfloat16"};
   ingot_status             st = INGOT_OK;
   int                      n = b->plan->gather.n_model, n_score = b->plan->n_score;
   const char              *kind = ingot_ensemble_kind_name(b->plan->kind), *held = b->out->work;
@@ -216,7 +210,7 @@ static ingot_status make_title(builder *b)
     b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s; models: %s; %.0f bytes a token (all "
                                                 "logits in float32: %lld)",
                                       (long long)windows, (long long)b->plan->gather.window.length, (long long)b->plan->gather.batch,
-                                      compute_names[b->plan->gather.compute], b->gather->on_device ? "GPU" : "CPU", held, bytes,
+                                      ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held, bytes,
                                       (long long)b->found.specs[0].n_vocab * 4);
     b->out->form = "logits (HDF5)";
   } else {
@@ -224,7 +218,7 @@ static ingot_status make_title(builder *b)
     b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens%s, %lld in a pass, in %s on the %s; models: %s",
                                       (long long)windows, (long long)b->plan->gather.window.length,
                                       b->plan->learn ? ", besides those to learn from" : "", (long long)b->plan->gather.batch,
-                                      compute_names[b->plan->gather.compute], b->gather->on_device ? "GPU" : "CPU", held);
+                                      ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held);
     b->out->form = b->out->sink.n_tensor ? "scores and weights (HDF5)" : "scores and weights (JSON)";
   }
   INGOT_TRY_ALLOC(b->out->title && b->out->work);

@@ -23,14 +23,6 @@ typedef struct builder {
   ingot_ensemble_resolved       *found;
 } builder;
 
-static ingot_status take_problem(builder *b, ingot_status found)
-{
-  if (found == INGOT_OK || found == INGOT_ERR_NOMEM) return found;
-  ingot_wrap(found, "%s", b->found->place);
-  ingot_problems_take(&b->planner->problems, found);
-  return INGOT_OK;
-}
-
 /* ---- members ---- */
 
 static ingot_status plan_members(builder *b)
@@ -60,7 +52,7 @@ static ingot_status check_vocabularies(builder *b)
   ingot_status st = INGOT_OK;
   for (int i = 1; i < b->settings->gather.n_model; i++) {
     if (!b->found->inputs[0] || !b->found->inputs[i]) continue;
-    INGOT_TRY(take_problem(b, ingot_vocabulary_compare(b->found->inputs[0], b->found->inputs[i])));
+    INGOT_TRY(ingot_planner_take(b->planner, b->found->place, ingot_vocabulary_compare(b->found->inputs[0], b->found->inputs[i])));
   }
 done:
   return st;
@@ -150,7 +142,7 @@ static ingot_status set_weights(builder *b)
   if (ready) {
     st = read_mixture(b, &mixture);
     if (st != INGOT_OK) {
-      st = take_problem(b, st);
+      st = ingot_planner_take(b->planner, b->found->place, st);
       goto done;
     }
     b->plan->kind = (ingot_ensemble_kind)ingot_ensemble_kind_find(mixture.kind);
@@ -188,7 +180,7 @@ ingot_status ingot_ensemble_resolve(ingot_planner *planner, const ingot_job_step
     if (!out->inputs[i]) goto done; /* reported with an earlier step */
   st = read_specs(&b);
   if (st != INGOT_OK) {
-    st = take_problem(&b, st);
+    st = ingot_planner_take(planner, out->place, st);
     goto done;
   }
   INGOT_TRY(set_weights(&b));

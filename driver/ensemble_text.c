@@ -1,25 +1,11 @@
 /* What an ensemble step says: JSON for programs, tables for people. */
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "driver/ensemble_plan.h"
 #include "driver/plausibility.h"
 #include "driver/recipe.h"
-
-static json_t *number(double value)
-{
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *input_json(const char *path, uint64_t identity)
-{
-  char text[24];
-  snprintf(text, sizeof text, "%016" PRIx64, identity);
-  return json_pack("{s:o, s:s}", "path", ingot_json_text(path), "identity", text);
-}
 
 /* "all", or the data set that a row of weights is for. */
 static const char *row_name(const ingot_ensemble_plan *plan, int row)
@@ -30,13 +16,8 @@ static const char *row_name(const ingot_ensemble_plan *plan, int row)
 static json_t *models_json(const ingot_gather_body *gather, const ingot_ensemble_plan *plan)
 {
   json_t *list = json_array();
-  for (int m = 0; m < plan->gather.n_model; m++) {
-    json_t *entry = json_pack("{s:o}", "id", ingot_json_text(plan->gather.models[m].id));
-    json_t *input = input_json(gather->model_written[m], gather->model_identity[m]);
-    json_object_update(entry, input);
-    json_decref(input);
-    json_array_append_new(list, entry);
-  }
+  for (int m = 0; m < plan->gather.n_model; m++)
+    json_array_append_new(list, ingot_json_input("id", plan->gather.models[m].id, gather->model_written[m], gather->model_identity[m]));
   return list;
 }
 
@@ -44,7 +25,7 @@ static json_t *data_json(const ingot_gather_body *gather, const ingot_ensemble_p
 {
   json_t *data = json_object();
   for (int d = begin; d < end; d++) {
-    json_t *row = input_json(gather->data_written[d], gather->data_identity[d]);
+    json_t *row = ingot_json_input(NULL, NULL, gather->data_written[d], gather->data_identity[d]);
     json_object_set_new(row, "windows", json_integer(plan->gather.data[d].n_window));
     json_object_set_new(data, plan->gather.data[d].name, row);
   }
@@ -69,7 +50,7 @@ static json_t *learning_json(const ingot_ensemble_plan *plan, const ingot_ensemb
   for (int r = 0; r < plan->n_row; r++) {
     const ingot_ensemble_learning *how = &result->learning[r];
     json_object_set_new(rows, row_name(plan, r),
-                        json_pack("{s:o, s:o, s:I, s:I, s:b}", "start_nll", number(how->start_nll), "end_nll", number(how->end_nll), "tokens",
+                        json_pack("{s:o, s:o, s:I, s:I, s:b}", "start_nll", ingot_json_number(how->start_nll), "end_nll", ingot_json_number(how->end_nll), "tokens",
                                   (json_int_t)how->n_token, "steps", (json_int_t)how->n_iteration, "converged", (int)how->converged));
   }
   return rows;
@@ -85,7 +66,6 @@ static double geometric_mean(const ingot_ensemble_plan *plan, const ingot_score 
 
 ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_ensemble_result *result, ingot_text *text)
 {
-  static const char *const   compute[] = {"float32", "tf32", "bfloat16"};
   const ingot_ensemble_plan *plan = &body->plan;
   const ingot_gather_body   *gather = body->members.body;
   ingot_gather_plan          scored = plan->gather;
@@ -97,11 +77,11 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
   for (int m = 0; m < n; m++) {
     const ingot_score *of_model = result->scores + m * plan->n_score;
     json_object_set_new(members, plan->gather.models[m].id, ingot_evaluation_row(&scored, of_model));
-    json_object_set_new(means, plan->gather.models[m].id, number(geometric_mean(plan, of_model)));
+    json_object_set_new(means, plan->gather.models[m].id, ingot_json_number(geometric_mean(plan, of_model)));
   }
   json_t *tree = json_pack("{s:i, s:s, s:s, s:I, s:s, s:o, s:o, s:o}", "format", 1, "kind", "ensemble", "combination",
                            ingot_ensemble_kind_name(plan->kind), "window", (json_int_t)plan->gather.window.length, "dtype",
-                           compute[plan->gather.compute], "models", models_json(gather, plan), "data",
+                           ingot_compute_name(plan->gather.compute), "models", models_json(gather, plan), "data",
                            data_json(gather, plan, 0, plan->n_score), "weights", weights_json(plan, result));
   if (tree && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(tree, "floor", json_real(plan->floor));
   if (tree) ingot_plausibility_note(tree, plan->plausibility, plan->gather.models[plan->reference].id);
@@ -114,7 +94,7 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
     if (plan->plausibility > 0.0) json_object_set_new(tree, "kept", ingot_evaluation_row(&scored, result->kept));
     json_object_set_new(tree, "members", members);
     json_object_set_new(tree, "geometric_mean_perplexity",
-                        json_pack("{s:o, s:o}", "ensemble", number(geometric_mean(plan, own)), "members", means));
+                        json_pack("{s:o, s:o}", "ensemble", ingot_json_number(geometric_mean(plan, own)), "members", means));
   }
   char *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
   INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the scores");

@@ -1,7 +1,5 @@
 /* What an evaluate step says: JSON for programs, tables for people. */
-#include <inttypes.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "driver/gather_plan.h"
@@ -25,49 +23,36 @@ static double geometric_mean(const ingot_gather_plan *plan, const ingot_score *o
   return exp(sum / plan->n_data);
 }
 
-static json_t *number(double value)
-{
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *input_json(const char *path, uint64_t identity)
-{
-  char text[24];
-  snprintf(text, sizeof text, "%016" PRIx64, identity);
-  return json_pack("{s:o, s:s}", "path", ingot_json_text(path), "identity", text);
-}
-
 json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *of_model)
 {
   json_t *row = json_object();
   for (int d = 0; d < plan->n_data; d++) {
     const ingot_score *s = &of_model[d];
     json_object_set_new(row, plan->data[d].name,
-                        json_pack("{s:o, s:o, s:o, s:I}", "nll", number(mean_nll(s)), "perplexity", number(exp(mean_nll(s))),
-                                  "top1", number(accuracy(s)), "tokens", (json_int_t)s->n_token));
+                        json_pack("{s:o, s:o, s:o, s:I}", "nll", ingot_json_number(mean_nll(s)), "perplexity", ingot_json_number(exp(mean_nll(s))),
+                                  "top1", ingot_json_number(accuracy(s)), "tokens", (json_int_t)s->n_token));
   }
   return row;
 }
 
 ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_score *scores, ingot_text *text)
 {
-  static const char *const compute[] = {"float32", "tf32", "bfloat16"};
   const ingot_gather_plan *plan = &body->plan;
   ingot_status             st = INGOT_OK;
   json_t *models = json_object(), *data = json_object(), *rows = json_object(), *means = json_object();
   for (int m = 0; m < plan->n_model; m++) {
     const ingot_score *of_model = scores + m * plan->n_data;
-    json_object_set_new(models, plan->models[m].id, input_json(body->model_written[m], body->model_identity[m]));
+    json_object_set_new(models, plan->models[m].id, ingot_json_input(NULL, NULL, body->model_written[m], body->model_identity[m]));
     json_object_set_new(rows, plan->models[m].id, ingot_evaluation_row(plan, of_model));
-    json_object_set_new(means, plan->models[m].id, number(geometric_mean(plan, of_model)));
+    json_object_set_new(means, plan->models[m].id, ingot_json_number(geometric_mean(plan, of_model)));
   }
   for (int d = 0; d < plan->n_data; d++) {
-    json_t *row = input_json(body->data_written[d], body->data_identity[d]);
+    json_t *row = ingot_json_input(NULL, NULL, body->data_written[d], body->data_identity[d]);
     json_object_set_new(row, "windows", json_integer(plan->data[d].n_window));
     json_object_set_new(data, plan->data[d].name, row);
   }
   json_t *tree = json_pack("{s:i, s:s, s:I, s:s, s:o, s:o, s:o, s:o}", "format", 1, "kind", "evaluation", "window",
-                           (json_int_t)plan->window.length, "dtype", compute[plan->compute], "models", models, "data", data,
+                           (json_int_t)plan->window.length, "dtype", ingot_compute_name(plan->compute), "models", models, "data", data,
                            "scores", rows, "geometric_mean_perplexity", means);
   char   *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
   INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the scores");

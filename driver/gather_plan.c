@@ -63,10 +63,7 @@ static ingot_status check_model(builder *b, int i)
   }
 done:
   ingot_model_layout_release(&layout);
-  if (st == INGOT_OK || st == INGOT_ERR_NOMEM) return st;
-  ingot_wrap(st, "%s", b->place);
-  ingot_problems_take(&b->planner->problems, st);
-  return INGOT_OK;
+  return ingot_planner_take(b->planner, b->place, st);
 }
 
 static ingot_status add_models(builder *b)
@@ -231,8 +228,13 @@ done:
 
 /* ---- output ---- */
 
-static const char *const compute_names[] = {"float32", "tf32", "bfloat16"};
 static const char *const label_names[] = {"given", "sampled", "exact"};
+
+const char *ingot_compute_name(ingot_compute compute)
+{
+  static const char *const names[] = {"float32", "tf32", "bfloat16"};
+  return names[compute];
+}
 
 static json_t *recipe_json(const builder *b)
 {
@@ -250,7 +252,7 @@ static json_t *recipe_json(const builder *b)
   if (s->has_document) json_object_set_new(r, "document", json_integer(s->document));
   json_object_set_new(r, "separate", json_boolean(s->separate));
   json_object_set_new(r, "shuffle", json_boolean(s->shuffle));
-  json_object_set_new(r, "dtype", json_string(compute_names[b->plan->compute]));
+  json_object_set_new(r, "dtype", json_string(ingot_compute_name(b->plan->compute)));
   if (b->kind == STEP_EVALUATE) {
     json_object_set_new(r, "stride", json_integer(s->stride));
     json_object_set_new(r, "partial", json_boolean(s->partial));
@@ -376,11 +378,7 @@ static ingot_status make_sink(builder *b)
   ingot_sink_spec *sink = &b->out->sink;
   json_t          *recipe = recipe_json(b);
   INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
-  sink->path = ingot_arena_strdup(b->arena, b->out->output);
-  INGOT_TRY_ALLOC(sink->path);
-  sink->format = ingot_sink_format_of(sink->path);
-  sink->io = b->planner->job->io;
-  sink->durable = b->settings->durable && !b->planner->options.no_sync;
+  INGOT_TRY(ingot_step_sink_begin(b->planner, b->settings->durable, b->out));
   if (b->kind == STEP_EVALUATE) INGOT_TRY(evaluation_tensors(b));
   else INGOT_TRY(b->kind == STEP_FISHER ? fisher_tensors(b) : gram_tensors(b));
   if (b->kind != STEP_EVALUATE) INGOT_TRY(add_statistics(b));
@@ -433,7 +431,7 @@ static ingot_status make_title(builder *b)
     b->out->title = ingot_arena_printf(b->arena, b->kind == STEP_FISHER ? "Fisher information of %s" : "Gram matrices of %s", id);
   b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s", (long long)n,
                                     (long long)b->plan->window.length, (long long)b->plan->batch,
-                                    compute_names[b->plan->compute], b->body->on_device ? "GPU" : "CPU");
+                                    ingot_compute_name(b->plan->compute), b->body->on_device ? "GPU" : "CPU");
   int passes = b->kind == STEP_GRAM ? ingot_gram_passes(b->plan, &b->layout) : 1;
   if (passes > 1 && b->out->work)
     b->out->work = ingot_arena_printf(b->arena, "%s, in %d passes over the data", b->out->work, passes);

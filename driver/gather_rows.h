@@ -5,9 +5,6 @@
 #ifndef INGOT_DRIVER_GATHER_ROWS_H
 #define INGOT_DRIVER_GATHER_ROWS_H
 
-/** Values of `dtype`, ends with NULL. */
-extern const char *const ingot_gather_dtype_names[];
-
 #define ROW_DATA \
   {"data", INGOT_KEY_ANY, true, NULL, NULL, GATHER_FIELD(data_value), \
    "token files: a group { name = \"path\"; ... }, or a list of paths and groups"}

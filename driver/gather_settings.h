@@ -5,6 +5,9 @@
 #include "driver/job.h"
 #include "io/tokens.h"
 
+/** Values of `dtype` of steps that run models: "auto", then as ingot_compute_name; ends with NULL. */
+extern const char *const ingot_gather_dtype_names[];
+
 /** A token file of a step. */
 typedef struct ingot_job_data {
   const char        *name;

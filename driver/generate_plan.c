@@ -1,6 +1,5 @@
 #include "driver/generate_plan.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,6 +8,7 @@
 #include "driver/pack.h"
 #include "driver/placement.h"
 #include "driver/recipe.h"
+#include "driver/step_sink.h"
 #include "driver/token_promise.h"
 #include "driver/vocabulary.h"
 #include "workers/model/decode.h"
@@ -104,9 +104,7 @@ static ingot_status count_prompts(builder *b)
   if (promised) goto done;
   st = ingot_prompts_find(b->plan, b->found.specs[0].n_vocab, &prompts);
   if (st != INGOT_OK && st != INGOT_ERR_NOMEM) {
-    ingot_wrap(st, "%s", b->found.place);
-    ingot_problems_take(&b->planner->problems, st);
-    st = INGOT_OK;
+    st = ingot_planner_take(b->planner, b->found.place, st);
     goto done;
   }
   INGOT_TRY(st);
@@ -216,13 +214,6 @@ done:
   return st;
 }
 
-static json_t *input_json(const char *name, const char *path, uint64_t identity)
-{
-  char text[24];
-  snprintf(text, sizeof text, "%016" PRIx64, identity);
-  return json_pack("{s:o, s:o, s:s}", "name", ingot_json_text(name), "path", ingot_json_text(path), "identity", text);
-}
-
 /* What the file says of its making. */
 static ingot_status make_about(builder *b)
 {
@@ -230,19 +221,17 @@ static ingot_status make_about(builder *b)
   const ingot_gather_plan *g = &b->plan->ensemble.gather;
   json_t                  *tree = json_object(), *models = json_array(), *data = json_array();
   uint64_t                 tokenizer = 0;
-  char                     text[24];
   for (int m = 0; m < g->n_model; m++)
-    json_array_append_new(models, input_json(g->models[m].id, b->gather->model_written[m], b->gather->model_identity[m]));
+    json_array_append_new(models, ingot_json_input("name", g->models[m].id, b->gather->model_written[m], b->gather->model_identity[m]));
   for (int d = 0; d < g->n_data; d++)
-    json_array_append_new(data, input_json(g->data[d].name, b->gather->data_written[d], b->gather->data_identity[d]));
+    json_array_append_new(data, ingot_json_input("name", g->data[d].name, b->gather->data_written[d], b->gather->data_identity[d]));
   json_object_set_new(tree, "format", json_integer(1));
   json_object_set_new(tree, "kind", json_string("generated tokens"));
   json_object_set_new(tree, "models", models);
   json_object_set_new(tree, "data", data);
   json_object_set_new(tree, "recipe", json_loads(b->out->recipe, 0, NULL));
   INGOT_TRY(ingot_vocabulary_hash(b->found.inputs[0], &tokenizer));
-  snprintf(text, sizeof text, "%016" PRIx64, tokenizer);
-  json_object_set_new(tree, "tokenizer", tokenizer ? json_string(text) : json_null());
+  json_object_set_new(tree, "tokenizer", tokenizer ? ingot_json_hash(tokenizer) : json_null());
   json_object_set_new(tree, "vocabulary", json_integer(b->found.specs[0].n_vocab));
   INGOT_TRY(ingot_recipe_keep(tree, b->arena, &b->body->about));
 done:
@@ -254,14 +243,8 @@ static ingot_status make_sink(builder *b)
 {
   ingot_status          st = INGOT_OK;
   ingot_step_plan      *members = &b->body->ensemble.members, *p = b->out;
-  ingot_sink_spec       sink = members->sink;
-  ingot_sink_attribute *list = ingot_arena_alloc(b->arena, (size_t)sink.n_attribute + 1, sizeof *list);
-  INGOT_TRY_ALLOC(list);
-  for (int i = 0; i < sink.n_attribute; i++) {
-    list[i] = sink.attributes[i];
-    if (strcmp(list[i].name, "ingot_recipe") == 0) list[i].text = p->recipe;
-  }
-  sink.attributes = list;
+  ingot_sink_spec       sink;
+  INGOT_TRY(ingot_step_sink_adopt(&members->sink, p->recipe, NULL, b->arena, &sink));
   sink.tensors = NULL;
   sink.n_tensor = 0; /* as long as it is not known how many tokens there are */
   p->fingerprint = ingot_hash_seeded(p->recipe, strlen(p->recipe) + 1, ingot_hash_string(OUTPUT_VERSION));
@@ -284,7 +267,6 @@ done:
 
 static ingot_status make_title(builder *b)
 {
-  static const char *const   compute_names[] = {"float32", "tf32", "bfloat16"};
   ingot_status               st = INGOT_OK;
   const ingot_generate_plan *p = b->plan;
   const ingot_gather_plan   *g = &p->ensemble.gather;
@@ -300,7 +282,7 @@ static ingot_status make_title(builder *b)
   b->out->work = ingot_arena_printf(
       b->arena, "%lld sequences from %lld prompts, of %lld tokens at most, by %s, %lld at a time on %d thread%s, in %s on the %s%s",
       (long long)(p->n_prompt * p->samples), (long long)p->n_prompt, (long long)(p->prompt + p->length), how, (long long)p->batch, p->n_lane,
-      p->n_lane == 1 ? "" : "s", compute_names[g->compute], b->gather->on_device ? "GPU" : "CPU",
+      p->n_lane == 1 ? "" : "s", ingot_compute_name(g->compute), b->gather->on_device ? "GPU" : "CPU",
       caches ? "" : "; without a cache: every token runs its whole sequence again");
   b->out->form = p->ensemble.gather.sink.format == INGOT_SINK_HDF5 ? "tokens (HDF5)" : p->width == 2 ? "tokens (16-bit ids)" : "tokens (32-bit ids)";
   INGOT_TRY_ALLOC(b->out->title && b->out->work);

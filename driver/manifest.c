@@ -68,13 +68,6 @@ done:
   return st;
 }
 
-static json_t *hex_json(uint64_t value)
-{
-  char text[24];
-  snprintf(text, sizeof text, "%016" PRIx64, value);
-  return json_string(text);
-}
-
 static const char OTHER_JOB[] = "made by other settings or from other inputs";
 
 /* The reason why a manifest does not show the output to be complete, or NULL. */
@@ -131,7 +124,7 @@ static json_t *tensors_json(const ingot_step_plan *plan, const uint64_t *checksu
     json_t                  *shape = json_array();
     for (int d = 0; d < t->shape.n_dim; d++) json_array_append_new(shape, json_integer(t->shape.dim[d]));
     json_t *row = json_pack("{s:s, s:o}", "dtype", ingot_dtype_name(t->dtype), "shape", shape);
-    if (checksums) json_object_set_new(row, "checksum", hex_json(checksums[i]));
+    if (checksums) json_object_set_new(row, "checksum", ingot_json_hash(checksums[i]));
     json_object_set_new(tensors, t->name, row);
   }
   return tensors;
@@ -171,7 +164,7 @@ ingot_status ingot_manifest_write(const ingot_job *job, const ingot_step_plan *p
   INGOT_TRY(ingot_manifest_path(plan->output, &path));
   INGOT_TRY(ingot_output_extent(plan->output, &bytes, &modified));
   tree = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:I, s:I}}", "manifest_version",
-                   INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint", hex_json(plan->fingerprint),
+                   INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint", ingot_json_hash(plan->fingerprint),
                    "job", ingot_json_text(job->text), "recipe", json_loads(plan->recipe, 0, NULL), "inputs",
                    ingot_inputs_list(plan), "run", run_json(run), "tensors", tensors_json(plan, checksums), "output", "path",
                    ingot_json_text(plan->output), "bytes", (json_int_t)bytes, "modified_ns", (json_int_t)modified);

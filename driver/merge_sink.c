@@ -6,6 +6,7 @@
 #include "driver/merge_plan.h"
 #include "driver/model_config.h"
 #include "driver/recipe.h"
+#include "driver/step_sink.h"
 #include "driver/version.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other bytes. */
@@ -156,13 +157,9 @@ ingot_status ingot_merge_make_sink(ingot_merge_builder *b)
   ingot_status     st = INGOT_OK;
   json_t          *recipe = NULL;
   ingot_sink_spec *sink = &b->out->sink;
-  sink->path = ingot_arena_strdup(b->arena, b->out->output);
-  INGOT_TRY_ALLOC(sink->path);
-  sink->format = ingot_sink_format_of(sink->path);
+  INGOT_TRY(ingot_step_sink_begin(b->planner, b->settings->durable, b->out));
   sink->shard_bytes = b->settings->shard_bytes;
   sink->alignment_bytes = b->settings->alignment_bytes;
-  sink->io = b->planner->job->io;
-  sink->durable = b->settings->durable && !b->planner->options.no_sync;
   INGOT_TRY(b->settings->is_export ? ingot_recipe_of_export(b->settings, b->inputs[0], &recipe)
                                    : ingot_recipe_json(b->settings, &recipe));
   if (!b->settings->is_export) INGOT_TRY(ingot_merge_report_crops(b, recipe));

@@ -127,3 +127,11 @@ ingot_status ingot_planner_replan(ingot_planner *planner, int number)
 done:
   return st;
 }
+
+ingot_status ingot_planner_take(ingot_planner *planner, const char *place, ingot_status failure)
+{
+  if (failure == INGOT_OK || failure == INGOT_ERR_NOMEM) return failure;
+  ingot_wrap(failure, "%s", place);
+  ingot_problems_take(&planner->problems, failure);
+  return INGOT_OK;
+}

@@ -9,28 +9,6 @@
 #include "driver/version.h"
 #include "io/json.h"
 
-json_t *ingot_json_text(const char *text)
-{
-  json_t *value = json_string(text);
-  char   *plain = value ? NULL : ingot_strdup(text);
-  for (char *p = plain; p && *p; p++)
-    if ((unsigned char)*p >= 0x80) *p = '?';
-  if (plain) value = json_string(plain);
-  free(plain);
-  return value;
-}
-
-char *ingot_json_dump(const json_t *value, size_t flags)
-{
-  char   *text = json_dumps(value, flags | JSON_REAL_PRECISION(15));
-  json_t *back = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
-  bool    same = back && json_equal(back, value);
-  json_decref(back);
-  if (same) return text;
-  free(text);
-  return json_dumps(value, flags | JSON_REAL_PRECISION(17));
-}
-
 static json_t *scalar_json(const ingot_param_spec *spec, double value)
 {
   switch (spec->type) {

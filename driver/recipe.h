@@ -6,15 +6,12 @@
 
 #include "base/text.h"
 #include "driver/input.h"
+#include "driver/json_values.h"
 #include "driver/merge_settings.h"
 #include "driver/step.h"
 
-/** JSON text with 15 digits where all numbers come back the same, else 17. NULL when memory is out; free() it. */
-char *ingot_json_dump(const json_t *value, size_t flags);
 /** The text of a recipe, kept in the arena. INGOT_ERR_NOMEM, also for a recipe that is NULL because memory was out. */
 ingot_status ingot_recipe_keep(const json_t *recipe, ingot_arena *arena, const char **out);
-/** A JSON string of any bytes: what is not UTF-8 becomes '?'. */
-json_t *ingot_json_text(const char *text);
 
 /**
  * All that decides the result of a merge besides the inputs' contents: no paths, no switches that only change how it

@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
+#include "driver/step_sink.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-soup-1";
@@ -47,20 +48,13 @@ done:
 /* The merge's attributes with the soup's own recipe and card. */
 static ingot_status make_attributes(const ingot_planner *planner, const ingot_soup_settings *s, ingot_step_plan *plan)
 {
-  ingot_status          st = INGOT_OK;
-  ingot_text            card = {0};
-  int                   n = plan->sink.n_attribute;
-  ingot_sink_attribute *list = ingot_arena_alloc(&plan->arena, (size_t)n + 1, sizeof *list);
-  INGOT_TRY_ALLOC(list);
+  ingot_status    st = INGOT_OK;
+  ingot_text      card = {0};
+  ingot_sink_spec part = plan->sink;
   INGOT_TRY(make_card(planner, s, plan, &card));
   char *card_text = ingot_arena_strdup(&plan->arena, ingot_text_string(&card));
   INGOT_TRY_ALLOC(card_text);
-  for (int i = 0; i < n; i++) {
-    list[i] = plan->sink.attributes[i];
-    if (strcmp(list[i].name, "ingot_recipe") == 0) list[i].text = plan->recipe;
-    if (strcmp(list[i].name, "model_card") == 0) list[i].text = card_text;
-  }
-  plan->sink.attributes = list;
+  INGOT_TRY(ingot_step_sink_adopt(&part, plan->recipe, card_text, &plan->arena, &plan->sink));
 done:
   ingot_text_release(&card);
   return st;

@@ -9,7 +9,6 @@
 const char *const ingot_soup_search_names[] = {"greedy", "uniform", NULL};
 const char *const ingot_soup_accept_names[] = {"strict", "ge", NULL};
 const char *const ingot_soup_metric_names[] = {"loss", "accuracy", NULL};
-static const char *const dtype_names[] = {"auto", "float32", "tf32", "bfloat16", NULL};
 
 const ingot_key ingot_soup_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(gather.type), "\"soup\""},
@@ -35,7 +34,7 @@ const ingot_key ingot_soup_keys[] = {
     {"shuffle", INGOT_KEY_BOOL, false, "false", NULL, FIELD(gather.shuffle),
      "take windows in an order drawn from the seed, not from the file's start"},
     {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(gather.seed), "seed of this step's random choices"},
-    {"dtype", INGOT_KEY_CHOICE, false, "auto", dtype_names, FIELD(gather.dtype),
+    {"dtype", INGOT_KEY_CHOICE, false, "auto", ingot_gather_dtype_names, FIELD(gather.dtype),
      "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(gather.memory_limit_bytes),
      "memory of a rank at most; without room for the sum of the models in the soup they are read again; 0: no limit"},

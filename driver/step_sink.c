@@ -5,6 +5,32 @@
 #include "base/hash.h"
 #include "driver/version.h"
 
+ingot_status ingot_step_sink_begin(const ingot_planner *planner, bool durable, ingot_step_plan *plan)
+{
+  ingot_sink_spec *sink = &plan->sink;
+  sink->path = ingot_arena_strdup(&plan->arena, plan->output);
+  if (!sink->path) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the path of an output");
+  sink->format = ingot_sink_format_of(sink->path);
+  sink->io = planner->job->io;
+  sink->durable = durable && !planner->options.no_sync;
+  return INGOT_OK;
+}
+
+ingot_status ingot_step_sink_adopt(const ingot_sink_spec *part, const char *recipe, const char *card, ingot_arena *arena,
+                                   ingot_sink_spec *out)
+{
+  ingot_sink_attribute *list = ingot_arena_alloc(arena, (size_t)part->n_attribute + 1, sizeof *list);
+  if (!list) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the attributes of an output");
+  for (int i = 0; i < part->n_attribute; i++) {
+    list[i] = part->attributes[i];
+    if (strcmp(list[i].name, "ingot_recipe") == 0) list[i].text = recipe;
+    if (card && strcmp(list[i].name, "model_card") == 0) list[i].text = card;
+  }
+  *out = *part;
+  out->attributes = list;
+  return INGOT_OK;
+}
+
 ingot_status ingot_step_sink_attributes(const ingot_job *job, ingot_step_plan *plan)
 {
   ingot_status          st = INGOT_OK;
