@@ -40,7 +40,15 @@ done:
   return st;
 }
 
-/* Column of each wanted model. */
+/* Whether a model's identity is its own: that of sources alike in size, time and header is not. */
+static bool is_identified(const ingot_mixture_model *models, int n_model, int m)
+{
+  for (int k = 0; k < n_model; k++)
+    if (k != m && models[k].identity == models[m].identity) return false;
+  return models[m].identity != 0;
+}
+
+/* Column of each wanted model: that of its identity, the one with its id of several, else that of its id. */
 static ingot_status find_models(const char *path, const json_t *tree, const ingot_mixture_model *models, int n_model, int *column)
 {
   ingot_status st = INGOT_OK;
@@ -48,14 +56,16 @@ static ingot_status find_models(const char *path, const json_t *tree, const ingo
   size_t       i;
   for (int m = 0; m < n_model; m++) {
     char identity[24];
+    int  best = 0;
+    bool identified = is_identified(models, n_model, m);
     snprintf(identity, sizeof identity, "%016" PRIx64, models[m].identity);
     column[m] = -1;
     json_array_foreach(list, i, entry)
     {
       const char *id = json_string_value(json_object_get(entry, "id")), *own = json_string_value(json_object_get(entry, "identity"));
-      bool        same = models[m].identity && own && strcmp(own, identity) == 0;
-      if (same || (column[m] < 0 && id && strcmp(id, models[m].id) == 0)) column[m] = (int)i;
-      if (same) break;
+      int         match = (identified && own && strcmp(own, identity) == 0 ? 2 : 0) + (id && strcmp(id, models[m].id) == 0 ? 1 : 0);
+      if (match > best) column[m] = (int)i;
+      best = match > best ? match : best;
     }
     INGOT_CHECK(column[m] >= 0, INGOT_ERR_MISMATCH, "%s has no weight for model \"%s\"", path, models[m].id);
   }

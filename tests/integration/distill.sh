@@ -180,6 +180,13 @@ steps = ( { type = "distill"; student = "base"; teachers = ( { model = "sort"; w
 EOT
 "$INGOT" run --quiet --device cpu by-hand.cfg
 "$NEAR" out/by-hand.h5 out/weighed.h5 0 || fail "weights of an ensemble step: another student than by hand"
+# models that are alike in size, time and header: by their ids
+mkdir twins
+cp -rL family/sort family/dates twins/
+find twins -exec touch -d 2020-01-01 {} +
+sed 's/family.sort"/twins\/sort"/; s/family.dates"/twins\/dates"/; s/out.mixture/out\/twins/; s/out.weighed/out\/twins-weighed/' weights.cfg >twins.cfg
+"$INGOT" run --quiet --device cpu twins.cfg >/dev/null
+"$NEAR" out/weighed.h5 out/twins-weighed.h5 0 || fail "weights of models that are alike in size, time and header: another student"
 expect_unfit() { # CODE TEXT SED-SCRIPT
   sed "s/out.weighed/out\/unfit/; s/weights = \"mixture\"/weights = \"out\/mixture.h5\"/; $3" weights.cfg >unfit.cfg
   expect "$1" "$2" "$INGOT" run --step 2 --quiet --device cpu unfit.cfg
