@@ -13,7 +13,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 millions=1000 rounds=3 dir=/tmp/ingot-bench build=build/release device=cpu threads=$(nproc)
-methods="linear slerp task_arithmetic dare_linear dare_ties ties"
+methods="linear slerp task_arithmetic dare_linear dare_ties dare_ties_inv ties"
 while [ $# -gt 1 ]; do
   case $1 in
     --millions) millions=$2 ;; --rounds) rounds=$2 ;; --dir) dir=$2 ;; --build) build=$2 ;; --device) device=$2 ;;
@@ -50,10 +50,11 @@ job slerp 'method = "slerp"; base = "base"; models = ( { model = "a"; } ); param
 job task_arithmetic "method = \"task_arithmetic\"; base = \"base\"; $three"
 job dare_linear "method = \"dare_linear\"; base = \"base\"; $three parameters = { density = 0.5; };"
 job dare_ties "method = \"dare_ties\"; base = \"base\"; $three parameters = { density = 0.5; };"
+job dare_ties_inv "method = \"dare_ties\"; base = \"base\"; $three parameters = { density = 0.5; rescale = \"inv_density\"; };" # one pass
 job ties "method = \"ties\"; base = \"base\"; $three parameters = { density = 0.3; };"
 
 declare -A inputs=([linear]="expert-1 expert-2 expert-3 expert-4" [slerp]="base expert-1")
-for name in task_arithmetic dare_linear dare_ties ties; do inputs[$name]="base expert-1 expert-2 expert-3"; done
+for name in task_arithmetic dare_linear dare_ties dare_ties_inv ties; do inputs[$name]="base expert-1 expert-2 expert-3"; done
 files() { local f; for f in ${inputs[$1]}; do echo "$f/model.safetensors"; done; }
 
 median() { sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
