@@ -359,7 +359,7 @@ static ingot_status fit_memory(ingot_merge_builder *b)
     if (limit == 0 || p->memory_bytes <= limit) goto done;
   }
   if (fit)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: one thread needs %s of buffers, and memory_limit is %s",
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE, "%s: one thread needs %s of memory, and memory_limit is %s",
                        b->place, ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
 done:
   return st;

@@ -194,6 +194,11 @@ typedef struct ingot_method {
   size_t (*model_state_bytes)(const ingot_method_tensor *any);
   ingot_scan_ops model;
 
+  /**
+   * TENSOR grain: memory that a tensor's passes on the CPU will take, about and rather too much: slots, sums, and what
+   * `next` works with. NULL: slots and sums of the first pass.
+   */
+  uint64_t (*summary_bytes)(const ingot_method_tensor *t);
   ingot_scan_ops tensor; /* TENSOR grain (and MODEL, if it wants both); next NULL: no summary */
   /** One chunk of output, float32 [n]. Any thread; state is read-only. */
   void (*apply)(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/pages.h"
 #include "kernels/convert.h"
 
 enum {
@@ -86,7 +87,7 @@ static void cpu_close(ingot_lane *lane)
   free(l->wide_in);
   free(l->merged);
   free(l->out);
-  free(l->sums);
+  ingot_pages_give_back(l->sums, (size_t)l->n_sum * sizeof *l->sums);
   free(l->nonfinite);
   free(l);
 }
@@ -223,9 +224,9 @@ static ingot_status scan_stretch(cpu_lane *l, const ingot_task *task, int64_t fi
 static ingot_status reserve_sums(cpu_lane *l, int64_t n_sum)
 {
   if (n_sum > l->n_sum) {
-    free(l->sums);
+    ingot_pages_give_back(l->sums, (size_t)l->n_sum * sizeof *l->sums);
     l->n_sum = 0;
-    l->sums = malloc((size_t)n_sum * sizeof *l->sums);
+    l->sums = ingot_pages_take((size_t)n_sum * sizeof *l->sums);
     if (!l->sums) return ingot_fail(INGOT_ERR_NOMEM, "no memory for %lld sums", (long long)n_sum);
     l->n_sum = n_sum;
   }

@@ -11,6 +11,7 @@
 #include "workers/hand_over.h"
 #include "workers/lane.h"
 #include "workers/matrix.h"
+#include "workers/memory.h"
 #include "workers/pool.h"
 #include "workers/resume.h"
 
@@ -31,25 +32,6 @@ typedef struct merge_run {
   ingot_journal             *journal;
   ingot_device_cache        *cache;
 } merge_run;
-
-/* More lanes than this only wait for each other to write: measured on an H100 with 16 cores (docs/performance.md). */
-enum { GPU_LANES_MAX = 8 };
-
-static int lane_count(int n_thread, bool on_device)
-{
-  return on_device && n_thread > GPU_LANES_MAX ? GPU_LANES_MAX : n_thread;
-}
-
-uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
-{
-  uint64_t device_bytes = 0;
-  uint64_t on_cpu = ingot_lane_cpu_bytes(plan) * (uint64_t)n_thread;
-  uint64_t on_gpu = on_device ? ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)lane_count(n_thread, true) : 0;
-  uint64_t books = (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
-  uint64_t lanes = on_cpu + on_gpu, matrix = ingot_matrix_memory_bytes(plan, NULL); /* one after the other */
-  if (matrix > 0) books += (uint64_t)plan->n_tile * sizeof(int64_t);
-  return (lanes > matrix ? lanes : matrix) + books;
-}
 
 void ingot_merge_result_release(ingot_merge_result *result)
 {
@@ -154,17 +136,18 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
                                .tile_begin = first_tile_of(r),
                                .tile_end = last_tile_of(r),
                                .done = r->done,
-                               .n_task = lane_count(r->options->n_thread, device >= 0) * (device >= 0 ? 2 : 1),
+                               .n_task = ingot_memory_lanes(r->plan, r->options->n_thread, device >= 0) * (device >= 0 ? 2 : 1),
+                               .summaries_bytes = ingot_memory_for_summaries(r->plan, r->options->n_thread),
                                .cache = device >= 0 ? r->cache : NULL,
                                .model_state = r->model_state};
 }
 
 /* Run a schedule on every rank; all leave with the same status. */
-static ingot_status run_together(merge_run *r, int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
+static ingot_status run_together(merge_run *r, int n_lane, int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
                                  const ingot_pool_output *output)
 {
   ingot_merge_options options = *r->options;
-  options.n_thread = lane_count(options.n_thread, device >= 0);
+  options.n_thread = n_lane;
   ingot_status mine = ingot_pool_run(r->comm, r->plan, &options, device, hand_over, schedule, output, &r->result->timing);
   ingot_status drained = ingot_comm_drain(r->comm);
   return ingot_comm_agree(r->comm, mine != INGOT_OK ? mine : drained);
@@ -181,7 +164,7 @@ static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *
   ingot_status        st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
   if (st == INGOT_OK) st = ingot_schedule_create_model_scan(&spec, r->model_state, scan, slots, sums, &schedule);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, -1, NULL, schedule, &nothing));
+  INGOT_TRY(run_together(r, ingot_memory_model_lanes(r->plan, r->options->n_thread, scan->n_sum), -1, NULL, schedule, &nothing));
 
   for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)scan->slot_bytes;
   if (scan->slot_bytes) INGOT_TRY(ingot_comm_share(r->comm, slots, begin));
@@ -257,7 +240,7 @@ static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int6
                                .cache = &r->cache,
                                .local_rank = ingot_comm_local_rank(r->comm),
                                .n_local_rank = ingot_comm_local_size(r->comm),
-                               .lanes_max = GPU_LANES_MAX,
+                               .lanes_max = INGOT_GPU_LANES_MAX,
                                .n_task = last_tile_of(r) - first_tile_of(r) - tiles_before + count_scans(r),
                                .limits = r->options->hand_over};
   return ingot_hand_over_start(&spec, out);
@@ -285,7 +268,7 @@ static ingot_status merge_tiles(merge_run *r)
   if (st == INGOT_OK) st = ingot_schedule_create(&spec, &schedule);
   if (st == INGOT_OK && r->may_go_over) st = start_hand_over(r, schedule, output.tiles_before, &hand_over);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, r->device, hand_over, schedule, &output));
+  INGOT_TRY(run_together(r, ingot_memory_lanes(r->plan, r->options->n_thread, r->device >= 0), r->device, hand_over, schedule, &output));
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_done += r->done[i];
   /* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
   if (n_done < last_tile_of(r) - first_tile_of(r) && !saw_nonfinite(r))

@@ -54,7 +54,7 @@ typedef struct ingot_hand_over_limits {
 
 /** How to run, none of which changes the result. */
 typedef struct ingot_merge_options {
-  int                 n_thread;           /* lanes of this rank, at least 1; on a GPU at most 8 of them are used */
+  int                 n_thread;           /* lanes of this rank, at least 1; on a GPU at most 8 of them are used, elsewhere fewer where their buffers would be too much */
   ingot_device_choice device;             /* AUTO: begins on the CPU, and goes over to a GPU where that is faster */
   bool                fresh;              /* ignore a partial output of an earlier run */
   uint64_t            memory_limit_bytes; /* of this rank's buffers; 0: none */
@@ -109,7 +109,7 @@ typedef struct ingot_merge_result {
   uint64_t               *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
 } ingot_merge_result;
 
-/** Memory in bytes that one rank's lanes will take, for the plan; on_device: with those of a GPU beside them. */
+/** Anonymous memory in bytes that one rank will take, for the plan; on_device: with the lanes of a GPU beside the others. */
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device);
 /** Rank boundaries over tiles, [n_rank + 1], cut where grains allow; the same on every rank. */
 ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin);

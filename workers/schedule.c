@@ -5,9 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pages.h"
+#include "workers/memory.h"
+
 enum { MAX_ACTIVE = 64 };
 
-typedef enum entry_phase { PHASE_SCAN, PHASE_DECIDE, PHASE_APPLY } entry_phase;
+typedef enum entry_phase { PHASE_SCAN, PHASE_DECIDE, PHASE_ROOM, PHASE_APPLY } entry_phase; /* ROOM: waits for memory */
 
 /* An active tensor. */
 typedef struct entry {
@@ -23,6 +26,9 @@ typedef struct entry {
   entry_phase               phase;
   ingot_scan_plan           scan;
   char                     *slots;
+  size_t                    slots_bytes;
+  uint64_t                  bytes; /* that its summary takes, about */
+  uint64_t                  wanted_bytes; /* ROOM */
   int64_t                  *sums;
   int64_t                   n_task, n_taken, n_done; /* of this phase; APPLY counts the tiles already done as taken */
   int64_t                   cursor;                  /* APPLY: next tile to look at */
@@ -36,6 +42,8 @@ struct ingot_schedule {
   entry              *active; /* in file order */
   int                 n_active;
   int64_t             active_tiles;
+  uint64_t            active_bytes; /* of summaries */
+  int                 n_waiting;    /* entries in phase ROOM */
   int64_t             next_tile; /* of all tiles: the first one of tensors not yet active */
   int                 next_tensor;
   bool                cancelled;
@@ -92,11 +100,18 @@ ingot_status ingot_schedule_create_model_scan(const ingot_schedule_spec *spec, v
   return INGOT_OK;
 }
 
+static void free_slots(entry *e)
+{
+  ingot_pages_give_back(e->slots, e->slots_bytes);
+  e->slots = NULL;
+  e->slots_bytes = 0;
+}
+
 static void entry_destroy(entry *e)
 {
   ingot_device_cache_release(&e->cache);
   free(e->state);
-  free(e->slots);
+  free_slots(e);
   free(e->sums);
   free(e);
 }
@@ -120,10 +135,7 @@ void ingot_schedule_destroy(ingot_schedule **schedule)
 /* Enter the phase that a scan plan asks for. Under the lock, or before the entry is in the list. */
 static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
 {
-  if (!e->scan.keep_slots || plan->pass != INGOT_SCAN_DONE) {
-    free(e->slots);
-    e->slots = NULL;
-  }
+  if (!e->scan.keep_slots || plan->pass != INGOT_SCAN_DONE) free_slots(e);
   free(e->sums);
   e->sums = NULL;
   e->scan = *plan;
@@ -140,12 +152,63 @@ static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const i
   e->phase = PHASE_SCAN;
   e->n_task = e->scan.tiles ? e->scan.n_tiles : e->tile_end - e->tile_begin;
   INGOT_ASSERT(e->n_task > 0);
-  /* calloc of 0 bytes may be NULL: one byte more keeps NULL for "no memory" */
-  e->slots = calloc((size_t)e->n_task * e->scan.slot_bytes + 1, 1);
-  e->sums = calloc((size_t)e->scan.n_sum + 1, sizeof *e->sums);
+  e->slots_bytes = (size_t)e->n_task * e->scan.slot_bytes;
+  e->slots = ingot_pages_take(e->slots_bytes);
+  e->sums = calloc((size_t)e->scan.n_sum + 1, sizeof *e->sums); /* of 0 bytes it may be NULL: one more keeps NULL for "no memory" */
   if (!e->slots || !e->sums)
     return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", e->view.name, (long long)e->n_task);
   return INGOT_OK;
+}
+
+/* What a pass takes, about: slots have room for more than is likely, and pages that stay empty cost nothing. */
+static uint64_t pass_bytes(const entry *e, const ingot_scan_plan *plan, uint64_t estimate)
+{
+  int64_t  n_tile = plan->tiles ? plan->n_tiles : e->tile_end - e->tile_begin;
+  uint64_t half = (uint64_t)n_tile * plan->slot_bytes / 2;
+  return half > estimate ? half : estimate;
+}
+
+static bool has_room(const ingot_schedule *s, uint64_t bytes)
+{
+  return s->spec.summaries_bytes == 0 || s->active_bytes == 0 || bytes == 0 ||
+         s->active_bytes + bytes <= s->spec.summaries_bytes;
+}
+
+/* Go on with what `next` has asked for; with more than there is room for, later. Called under the lock. */
+static ingot_status entry_go_on(ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
+{
+  bool     more = plan->pass != INGOT_SCAN_DONE;
+  uint64_t bytes = more ? pass_bytes(e, plan, e->bytes) : 0;
+  s->active_bytes -= e->bytes;
+  if (more && bytes > e->bytes && !has_room(s, bytes)) {
+    free_slots(e);
+    e->scan = *plan;
+    e->bytes = 0;
+    e->wanted_bytes = bytes;
+    e->phase = PHASE_ROOM;
+    s->n_waiting++;
+    return INGOT_OK;
+  }
+  ingot_status st = entry_start_phase(s, e, plan);
+  e->bytes = more ? bytes : e->slots_bytes;
+  s->active_bytes += e->bytes;
+  return st;
+}
+
+/* Start what waits for memory, in file order. Called under the lock. */
+static ingot_status start_waiting(ingot_schedule *s)
+{
+  ingot_status st = INGOT_OK;
+  for (entry *e = s->active; st == INGOT_OK && e && s->n_waiting > 0; e = e->next) {
+    if (e->phase != PHASE_ROOM) continue;
+    if (!has_room(s, e->wanted_bytes)) break;
+    ingot_scan_plan plan = e->scan;
+    st = entry_start_phase(s, e, &plan);
+    e->bytes = e->wanted_bytes;
+    s->active_bytes += e->bytes;
+    s->n_waiting--;
+  }
+  return st;
 }
 
 static bool has_summary(const ingot_merge_tensor *t)
@@ -172,7 +235,7 @@ static bool all_done(const ingot_schedule *s, const ingot_merge_tensor *t, int64
   return true;
 }
 
-/* Make the next tensor active; *made is false when there is none left. Called under the lock. */
+/* Make the next tensor active; *made is false when there is none left, or no memory for it yet. Called under the lock. */
 static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
 {
   const ingot_merge_plan *plan = s->spec.plan;
@@ -182,9 +245,13 @@ static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
     int64_t                   begin = s->next_tile - t->first_tile;
     int64_t                   end = tensor_tiles(t);
     if (t->first_tile + end > s->spec.tile_end) end = s->spec.tile_end - t->first_tile;
-    int index = s->next_tensor++;
+    int      index = s->next_tensor;
+    bool     needless = all_done(s, t, begin, end);
+    uint64_t bytes = needless || on_device ? 0 : ingot_memory_of_summary(plan, index); /* a GPU's are small here */
+    if (bytes > 0 && (s->n_waiting > 0 || !has_room(s, bytes))) return INGOT_OK;
+    s->next_tensor++;
     s->next_tile = t->first_tile + tensor_tiles(t);
-    if (all_done(s, t, begin, end)) continue;
+    if (needless) continue;
 
     entry *e = calloc(1, sizeof *e);
     if (!e) return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its schedule", t->view.name);
@@ -197,6 +264,7 @@ static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
     e->tile_begin = begin;
     e->tile_end = end;
     e->on_device = on_device;
+    e->bytes = bytes;
     ingot_status st = INGOT_OK;
     if (!t->copy) {
       e->state = calloc(1, plan->method->state_bytes(&e->view) + 1);
@@ -217,6 +285,7 @@ static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
     *link = e;
     s->n_active++;
     s->active_tiles += end - begin;
+    s->active_bytes += e->bytes;
     *made = true;
     return INGOT_OK;
   }
@@ -253,7 +322,7 @@ static bool take_active(ingot_schedule *s, ingot_schedule_lanes lanes, ingot_tas
 {
   for (entry *e = s->active; e; e = e->next) {
     bool fits = !has_summary(e->tensor) || (e->on_device ? lanes.device : lanes.cpu);
-    if (fits && e->phase != PHASE_DECIDE && e->n_taken < e->n_task) {
+    if (fits && e->phase != PHASE_DECIDE && e->phase != PHASE_ROOM && e->n_taken < e->n_task) {
       entry_take(s, e, lanes, task);
       return true;
     }
@@ -351,13 +420,15 @@ ingot_status ingot_schedule_complete(ingot_schedule *s, const ingot_task *task)
     ingot_scan_result result = {.plan = &e->scan, .n_slot = e->n_task, .slots = e->slots, .sums = e->sums};
     st = entry_decide(s, e, &result, &next);
     pthread_mutex_lock(&s->lock);
-    if (st == INGOT_OK) st = entry_start_phase(s, e, &next);
+    if (st == INGOT_OK) st = entry_go_on(s, e, &next);
   } else {
     *link = e->next;
     s->n_active--;
     s->active_tiles -= e->tile_end - e->tile_begin;
+    s->active_bytes -= e->bytes;
     entry_destroy(e);
   }
+  if (st == INGOT_OK) st = start_waiting(s);
   pthread_cond_broadcast(&s->changed);
 done:
   pthread_mutex_unlock(&s->lock);

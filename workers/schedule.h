@@ -1,7 +1,8 @@
 /**
  * Which task a lane does next: the order of work inside one rank.
  *
- * Tensors become active in file order, a few at a time, so that reads stay nearly sequential and memory stays bounded.
+ * Tensors become active in file order, a few at a time, so that reads stay nearly sequential and memory stays bounded: by
+ * the number of their tiles, and by what their summaries take.
  * An active tensor goes through the passes its method asks for, then its tiles are merged. While one tensor waits for
  * the last tiles of a pass, lanes work on the next one. Results do not depend on which lane does what.
  *
@@ -23,6 +24,7 @@ typedef struct ingot_schedule_spec {
   int64_t                 tile_begin, tile_end; /* of all tiles: this rank's part */
   const bool             *done;        /* [plan->n_tile]: tiles that need no merging; borrowed */
   int                     n_task;      /* tasks that lanes hold at once: lanes times depth */
+  uint64_t                summaries_bytes; /* summaries of several tensors at a time take about this at most; 0: any */
   ingot_device_cache     *cache;       /* NULL without a GPU */
   const void             *model_state; /* finished whole-model state of a MODEL-grain method, else NULL; borrowed */
 } ingot_schedule_spec;

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pages.h"
 #include "kernels/families/select_state.h"
 
 enum {
@@ -153,7 +154,8 @@ static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result
   for (int i = 0; i < s->n_model; i++) n_narrow += models_of(s)[i].phase == PHASE_SAMPLE;
 
   int64_t most = r->n_slot * s->capacity;
-  keys = malloc(2 * (size_t)most * sizeof *keys); /* and room to find ranks in */
+  size_t  keys_bytes = 2 * (size_t)most * sizeof *keys; /* and room to find ranks in */
+  keys = ingot_pages_take(keys_bytes);
   INGOT_CHECK(keys || most == 0, INGOT_ERR_NOMEM, "out of memory for a sample of %lld keys", (long long)most);
   double largest_part = (double)MAX_PAIR_BYTES / 8 / 2 / n_narrow / (double)s->n_elem;
   for (int i = 0; i < s->n_model; i++) {
@@ -172,7 +174,7 @@ static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result
   }
   s->capacity = (int64_t)(2 * largest * (double)INGOT_TILE) + 256;
 done:
-  free(keys);
+  ingot_pages_give_back(keys, keys_bytes);
   return st;
 }
 
@@ -214,7 +216,8 @@ static ingot_status finish_between(const ingot_select_state *s, const ingot_scan
 {
   ingot_status st = INGOT_OK;
   int64_t      n = 0, above;
-  uint32_t    *keys = malloc(2 * (size_t)between * sizeof *keys);
+  size_t       keys_bytes = 2 * (size_t)between * sizeof(uint32_t);
+  uint32_t    *keys = ingot_pages_take(keys_bytes);
   INGOT_CHECK(keys, INGOT_ERR_NOMEM, "out of memory for %lld collected keys", (long long)between);
   for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
@@ -235,7 +238,7 @@ static ingot_status finish_between(const ingot_select_state *s, const ingot_scan
   if (there > wanted) cut = last;
   set_cut(m, out, threshold, cut, 0);
 done:
-  free(keys);
+  ingot_pages_give_back(keys, keys_bytes);
   return st;
 }
 
@@ -343,6 +346,25 @@ static void plan_full(ingot_select_state *s, int n_narrow, int n_histogram, ingo
   s->capacity = wanted < most ? wanted : most;
   if (s->capacity > tile) s->capacity = tile;
   plan->slot_bytes = (size_t)n_narrow * narrow_slot_bytes(s);
+}
+
+/* Pages of a slot that are never touched cost nothing, so that of a pass it is the pairs that are expected that count. */
+uint64_t ingot_select_bytes(int n_select, int64_t n_elem)
+{
+  static const double usual_spread = 1.5; /* of what elements at random would have */
+  ingot_select_state  s = {.n_elem = n_elem};
+  ingot_scan_plan     plan = {0};
+  int64_t             n_tile = ingot_tile_count(n_elem);
+  double              between = (double)n_elem, sample = 0;
+  if (n_elem > SMALL_ELEMENTS) {
+    plan_sample(&s, n_select, &plan);
+    double keys = (double)n_elem / (double)s.stride * INGOT_SAMPLE_RUN, margin = 4.5 * usual_spread * sqrt(0.25 * keys) + 8;
+    between = fmin(2 * margin / keys * (double)n_elem, (double)MAX_PAIR_BYTES / 8 / 2 / n_select);
+    sample = ((double)n_select + 2) * keys * sizeof(uint32_t);
+    if (n_select * n_tile > 2 * MAX_SAMPLE_BYTES / 4 / INGOT_SAMPLE_RUN) sample = 0;
+  }
+  double full = n_select * ((double)n_tile * sizeof(narrow_slot) + between * sizeof(uint64_t)) + 2 * between * sizeof(uint32_t);
+  return (uint64_t)fmax(sample, full);
 }
 
 static ingot_status finish_pass(ingot_select_state *s, ingot_delta_model *models, const ingot_scan_result *r)

@@ -50,6 +50,12 @@ bool ingot_select_scan_bf16(const ingot_select_state *s, const ingot_scan_plan *
                             const void *const *in, void *slot);
 
 /**
+ * Memory that the selection of n_select models takes at most at a time, with a bracket as wide as the rows of a model
+ * usually make it: they differ more among themselves than elements drawn at random would.
+ */
+uint64_t ingot_select_bytes(int n_select, int64_t n_elem);
+
+/**
  * The key of 1-based descending `rank` among n keys (each at most INGOT_DELTA_KEY_MAX), by radix: time linear in n
  * whatever the keys. *n_above gets the number of larger keys; room [n] is overwritten.
  */

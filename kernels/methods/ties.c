@@ -156,6 +156,11 @@ static bool tensor_scan_bf16(const ingot_method_tensor *t, const void *state, co
   return ingot_select_scan_bf16(selection_of_const(t, state), plan, first, n, in, slot);
 }
 
+static uint64_t summary_bytes(const ingot_method_tensor *t)
+{
+  return ingot_select_bytes(count_trimmed(t), t->n_elem);
+}
+
 static size_t model_state_bytes(const ingot_method_tensor *any)
 {
   return ingot_select_model_state_bytes(any->n_model);
@@ -200,6 +205,7 @@ const ingot_method ingot_method_ties = {
   .begin = begin,
   .model_state_bytes = model_state_bytes,
   .model = {model_next, model_scan, NULL},
+  .summary_bytes = summary_bytes,
   .tensor = {tensor_next, tensor_scan, tensor_scan_bf16},
   .apply = ingot_delta_apply,
   .apply_bf16 = ingot_delta_apply_bf16,

@@ -315,7 +315,7 @@ static void test_memory_limit(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_fails(case_plan(c, JOB(LINEAR_AB " memory_limit = 1000;")), INGOT_ERR_JOB, "and memory_limit is 1000 B");
+  check_fails(case_plan(c, JOB(LINEAR_AB " memory_limit = 1000;")), INGOT_ERR_TOO_LARGE, "and memory_limit is 1000 B");
   check_ok(case_plan(c, JOB(LINEAR_AB)));
   uint64_t two = c->planner.steps[0].memory_bytes;
   char     job[1024];

@@ -65,6 +65,23 @@ static const ingot_method toy = {.name = "toy", .state_bytes = toy_state_bytes, 
 static const ingot_method failing = {
     .name = "failing", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = failing_next}};
 
+enum { GROWN_BYTES = 1 << 20 };
+
+/* Pass 0 with small slots, pass 1 with large ones, then the merge. */
+static ingot_status growing_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
+                                 ingot_scan_plan *plan)
+{
+  (void)t;
+  (void)state;
+  *plan = (ingot_scan_plan){.pass = INGOT_SCAN_DONE};
+  if (!result) *plan = (ingot_scan_plan){.pass = 0, .slot_bytes = 16};
+  else if (result->plan->pass == 0) *plan = (ingot_scan_plan){.pass = 1, .slot_bytes = GROWN_BYTES};
+  return INGOT_OK;
+}
+
+static const ingot_method growing = {
+    .name = "growing", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = growing_next}};
+
 static const ingot_schedule_lanes cpu_lane = {.cpu = true};
 
 enum { N_TENSOR = 6, N_TILE = 13 };
@@ -159,6 +176,7 @@ static void every_tile_once(void **state)
       fixture f;
       fixture_init(&f, &toy);
       ingot_schedule_spec spec = spec_of(&f, 0, N_TILE);
+      spec.summaries_bytes = round % 2; /* without a limit, and with one that lets one summary be made at a time */
       check_ok(ingot_schedule_create(&spec, &f.schedule));
       run_lanes(&f, lanes);
       assert_int_equal(f.status, INGOT_OK);
@@ -260,12 +278,89 @@ static void a_pass_over_the_model(void **state)
   fixture_release(&f);
 }
 
+/* Tasks that there are now; *n_of[i] gets those of tensor i. */
+static int take_all(fixture *f, ingot_task tasks[N_TILE], int n_of[N_TENSOR])
+{
+  int n = 0;
+  for (int i = 0; i < N_TENSOR; i++) n_of[i] = 0;
+  for (;;) {
+    ingot_schedule_answer answer;
+    ingot_task            task;
+    check_ok(ingot_schedule_next(f->schedule, cpu_lane, false, &task, &answer));
+    if (answer != INGOT_SCHEDULE_TASK) return n;
+    assert_true(n < N_TILE);
+    n_of[task.tensor_index]++;
+    tasks[n++] = task;
+  }
+}
+
+static void hand_back(fixture *f, const ingot_task *tasks, int n, int tensor)
+{
+  for (int i = 0; i < n; i++)
+    if (tasks[i].tensor_index == tensor) check_ok(ingot_schedule_complete(f->schedule, &tasks[i]));
+}
+
+enum { A, B = 3 };
+
+static void begins_when_there_is_room(void **state)
+{
+  (void)state;
+  fixture f;
+  fixture_init(&f, &toy);
+  ingot_schedule_spec spec = spec_of(&f, 0, N_TILE);
+  ingot_task          tasks[N_TILE];
+  int                 n_of[N_TENSOR];
+  for (int limited = 0; limited <= 1; limited++) {
+    spec.summaries_bytes = limited ? 3 * 8 + 5 * 8 : 0; /* the slots, but not the states */
+    check_ok(ingot_schedule_create(&spec, &f.schedule));
+    take_all(&f, tasks, n_of);
+    assert_int_equal(n_of[A], 3);
+    assert_int_equal(n_of[B], limited ? 0 : 5);
+    ingot_schedule_destroy(&f.schedule);
+  }
+  fixture_release(&f);
+}
+
+static void waits_for_room_between_passes(void **state)
+{
+  (void)state;
+  fixture f;
+  fixture_init(&f, &growing);
+  ingot_schedule_spec spec = spec_of(&f, 0, N_TILE);
+  spec.summaries_bytes = 3 * GROWN_BYTES; /* half of the slots counts: 1.5 for a, 2.5 for b */
+  ingot_task first[N_TILE], second[N_TILE], third[N_TILE];
+  int        n_of[N_TENSOR], n_first, n_second, n_third;
+  check_ok(ingot_schedule_create(&spec, &f.schedule));
+  n_first = take_all(&f, first, n_of);
+  assert_int_equal(n_of[A], 3);
+  assert_int_equal(n_of[B], 5);
+  hand_back(&f, first, n_first, A);
+  hand_back(&f, first, n_first, B);
+  n_second = take_all(&f, second, n_of);
+  assert_int_equal(n_of[A], 3);
+  assert_int_equal(n_of[B], 0); /* a has the room */
+  hand_back(&f, second, n_second, A);
+  n_third = take_all(&f, third, n_of);
+  assert_int_equal(n_of[A], 3); /* merging */
+  assert_int_equal(n_of[B], 5);
+  for (int i = 0; i < n_third; i++) assert_int_equal(third[i].kind, third[i].tensor_index == B ? INGOT_TASK_SCAN : INGOT_TASK_APPLY);
+  for (int i = 0; i < N_TENSOR; i++) {
+    if (i != A && i != B) hand_back(&f, first, n_first, i);
+    if (i != A && i != B) hand_back(&f, second, n_second, i);
+    hand_back(&f, third, n_third, i);
+  }
+  run_lanes(&f, 1); /* merges b */
+  for (int i = 4; i < 9; i++) assert_int_equal(f.applied[i], 1);
+  fixture_release(&f);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tile_once),     cmocka_unit_test(done_tiles_are_left_out),
       cmocka_unit_test(a_part_of_the_tiles), cmocka_unit_test(a_method_that_fails),
       cmocka_unit_test(cancelled),           cmocka_unit_test(a_pass_over_the_model),
+      cmocka_unit_test(begins_when_there_is_room), cmocka_unit_test(waits_for_room_between_passes),
   };
   return cmocka_run_group_tests_name("workers/schedule", tests, NULL, NULL);
 }
