@@ -13,6 +13,8 @@ extern "C" {
 
 /** Zeroed memory of `bytes`, aligned for any type; NULL when there is none. Any thread. Owned: ingot_pages_give_back. */
 void *ingot_pages_take(size_t bytes);
+/** The same without zeroes: what is in it is not known. */
+void *ingot_pages_take_any(size_t bytes);
 /** With the same number of bytes; NULL is allowed. Any thread. */
 void ingot_pages_give_back(void *pages, size_t bytes);
 

@@ -50,7 +50,7 @@ const ingot_key ingot_merge_keys[] = {
     {"alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, FIELD(alignment_bytes),
      "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of two"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
-     "memory for the buffers of a rank at most; 0: no limit"},
+     "memory of a rank at most, as the plan says it; 0: no limit"},
     {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
      "flush the output to disk before it gets its name"},
     {.name = NULL},

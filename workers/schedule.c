@@ -8,7 +8,13 @@
 #include "base/pages.h"
 #include "workers/memory.h"
 
-enum { MAX_ACTIVE = 64 };
+enum { MAX_ACTIVE = 64, MAX_SPARE = 2, MAX_SPARE_BYTES = 8 << 20 };
+
+/* Slots that a summary has left, for the next one: new pages of a virtual machine can cost more than the pass that fills them. */
+typedef struct spare {
+  void  *pages;
+  size_t bytes;
+} spare;
 
 typedef enum entry_phase { PHASE_SCAN, PHASE_DECIDE, PHASE_ROOM, PHASE_APPLY } entry_phase; /* ROOM: waits for memory */
 
@@ -27,6 +33,7 @@ typedef struct entry {
   ingot_scan_plan           scan;
   char                     *slots;
   size_t                    slots_bytes;
+  bool                      is_dense; /* the estimate counts every byte of the slots */
   uint64_t                  bytes; /* that its summary takes, about */
   uint64_t                  wanted_bytes; /* ROOM */
   int64_t                  *sums;
@@ -44,6 +51,7 @@ struct ingot_schedule {
   int64_t             active_tiles;
   uint64_t            active_bytes; /* of summaries */
   int                 n_waiting;    /* entries in phase ROOM */
+  spare               spares[MAX_SPARE];
   int64_t             next_tile; /* of all tiles: the first one of tensors not yet active */
   int                 next_tensor;
   bool                cancelled;
@@ -100,18 +108,45 @@ ingot_status ingot_schedule_create_model_scan(const ingot_schedule_spec *spec, v
   return INGOT_OK;
 }
 
-static void free_slots(entry *e)
+/* Slots, zeroed: dense ones from a spare that is large enough, else new ones, in exchange for a spare that does not fit. */
+static void take_slots(ingot_schedule *s, entry *e, size_t bytes)
 {
-  ingot_pages_give_back(e->slots, e->slots_bytes);
+  spare *unfit = NULL;
+  for (int i = 0; e->is_dense && i < MAX_SPARE; i++) {
+    spare *left = &s->spares[i];
+    if (!left->pages) continue;
+    unfit = left;
+    if (left->bytes < bytes || left->bytes / 2 > bytes) continue;
+    e->slots = left->pages;
+    e->slots_bytes = left->bytes;
+    *left = (spare){0};
+    memset(e->slots, 0, bytes);
+    return;
+  }
+  if (unfit) {
+    ingot_pages_give_back(unfit->pages, unfit->bytes);
+    *unfit = (spare){0};
+  }
+  e->slots = ingot_pages_take(bytes);
+  e->slots_bytes = bytes;
+}
+
+/* Slots that were expected to be full, and are not very large, become a spare; others would have to be touched to be zeroed. */
+static void free_slots(ingot_schedule *s, entry *e)
+{
+  int i = 0;
+  while (i < MAX_SPARE && s->spares[i].pages) i++;
+  if (e->slots && e->is_dense && e->slots_bytes <= MAX_SPARE_BYTES && i < MAX_SPARE) s->spares[i] = (spare){e->slots, e->slots_bytes};
+  else ingot_pages_give_back(e->slots, e->slots_bytes);
   e->slots = NULL;
   e->slots_bytes = 0;
 }
 
-static void entry_destroy(entry *e)
+static void entry_destroy(ingot_schedule *s, entry *e)
 {
   ingot_device_cache_release(&e->cache);
   free(e->state);
-  free_slots(e);
+  free_slots(s, e);
   free(e->sums);
   free(e);
 }
@@ -123,8 +158,9 @@ void ingot_schedule_destroy(ingot_schedule **schedule)
   while (s->active) {
     entry *e = s->active;
     s->active = e->next;
-    entry_destroy(e);
+    entry_destroy(s, e);
   }
+  for (int i = 0; i < MAX_SPARE; i++) ingot_pages_give_back(s->spares[i].pages, s->spares[i].bytes);
   pthread_cond_destroy(&s->changed);
   pthread_mutex_destroy(&s->sums_lock);
   pthread_mutex_destroy(&s->lock);
@@ -133,9 +169,9 @@ void ingot_schedule_destroy(ingot_schedule **schedule)
 }
 
 /* Enter the phase that a scan plan asks for. Under the lock, or before the entry is in the list. */
-static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
+static ingot_status entry_start_phase(ingot_schedule *s, entry *e, const ingot_scan_plan *plan)
 {
-  if (!e->scan.keep_slots || plan->pass != INGOT_SCAN_DONE) free_slots(e);
+  if (!e->scan.keep_slots || plan->pass != INGOT_SCAN_DONE) free_slots(s, e);
   free(e->sums);
   e->sums = NULL;
   e->scan = *plan;
@@ -152,8 +188,9 @@ static ingot_status entry_start_phase(const ingot_schedule *s, entry *e, const i
   e->phase = PHASE_SCAN;
   e->n_task = e->scan.tiles ? e->scan.n_tiles : e->tile_end - e->tile_begin;
   INGOT_ASSERT(e->n_task > 0);
-  e->slots_bytes = (size_t)e->n_task * e->scan.slot_bytes;
-  e->slots = ingot_pages_take(e->slots_bytes);
+  size_t bytes = (size_t)e->n_task * e->scan.slot_bytes;
+  e->is_dense = bytes <= e->bytes;
+  take_slots(s, e, bytes);
   e->sums = calloc((size_t)e->scan.n_sum + 1, sizeof *e->sums); /* of 0 bytes it may be NULL: one more keeps NULL for "no memory" */
   if (!e->slots || !e->sums)
     return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", e->view.name, (long long)e->n_task);
@@ -181,7 +218,7 @@ static ingot_status entry_go_on(ingot_schedule *s, entry *e, const ingot_scan_pl
   uint64_t bytes = more ? pass_bytes(e, plan, e->bytes) : 0;
   s->active_bytes -= e->bytes;
   if (more && bytes > e->bytes && !has_room(s, bytes)) {
-    free_slots(e);
+    free_slots(s, e);
     e->scan = *plan;
     e->bytes = 0;
     e->wanted_bytes = bytes;
@@ -277,7 +314,7 @@ static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
     if (st == INGOT_OK) st = entry_decide(s, e, NULL, &first);
     if (st == INGOT_OK) st = entry_start_phase(s, e, &first);
     if (st != INGOT_OK) {
-      entry_destroy(e);
+      entry_destroy(s, e);
       return st;
     }
     entry **link = &s->active;
@@ -426,7 +463,7 @@ ingot_status ingot_schedule_complete(ingot_schedule *s, const ingot_task *task)
     s->n_active--;
     s->active_tiles -= e->tile_end - e->tile_begin;
     s->active_bytes -= e->bytes;
-    entry_destroy(e);
+    entry_destroy(s, e);
   }
   if (st == INGOT_OK) st = start_waiting(s);
   pthread_cond_broadcast(&s->changed);

@@ -155,7 +155,7 @@ static ingot_status finish_sample(ingot_select_state *s, const ingot_scan_result
 
   int64_t most = r->n_slot * s->capacity;
   size_t  keys_bytes = 2 * (size_t)most * sizeof *keys; /* and room to find ranks in */
-  keys = ingot_pages_take(keys_bytes);
+  keys = ingot_pages_take_any(keys_bytes);
   INGOT_CHECK(keys || most == 0, INGOT_ERR_NOMEM, "out of memory for a sample of %lld keys", (long long)most);
   double largest_part = (double)MAX_PAIR_BYTES / 8 / 2 / n_narrow / (double)s->n_elem;
   for (int i = 0; i < s->n_model; i++) {
@@ -217,7 +217,7 @@ static ingot_status finish_between(const ingot_select_state *s, const ingot_scan
   ingot_status st = INGOT_OK;
   int64_t      n = 0, above;
   size_t       keys_bytes = 2 * (size_t)between * sizeof(uint32_t);
-  uint32_t    *keys = ingot_pages_take(keys_bytes);
+  uint32_t    *keys = ingot_pages_take_any(keys_bytes);
   INGOT_CHECK(keys, INGOT_ERR_NOMEM, "out of memory for %lld collected keys", (long long)between);
   for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);

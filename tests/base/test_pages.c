@@ -11,12 +11,16 @@ enum { TAKEN = 256 << 20, TOUCHED = 32 << 20, SLACK = 8 << 20 };
 static void zeroed(void **state)
 {
   (void)state;
-  static const size_t sizes[] = {0, 1, 65535, 65536, 3 << 20};
+  static const size_t sizes[] = {0, 1, (1 << 19) - 1, 1 << 19, 3 << 20};
   for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
     unsigned char *pages = ingot_pages_take(sizes[k]);
     assert_non_null(pages);
     assert_int_equal((uintptr_t)pages % 16, 0);
     for (size_t i = 0; i < sizes[k]; i++) assert_int_equal(pages[i], 0);
+    for (size_t i = 0; i < sizes[k]; i++) pages[i] = 1;
+    ingot_pages_give_back(pages, sizes[k]);
+    pages = ingot_pages_take_any(sizes[k]);
+    assert_non_null(pages);
     for (size_t i = 0; i < sizes[k]; i++) pages[i] = 1;
     ingot_pages_give_back(pages, sizes[k]);
   }
