@@ -57,7 +57,6 @@ typedef struct ingot_merge_options {
   int                 n_thread;           /* lanes of this rank, at least 1; on a GPU at most 8 of them are used, elsewhere fewer where their buffers would be too much */
   ingot_device_choice device;             /* AUTO: begins on the CPU, and goes over to a GPU where that is faster */
   bool                fresh;              /* ignore a partial output of an earlier run */
-  uint64_t            memory_limit_bytes; /* of this rank's buffers; 0: none */
   const atomic_int   *stop;               /* set to non-zero by a signal handler: finish tiles in flight and leave */
   /** Called by the calling thread several times a second, on rank 0 only; NULL for none. */
   void (*progress)(void *context, int64_t tiles_done, int64_t n_tile, uint64_t bytes_done, uint64_t n_bytes,
