@@ -4,11 +4,11 @@
 . "$(dirname "$0")/lib.sh"
 ln -s "$SOURCE/tests/experts" family
 export OMP_NUM_THREADS=1
-n_window=8
+n_window=32 # in passes of 16, so that scoring needs more memory than merging does
 
 cat >soup.cfg <<EOT
 models = { base = "family/base"; sort = "family/sort"; brackets = "family/brackets"; dates = "family/dates"; };
-steps = ( { type = "soup"; models = ( "base", "sort", "brackets", "dates" ); window = 64; limit = $n_window; batch = 4; output = "out/s.h5";
+steps = ( { type = "soup"; models = ( "base", "sort", "brackets", "dates" ); window = 64; limit = $n_window; batch = 16; output = "out/s.h5";
   data = { sort = "family/data/sort.val.u16"; brackets = "family/data/brackets.val.u16"; dates = "family/data/dates.val.u16"; }; } );
 EOT
 member() { tr -d ' \n' <"$1" | sed 's/.*"members":\[\([^]]*\)\].*/\1/; s/"//g; s/,/ /g'; } # the last list: that of the soup
@@ -26,7 +26,7 @@ list=${members// /\", \"}
 cat >linear.cfg <<EOT
 models = { base = "family/base"; sort = "family/sort"; brackets = "family/brackets"; dates = "family/dates"; };
 steps = ( { type = "merge"; method = "linear"; models = ( "$list" ); parameters = { weight = 1.0; }; output = "out/linear.h5"; },
-  { type = "evaluate"; models = ( "out/linear.h5" ); window = 64; limit = $n_window; batch = 4; output = "out/e.json";
+  { type = "evaluate"; models = ( "out/linear.h5" ); window = 64; limit = $n_window; batch = 16; output = "out/e.json";
   data = { sort = "family/data/sort.val.u16"; brackets = "family/data/brackets.val.u16"; dates = "family/data/dates.val.u16"; }; } );
 EOT
 "$INGOT" run --quiet --device cpu linear.cfg >/dev/null
