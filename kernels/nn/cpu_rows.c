@@ -1,5 +1,7 @@
 #include "kernels/nn/cpu_rows.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "kernels/nn/cpu_math.h"
@@ -9,6 +11,9 @@ INGOT_CLONES float ingot_cpu_row_top(int64_t n, const float *z)
   float top = z[0];
 #pragma omp simd reduction(max : top)
   for (int64_t i = 0; i < n; i++) top = z[i] > top ? z[i] : top;
+  if (top > -FLT_MAX || isnan(top)) return top;
+  top = z[0]; /* compilers may begin such a maximum at -FLT_MAX: once more, for -inf alone */
+  for (int64_t i = 1; i < n; i++) top = z[i] > top ? z[i] : top;
   return top;
 }
 

@@ -285,8 +285,8 @@ static ingot_status run_copies(ingot_decoder *d, int64_t n)
 {
   ingot_status st = INGOT_OK;
   int64_t      most = 0;
-  int32_t     *copies = d->ids + pass_tokens(&d->pass->options) + 2 * d->options.n_row;
   if (n == 0 || !d->caches) return INGOT_OK;
+  int32_t *copies = d->ids + pass_tokens(&d->pass->options) + 2 * d->options.n_row;
   for (int64_t i = 0; i < n; i++)
     if (d->copies[3 * i + 2] > most) most = d->copies[3 * i + 2];
   INGOT_TRY(d->nn->ops->copy_in(d->nn, copies, d->copies, (size_t)(3 * n) * sizeof *copies));
