@@ -50,7 +50,7 @@ static uint64_t wanted_bytes(const ingot_merge_plan *plan)
   uint64_t bytes = 0;
   for (int i = 0; i < plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &plan->tensors[i];
-    if (!t->copy && t->grain == INGOT_GRAIN_TENSOR) bytes += tensor_bytes(plan, t);
+    if (ingot_merge_has_summary(t)) bytes += tensor_bytes(plan, t);
   }
   return bytes;
 }

@@ -24,11 +24,6 @@ static uint64_t at_least(uint64_t have, uint64_t least)
   return have > least ? have : least;
 }
 
-static bool has_summary(const ingot_merge_tensor *t)
-{
-  return !t->copy && t->grain == INGOT_GRAIN_TENSOR;
-}
-
 static int fitting(uint64_t bytes, uint64_t each, int n)
 {
   uint64_t fit = each ? bytes / each : (uint64_t)n;
@@ -39,7 +34,7 @@ int ingot_memory_lanes(const ingot_merge_plan *plan, int n_thread, bool on_devic
 {
   bool summary = false;
   if (on_device) return n_thread > INGOT_GPU_LANES_MAX ? INGOT_GPU_LANES_MAX : n_thread;
-  for (int i = 0; i < plan->n_tensor && !summary; i++) summary = has_summary(&plan->tensors[i]);
+  for (int i = 0; i < plan->n_tensor && !summary; i++) summary = ingot_merge_has_summary(&plan->tensors[i]);
   return fitting((uint64_t)(LIMIT_MIB - RESERVE_MIB - (summary ? SUMMARIES_MIB : 0)) * MIB, ingot_lane_cpu_bytes(plan), n_thread);
 }
 
@@ -75,7 +70,7 @@ uint64_t ingot_memory_of_summary(const ingot_merge_plan *plan, int i)
 {
   const ingot_merge_tensor *t = &plan->tensors[i];
   const ingot_method       *m = plan->method;
-  if (!has_summary(t) || t->view.n_elem == 0) return 0;
+  if (!ingot_merge_has_summary(t) || t->view.n_elem == 0) return 0;
   uint64_t bytes = m->state_bytes(&t->view);
   if (m->summary_bytes) return bytes + m->summary_bytes(&t->view);
   return m->tensor.next ? bytes + first_pass_bytes(m, t) : bytes;

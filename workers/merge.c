@@ -228,7 +228,7 @@ static int64_t count_scans(const merge_run *r)
     bool                      left = false;
     own_tiles(r, t, &begin, &end);
     for (int64_t k = begin; k < end && !left; k++) left = !r->done[t->first_tile + k];
-    if (left && !t->copy && t->grain == INGOT_GRAIN_TENSOR) n += end - begin;
+    if (left && ingot_merge_has_summary(t)) n += end - begin;
   }
   return n;
 }

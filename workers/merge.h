@@ -27,6 +27,12 @@ typedef struct ingot_merge_tensor {
   int64_t             first_tile; /* number of its first tile, counting through all tensors */
 } ingot_merge_tensor;
 
+/** Whether passes over the tensor come before it is merged. */
+static inline bool ingot_merge_has_summary(const ingot_merge_tensor *t)
+{
+  return !t->copy && t->grain == INGOT_GRAIN_TENSOR;
+}
+
 typedef struct ingot_merge_plan {
   const ingot_method       *method;
   ingot_source *const      *sources;      /* [n_source]; each model once */

@@ -248,17 +248,12 @@ static ingot_status start_waiting(ingot_schedule *s)
   return st;
 }
 
-static bool has_summary(const ingot_merge_tensor *t)
-{
-  return !t->copy && t->grain == INGOT_GRAIN_TENSOR;
-}
-
 /* The method's choice of the next pass, for where it runs; DONE at once when there is no summary. No lock needed. */
 static ingot_status entry_decide(const ingot_schedule *s, entry *e, const ingot_scan_result *result, ingot_scan_plan *plan)
 {
   const ingot_method *m = s->spec.plan->method;
   ingot_status        st = INGOT_OK;
-  bool                summary = has_summary(e->tensor);
+  bool                summary = ingot_merge_has_summary(e->tensor);
   *plan = (ingot_scan_plan){.pass = INGOT_SCAN_DONE};
   if (summary && e->on_device && m->device->next) st = m->device->next(&e->view, e->state, result, plan);
   else if (summary && !e->on_device && m->tensor.next) st = m->tensor.next(&e->view, e->state, result, plan);
@@ -337,7 +332,7 @@ static bool begins_on_device(ingot_schedule_lanes lanes)
 static void entry_take(ingot_schedule *s, entry *e, ingot_schedule_lanes lanes, ingot_task *task)
 {
   *task = (ingot_task){.tensor = &e->bound, .tensor_index = e->tensor_index, .state = e->state, .cache = e->cache};
-  task->on_device = has_summary(e->tensor) ? e->on_device : begins_on_device(lanes);
+  task->on_device = ingot_merge_has_summary(e->tensor) ? e->on_device : begins_on_device(lanes);
   if (e->phase == PHASE_APPLY) {
     while (s->spec.done[e->tensor->first_tile + e->cursor]) e->cursor++;
     task->kind = INGOT_TASK_APPLY;
@@ -358,7 +353,7 @@ static void entry_take(ingot_schedule *s, entry *e, ingot_schedule_lanes lanes, 
 static bool take_active(ingot_schedule *s, ingot_schedule_lanes lanes, ingot_task *task)
 {
   for (entry *e = s->active; e; e = e->next) {
-    bool fits = !has_summary(e->tensor) || (e->on_device ? lanes.device : lanes.cpu);
+    bool fits = !ingot_merge_has_summary(e->tensor) || (e->on_device ? lanes.device : lanes.cpu);
     if (fits && e->phase != PHASE_DECIDE && e->phase != PHASE_ROOM && e->n_taken < e->n_task) {
       entry_take(s, e, lanes, task);
       return true;
