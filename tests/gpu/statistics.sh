@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Steps evaluate, fisher and gram on GPUs: against the CPU on the small family of tests/experts; with two GPUs against one,
-# there and on a generated Llama, whose times are printed; one run under compute-sanitizer.
+# Steps evaluate, fisher and gram, and merges with the statistics, on GPUs: against the CPU on the small family of tests/experts; with
+# two GPUs against one, there and on a generated Llama, whose times are printed; one run under compute-sanitizer.
 #
 #   tests/gpu/statistics.sh BUILD WORK [MILLIONS [WINDOWS [THREADS]]]
 #
@@ -62,6 +62,62 @@ two_ranks() { # NAME DEVICES
     python3 "$scores_near" 1e-5 "$1/scores.json" cuda-float32/scores.json
 }
 
+merges_job() { # DEVICE
+  local family=$root/tests/experts out='type = "merge"; dtype = "float32"; durable = false;' fisher="" gram="" id
+  for id in add sort dates; do
+    fisher+="{ model = \"$id\"; statistics = \"statistics/fisher-$id.h5\"; },"
+    gram+="{ model = \"$id\"; statistics = \"statistics/gram-$id.h5\"; },"
+  done
+  fisher="models = ( ${fisher%,} );" gram="models = ( ${gram%,} );"
+  cat >"merges-$1.cfg" <<END
+models = { base = "$family/base"; add = "$family/add"; sort = "$family/sort"; dates = "$family/dates"; };
+steps = (
+  { $out method = "fisher"; $fisher output = "merges-$1/fisher"; },
+  { $out method = "regmean"; $gram output = "merges-$1/regmean"; },
+  { $out method = "regmean"; $gram parameters = { alpha = 1.0; ridge = 1e-4; }; output = "merges-$1/regmean-ridge"; },
+  { $out method = "mats"; base = "base"; $gram parameters = { start = "base"; iterations = 20; }; output = "merges-$1/mats-gram"; },
+  { $out method = "mats"; base = "base"; $gram parameters = { metric = "kfac"; start = "base"; iterations = 20; }; output = "merges-$1/mats-kfac"; },
+  { $out method = "mats"; base = "base"; $fisher parameters = { metric = "fisher"; start = "base"; iterations = 20; }; output = "merges-$1/mats-fisher"; }
+);
+END
+}
+
+# Whole merges with one set of statistics, which the CPU gathers; RegMean of two generated Llamas, with its time.
+part_merges() {
+  local data="$root/tests/experts/data" models="" steps="" id name
+  for id in add sort dates; do
+    models+="$id = \"$root/tests/experts/$id\"; "
+    for name in fisher "gram outputs"; do
+      steps+="{ type = \"${name% *}\"; model = \"$id\"; data = ( \"$data/$id.calib.u16\" ); window = 64; limit = 64; durable = false;"
+      [ "$name" = fisher ] || steps+=" outputs = true;"
+      steps+=" output = \"statistics/${name% *}-$id.h5\"; },"
+    done
+  done
+  echo "models = { $models}; steps = ( ${steps%,} );" >collect.cfg
+  "$ingot" run --quiet --fresh --device cpu --threads "$threads" collect.cfg >/dev/null
+  for id in cpu cuda; do
+    merges_job "$id"
+    "$ingot" run --quiet --fresh --device "$id" --threads "$threads" "merges-$id.cfg" >/dev/null
+  done
+  for name in fisher regmean regmean-ridge mats-gram mats-kfac mats-fisher; do
+    check "merge, $name" python3 "$near" 1e-5 "merges-cuda/$name" "merges-cpu/$name"
+  done
+  [ -e expert-2/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 2 "$millions"
+  cat >regmean.cfg <<END
+models = { a = "expert-1"; b = "expert-2"; };
+steps = (
+  { type = "gram"; name = "gram-a"; model = "a"; data = ( "tokens.u16" ); window = 2048; limit = 32; durable = false; output = "regmean/gram-a.h5"; },
+  { type = "gram"; name = "gram-b"; model = "b"; data = ( "tokens.u16" ); window = 2048; limit = 32; durable = false; output = "regmean/gram-b.h5"; },
+  { type = "merge"; method = "regmean"; models = ( { model = "a"; statistics = "gram-a"; }, { model = "b"; statistics = "gram-b"; } ); durable = false;
+    output = "regmean/merged.h5"; }
+);
+END
+  "$ingot" run --fresh --device cuda --threads "$threads" regmean.cfg >regmean.log 2>&1 || { tail -n 20 regmean.log; failed=1; }
+  grep -E "wall|merge  |warning" regmean.log || true
+  "$ingot" verify regmean/merged.h5 || failed=1
+  rm -rf regmean
+}
+
 part_passes() { # Gram matrices in several passes
   sed 's/outputs = true; head = true;/memory_limit = "'"${PASS_MEMORY:-7MiB}"'"; outputs = true; head = true;/; s/cuda-float32/passes/g' cuda-float32.cfg >passes.cfg
   "$ingot" plan passes.cfg | grep -i "passes over" || true
@@ -98,5 +154,5 @@ part_large() {
   done
 }
 
-for part in ${PARTS:-small passes sanitize large}; do part_"$part"; done
+for part in ${PARTS:-small merges passes sanitize large}; do part_"$part"; done
 exit $failed

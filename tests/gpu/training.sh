@@ -35,6 +35,8 @@ steps = (
   { type = "ensemble"; $all limit = 16; $data output = "$1/linear.json"; weights = "learn"; per_data = true; learn_data = $calib },
   { type = "ensemble"; $all limit = 16; $data output = "$1/log_linear.json"; kind = "log_linear"; weights = "learn"; learn_data = $calib },
   { type = "ensemble"; $all limit = 16; $data output = "$1/posterior.json"; kind = "posterior"; },
+  { type = "ensemble"; name = "plausible"; $all limit = 16; $data output = "$1/plausible.json"; kind = "log_linear"; weights = ( 0.8, 0.5, -0.3 );
+    plausibility = 0.1; },
   { type = "ensemble"; $all limit = 16; $data output = "$1/one_by_one.json"; memory_limit = "4MiB"; },
   { type = "logits"; $all limit = 32; k = 16; data = $calib durable = false; output = "$1/logits.h5"; },
   { type = "soup"; name = "soup"; models = ( "base", "sort", "dates" ); window = 64; limit = 16; dtype = "float32"; $data durable = false; output = "$1/soup"; },
@@ -44,7 +46,9 @@ steps = (
     rate = 0.001; dtype = "float32"; recompute = true; output_dtype = "float32"; durable = false; output = "$1/recomputed"; },
   { type = "distill"; name = "file"; student = "base"; logits = "$1/logits.h5"; data = $calib window = 64; limit = 32; batch = 8; steps = 8; warmup = 2;
     rate = 0.001; dtype = "float32"; output_dtype = "float32"; durable = false; output = "$1/file"; },
-  { type = "evaluate"; models = ( "soup", "live", "recomputed", "file" ); window = 64; limit = 32; dtype = "float32"; $data output = "$1/scores.json"; },
+  { type = "distill"; name = "masked"; student = "base"; teachers = ( "add", "sort", "dates" ); weights = "plausible"; data = $calib window = 64; batch = 8;
+    steps = 20; warmup = 2; rate = 0.001; dtype = "float32"; output_dtype = "float32"; durable = false; output = "$1/masked"; },
+  { type = "evaluate"; models = ( "soup", "live", "recomputed", "file", "masked" ); window = 64; limit = 32; dtype = "float32"; $data output = "$1/scores.json"; },
   { type = "distill"; name = "bf16"; student = "base"; teachers = ( "add", "dates" ); data = $calib window = 64; batch = 8; steps = 20; warmup = 2;
     rate = 0.001; output_dtype = "float32"; durable = false; output = "$1/bf16"; },
   { type = "evaluate"; models = ( "bf16" ); window = 64; limit = 32; dtype = "float32"; $data output = "$1/bf16.json"; }
@@ -58,7 +62,7 @@ part_small() {
     small_job "$device"
     OMP_NUM_THREADS=$threads "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$device.cfg" >"$device.txt"
   done
-  for name in linear log_linear posterior one_by_one; do check "ensemble, $name" 1e-4 "$name.json"; done
+  for name in linear log_linear posterior plausible one_by_one; do check "ensemble, $name" 1e-4 "$name.json"; done
   check "soup and students" 1e-3 scores.json
   check "student in bfloat16" 2e-2 bf16.json
 }
