@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "kernels/block_sum.h"
+#include "kernels/families/device_ops.h"
 
 enum { GLOBAL_FLOOR, GLOBAL_FLOOR_RULE, GLOBAL_NORMALIZE };
 enum { NORMALIZE_NONE, NORMALIZE_L2, NORMALIZE_MERGELM };
@@ -119,4 +120,5 @@ const ingot_method ingot_method_fisher = {
   .model_state_bytes = model_state_bytes,
   .model = {.next = model_next, .scan = model_scan},
   .apply = ingot_fisher_apply,
+  .device = INGOT_DEVICE_OPS(fisher),
 };

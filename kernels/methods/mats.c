@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernels/families/device_ops.h"
 #include "kernels/families/fisher.h"
 #include "kernels/families/gram.h"
 #include "kernels/families/sum.h"
@@ -75,24 +76,27 @@ static bool is_kept(const ingot_method_tensor *t)
 
 static size_t state_bytes(const ingot_method_tensor *t)
 {
-  if (is_kept(t)) return ingot_sum_state_bytes(1);
-  return metric_of(t) == METRIC_FISHER ? ingot_fisher_state_bytes(t->n_model) : ingot_gram_mean_state_bytes(t);
+  if (t->n_statistic > 0) return ingot_fisher_state_bytes(t->n_model);
+  return is_kept(t) ? ingot_sum_state_bytes(1) : ingot_gram_mean_state_bytes(t);
 }
 
 static ingot_status begin(const ingot_method_tensor *t, void *state)
 {
-  if (is_kept(t)) {
+  if (t->n_statistic > 0) {
+    ingot_fisher_begin(t, 1, 0, INGOT_FISHER_MAX_ALL, state);
+  } else if (is_kept(t)) {
     ingot_sum_state *s = state;
     *s = (ingot_sum_state){.n_input = 1}; /* the base comes first */
     ingot_sum_coef(s)[0] = 1;
-  } else if (metric_of(t) == METRIC_FISHER) ingot_fisher_begin(t, 1, 0, INGOT_FISHER_MAX_ALL, state);
-  else ingot_gram_mean_begin(t, 1, state);
+  } else {
+    ingot_gram_mean_begin(t, 1, state);
+  }
   return INGOT_OK;
 }
 
 static void apply(const ingot_method_tensor *t, const void *state, const ingot_chunk *c, float *out)
 {
-  if (metric_of(t) == METRIC_FISHER && !is_kept(t)) ingot_fisher_apply(t, state, c, out);
+  if (t->n_statistic > 0) ingot_fisher_apply(t, state, c, out);
   else ingot_sum_apply(t, state, c, out);
 }
 
@@ -249,5 +253,6 @@ const ingot_method ingot_method_mats = {
   .state_bytes = state_bytes,
   .begin = begin,
   .apply = apply,
+  .device = INGOT_DEVICE_OPS(mats),
   .matrix = &matrix,
 };

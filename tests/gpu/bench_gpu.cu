@@ -1,6 +1,6 @@
 /*
- * Bandwidth of every method's kernels on large bfloat16 arrays beside the card's own copy, and what a process pays before
- * its first kernel. Bytes are those that must move: every input read once, the output written once.
+ * Bandwidth of every method's kernels on large bfloat16 arrays (statistics in float32) beside the card's own copy, and what a
+ * process pays before its first kernel. Bytes are those that must move: every input read once, the output written once.
  *
  *   bench_gpu [MILLION_ELEMENTS]
  */
@@ -19,7 +19,7 @@
 #include "kernels/vector.cuh"
 #include "tests/kernels/run_method.h"
 
-static const int N_REPEAT = 15, N_MODEL = 4;
+static const int N_REPEAT = 15, N_MODEL = 4, N_INPUT = 2 * N_MODEL + 1;
 
 static void must(cudaError_t error, const char *what)
 {
@@ -79,6 +79,18 @@ static __global__ void fill_kernel(uint16_t *out, int64_t n, uint32_t input)
   }
 }
 
+/* Squares, as Fisher information is. */
+static __global__ void fill_statistic_kernel(float *out, int64_t n, uint32_t input)
+{
+  int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step) {
+    uint32_t word[4];
+    ingot_philox4x32(4321 + input, static_cast<uint64_t>(i), word);
+    float g = static_cast<float>(word[0] >> 8) * 0x1p-24f;
+    out[i] = g * g;
+  }
+}
+
 /* The card's own speed, bytes read and written a second. */
 static double copy_bandwidth(cudaStream_t stream)
 {
@@ -105,7 +117,9 @@ struct bench {
   cudaStream_t         stream;
   int64_t              n;
   double               limit; /* bytes a second */
-  uint16_t            *in[N_MODEL + 1], *out;
+  uint16_t            *weights[N_MODEL + 1], *out; /* base first */
+  float               *statistics[N_MODEL];
+  ingot_dtype          in_dtype[N_INPUT];
   ingot_method_tensor  view;
   const ingot_method  *method;
   std::vector<char>    state;
@@ -114,12 +128,17 @@ struct bench {
   int64_t             *sums;
 };
 
-static const ingot_dtype all_bf16[N_MODEL + 1] = {INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16,
-                                                  INGOT_DTYPE_BF16, INGOT_DTYPE_BF16};
-
-static void report(const bench *b, const char *what, int n_array, double seconds)
+/* Bytes an element of all inputs. */
+static int input_bytes(const bench *b)
 {
-  double rate = static_cast<double>(n_array) * 2 * static_cast<double>(b->n) / seconds;
+  int bytes = 0;
+  for (int i = 0; i < b->view.n_input; i++) bytes += static_cast<int>(ingot_dtype_size(b->in_dtype[i]));
+  return bytes;
+}
+
+static void report(const bench *b, const char *what, int bytes, double seconds)
+{
+  double rate = static_cast<double>(bytes) * static_cast<double>(b->n) / seconds;
   printf("%-44s %8.0f GB/s  %5.2f of copy  %7.3f ms\n", what, rate / 1e9, rate / b->limit, seconds * 1e3);
 }
 
@@ -127,13 +146,15 @@ static void report(const bench *b, const char *what, int n_array, double seconds
 template <typename Work> static void over_chunks(bench *b, int64_t chunk, Work work)
 {
   for (int64_t first = 0; first < b->n; first += chunk) {
-    const void        *at[N_MODEL + 1];
+    const void        *at[N_INPUT];
     ingot_device_chunk c = {};
-    for (int i = 0; i < b->view.n_input; i++) at[i] = b->in[i] + first;
+    int                n_weight = b->view.n_input - b->view.n_statistic;
+    for (int i = 0; i < n_weight; i++) at[i] = b->weights[i] + first;
+    for (int i = 0; i < b->view.n_statistic; i++) at[n_weight + i] = b->statistics[i] + first;
     c.first = first;
     c.n = std::min(chunk, b->n - first);
     c.in = at;
-    c.in_dtype = all_bf16;
+    c.in_dtype = b->in_dtype;
     c.out = b->out + first;
     c.out_dtype = INGOT_DTYPE_BF16;
     c.nonfinite = INGOT_NONFINITE_FAIL;
@@ -168,7 +189,7 @@ static void run_passes(bench *b, const char *label)
     };
     double seconds = median_s(b->stream, pass);
     snprintf(what, sizeof what, "%s, pass %d%s", label, plan.pass, plan.tiles != nullptr ? " (chosen tiles)" : "");
-    report(b, what, b->view.n_input, seconds);
+    report(b, what, input_bytes(b), seconds);
     must(cudaMemcpy(slots.data(), b->slots, slots.size(), cudaMemcpyDeviceToHost), "copy");
     must(cudaMemcpy(sums.data(), b->sums, sums.size() * sizeof(int64_t), cudaMemcpyDeviceToHost), "copy");
     ingot_scan_result result = {&done, n_slot, slots.data(), sums.data()};
@@ -195,7 +216,10 @@ static void bench_method(bench *b, const char *name, int n_model, const char *pa
   b->view.n_elem = b->n;
   b->view.has_base = b->method->base != INGOT_BASE_UNUSED;
   b->view.n_model = n_model;
-  b->view.n_input = n_model + b->view.has_base;
+  b->view.n_statistic = b->method->needs & INGOT_NEED_FISHER ? n_model : 0;
+  b->view.n_input = n_model + b->view.has_base + b->view.n_statistic;
+  for (int i = 0; i < b->view.n_input; i++)
+    b->in_dtype[i] = i < b->view.n_input - b->view.n_statistic ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
   b->view.global = b->global.data();
   b->view.per_model = b->per_model.data();
   b->state.assign(b->method->state_bytes(&b->view) + 1, 0);
@@ -205,9 +229,9 @@ static void bench_method(bench *b, const char *name, int n_model, const char *pa
   snprintf(label, sizeof label, "%s of %d", name, n_model);
   if (b->method->grain(&b->view) == INGOT_GRAIN_TENSOR) run_passes(b, label);
   auto apply = [&](const ingot_device_chunk &c) { must(b->method->device->apply(&b->view, b->state.data(), &c)); };
-  report(b, label, b->view.n_input + 1, median_s(b->stream, [&] { over_chunks(b, b->n, apply); }));
+  report(b, label, input_bytes(b) + 2, median_s(b->stream, [&] { over_chunks(b, b->n, apply); }));
   snprintf(what, sizeof what, "%s, a launch a tile", label);
-  report(b, what, b->view.n_input + 1, median_s(b->stream, [&] { over_chunks(b, INGOT_TILE, apply); }));
+  report(b, what, input_bytes(b) + 2, median_s(b->stream, [&] { over_chunks(b, INGOT_TILE, apply); }));
   ingot_device_free(b->workspace);
 }
 
@@ -266,8 +290,12 @@ int main(int argc, char **argv)
   must(cudaStreamCreateWithFlags(&b.stream, cudaStreamNonBlocking), "stream");
   b.limit = copy_bandwidth(b.stream);
   for (uint32_t i = 0; i <= N_MODEL; i++) {
-    must(cudaMalloc(&b.in[i], static_cast<size_t>(b.n) * 2), "cudaMalloc");
-    fill_kernel<<<4096, 256, 0, b.stream>>>(b.in[i], b.n, i);
+    must(cudaMalloc(&b.weights[i], static_cast<size_t>(b.n) * 2), "cudaMalloc");
+    fill_kernel<<<4096, 256, 0, b.stream>>>(b.weights[i], b.n, i);
+  }
+  for (uint32_t i = 0; i < N_MODEL; i++) {
+    must(cudaMalloc(&b.statistics[i], static_cast<size_t>(b.n) * 4), "cudaMalloc");
+    fill_statistic_kernel<<<4096, 256, 0, b.stream>>>(b.statistics[i], b.n, i);
   }
   must(cudaMalloc(&b.out, static_cast<size_t>(b.n) * 2), "cudaMalloc");
   must(cudaMalloc(&b.slots, size_t(64) << 20), "cudaMalloc");
@@ -283,6 +311,7 @@ int main(int argc, char **argv)
   bench_method(&b, "dare_linear", 4, "weight=0.5 density=0.5 rescale=l1");
   bench_method(&b, "ties", 3, "weight=1 density=0.2");
   bench_method(&b, "slerp", 1, "t=0.3");
+  bench_method(&b, "fisher", 4, "weight=1");
   must(cudaDeviceSynchronize(), "end");
   return 0;
 }

@@ -181,7 +181,7 @@ ingot_status gpu_method_run(const run_setup *r, const gpu_setup *g)
   run_report   report = {0};
   void        *model_state = NULL;
 
-  for (int i = 0; g->n_nonfinite && i < r->n_model + r->has_base; i++) g->n_nonfinite[i] = 0;
+  for (int i = 0; g->n_nonfinite && i < r->n_model + r->has_base + r->n_statistic; i++) g->n_nonfinite[i] = 0;
   INGOT_TRY(run_model_passes(r, &report, &model_state));
   for (int i = 0; i < r->n_tensor; i++) {
     gpu_tensor t = {.setup = r, .how = g, .host = &r->tensors[i], .view = run_view(r, i, model_state)};

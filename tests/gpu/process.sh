@@ -20,12 +20,11 @@ for device in cuda auto; do
     --rounds "$rounds" --device "$device" --methods "${METHODS:-linear slerp dare_ties ties}"
 done
 
-# The benchmark leaves its job files in WORK.
+# The benchmark leaves its job files in WORK, of all its methods.
 cd "$work"
-for job in *.cfg; do
-  name=${job%.cfg}
+for name in linear slerp task_arithmetic dare_linear dare_ties dare_ties_inv ties; do
   for device in cpu cuda auto; do
-    "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$job"
+    "$ingot" run --quiet --fresh --device "$device" --threads "$threads" "$name.cfg"
     mv "out/$name.h5" "$device.h5"
   done
   if cmp -s cpu.h5 cuda.h5 && cmp -s cpu.h5 auto.h5; then

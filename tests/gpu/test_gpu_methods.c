@@ -62,6 +62,13 @@ static const method_case cases[] = {
   {"dare_ties", "weight=1 density=0.25", 1},
   {"dare_ties", "weight=1 density=0.2 rescale=none normalize=true lambda=1.5", 5},
   {"dare_ties", "weight=1 density=0.4 rescale=inv_density", 12},
+  {"fisher", "weight=1", 1},
+  {"fisher", "weight@0=0.5 weight@1=2", 2},
+  {"fisher", "weight=1 floor=1e-3", 3},
+  {"fisher", "weight=1 floor=1e-3 floor_rule=max_first normalize=l2", 3},
+  {"fisher", "weight=1 floor=1e-6 floor_rule=add normalize=mergelm", 4},
+  {"fisher", "weight=1", 11},
+  {"mats", "metric=fisher start=base weight=1", 2},
 };
 
 /* Sizes around vectors, blocks and tiles. */
@@ -82,7 +89,7 @@ static const dtype_case dtypes[] = {
 };
 
 typedef struct inputs {
-  int         n_input;
+  int         n_input, n_weight; /* statistics come behind the weights */
   int64_t     n_elem;
   void       *in[MAX_INPUT];
   ingot_dtype dtype[MAX_INPUT];
@@ -109,6 +116,17 @@ static void fill_trained(inputs *d, int input, uint64_t seed)
   free(v);
 }
 
+/* Fisher information: squares, and many zeros, so that all models have none for some elements. */
+static void fill_statistic(inputs *d, int input, uint64_t seed)
+{
+  float *v = d->in[input];
+  for (int64_t i = 0; i < d->n_elem; i++) {
+    uint32_t w = random_word(seed + 1000 + (uint64_t)input, i);
+    float    g = (float)(w >> 8) * 0x1p-24f;
+    v[i] = w % 3 == 0 ? 0.0f : g * g;
+  }
+}
+
 static void fill_wild(inputs *d, int input, uint64_t seed)
 {
   uint32_t word[4];
@@ -119,15 +137,28 @@ static void fill_wild(inputs *d, int input, uint64_t seed)
   }
 }
 
-static void inputs_init(inputs *d, int n_input, int64_t n_elem, const dtype_case *types, data_kind kind, uint64_t seed)
+static bool has_base(const method_case *c)
 {
-  d->n_input = n_input;
+  return ingot_method_find(c->method)->base != INGOT_BASE_UNUSED;
+}
+
+/* Every model's Fisher information, for methods that want it. */
+static int n_statistic_of(const method_case *c)
+{
+  return ingot_method_find(c->method)->needs & INGOT_NEED_FISHER ? c->n_model : 0;
+}
+
+static void inputs_init(inputs *d, const method_case *c, int64_t n_elem, const dtype_case *types, data_kind kind, uint64_t seed)
+{
+  d->n_weight = c->n_model + has_base(c);
+  d->n_input = d->n_weight + n_statistic_of(c);
   d->n_elem = n_elem;
-  for (int i = 0; i < n_input; i++) {
-    d->dtype[i] = i == 0 ? types->base : types->models;
+  for (int i = 0; i < d->n_input; i++) {
+    d->dtype[i] = i >= d->n_weight ? INGOT_DTYPE_F32 : i == 0 ? types->base : types->models;
     d->in[i] = malloc((size_t)n_elem * ingot_dtype_size(d->dtype[i]));
     assert_non_null(d->in[i]);
-    if (kind == TRAINED) fill_trained(d, i, seed);
+    if (kind == TRAINED && i >= d->n_weight) fill_statistic(d, i, seed);
+    else if (kind == TRAINED) fill_trained(d, i, seed);
     else fill_wild(d, i, seed);
   }
 }
@@ -156,13 +187,8 @@ static void step_init(step *s, const method_case *c, const inputs *d, ingot_dtyp
                            .in_dtype = d->dtype,
                            .out_dtype = out_dtype};
   s->setup = (run_setup){.method = m, .tensors = &s->tensor, .n_tensor = 1, .n_model = c->n_model,
-                         .has_base = m->base != INGOT_BASE_UNUSED, .global = s->global, .per_model = s->per_model,
+                         .n_statistic = n_statistic_of(c), .has_base = has_base(c), .global = s->global, .per_model = s->per_model,
                          .seed = 42};
-}
-
-static int n_input_of(const method_case *c)
-{
-  return c->n_model + (ingot_method_find(c->method)->base != INGOT_BASE_UNUSED);
 }
 
 static void *run_on_cpu(step *s, const inputs *d)
@@ -204,7 +230,7 @@ static void compare(const method_case *c, int64_t n, const dtype_case *types, da
   static step s; /* large */
   inputs      d;
   gpu_setup   g = {.chunk = chunk, .nonfinite = INGOT_NONFINITE_KEEP};
-  inputs_init(&d, n_input_of(c), n, types, kind, (uint64_t)n);
+  inputs_init(&d, c, n, types, kind, (uint64_t)n);
   step_init(&s, c, &d, types->out);
   void *cpu = run_on_cpu(&s, &d), *gpu = run_on_gpu(&s, &d, &g);
   expect_same(&s, c, cpu, gpu, n);
@@ -252,10 +278,11 @@ static void test_most_inputs(void **unused)
 {
   (void)unused;
   static const char *const methods[][2] = {
-    {"linear", "weight=0.01"}, {"ties", "weight=0.5 density=0.5"}, {"dare_ties", "weight=0.5 density=0.5"}};
-  for (int k = 0; k < 3; k++) {
+    {"linear", "weight=0.01"}, {"ties", "weight=0.5 density=0.5"}, {"dare_ties", "weight=0.5 density=0.5"}, {"fisher", "weight=1"}};
+  for (int k = 0; k < 4; k++) {
     const ingot_method *m = ingot_method_find(methods[k][0]);
     method_case         c = {methods[k][0], methods[k][1], m->device->max_input - (m->base != INGOT_BASE_UNUSED)};
+    if (n_statistic_of(&c) > 0) c.n_model /= 2;
     assert_true(m->device->max_input >= 257);
     compare(&c, 5000, &dtypes[0], TRAINED, INGOT_TILE);
   }
@@ -273,21 +300,20 @@ static void test_nonfinite(void **unused)
     uint64_t       count[MAX_INPUT];
     const uint16_t bad[N_BAD] = {0x7f80, 0xff80, 0x7fc1};
     gpu_setup      g = {.chunk = INGOT_TILE, .nonfinite = INGOT_NONFINITE_ZERO, .n_nonfinite = count};
-    int            n_input = n_input_of(&cases[k]);
-    bool           has_base = n_input > cases[k].n_model;
-    inputs_init(&d, n_input, N, &dtypes[0], TRAINED, 5);
-    inputs_init(&clean, n_input, N, &dtypes[0], TRAINED, 5);
-    for (int i = 0; i < n_input; i++) {
+    inputs_init(&d, &cases[k], N, &dtypes[0], TRAINED, 5);
+    inputs_init(&clean, &cases[k], N, &dtypes[0], TRAINED, 5);
+    for (int i = 0; i < d.n_weight; i++) {
       for (int b = 0; b < N_BAD; b++) {
         if (b > i % (N_BAD + 1)) continue; /* different inputs, different counts */
         ((uint16_t *)d.in[i])[bad_at[b]] = bad[b];
-        ((uint16_t *)clean.in[i])[bad_at[b]] = has_base && i > 0 ? ((uint16_t *)clean.in[0])[bad_at[b]] : 0;
+        ((uint16_t *)clean.in[i])[bad_at[b]] = has_base(&cases[k]) && i > 0 ? ((uint16_t *)clean.in[0])[bad_at[b]] : 0;
       }
     }
     step_init(&s, &cases[k], &d, INGOT_DTYPE_BF16);
     void *gpu = run_on_gpu(&s, &d, &g), *cpu = run_on_cpu(&s, &clean);
     expect_same(&s, &cases[k], cpu, gpu, N);
-    for (int i = 0; i < n_input; i++) assert_int_equal(count[i], i % (N_BAD + 1) < N_BAD ? i % (N_BAD + 1) + 1 : N_BAD);
+    for (int i = 0; i < d.n_weight; i++) assert_int_equal(count[i], i % (N_BAD + 1) < N_BAD ? i % (N_BAD + 1) + 1 : N_BAD);
+    for (int i = d.n_weight; i < d.n_input; i++) assert_int_equal(count[i], 0);
     free(cpu);
     free(gpu);
     inputs_release(&d);

@@ -1,0 +1,142 @@
+#include "kernels/families/fisher.h"
+
+#include "kernels/families/device_ops.h"
+#include "kernels/families/launch.cuh"
+#include "kernels/families/sum_apply.cuh"
+
+template <int CAPACITY> struct fisher_args {
+  ingot_inputs<CAPACITY> inputs;
+  ingot_fisher_model     models[CAPACITY];
+  ingot_fisher_state     state;
+  void                  *out;
+  ingot_dtype            out_dtype;
+};
+
+enum { PAIRS = 2 }; /* models whose weights and Fisher information are loaded together */
+
+/** sum of c_i x_i / sum of c_i for eight elements. `again`: their bad values were counted before. */
+template <int CAPACITY>
+static __device__ __forceinline__ void plain_mean(const fisher_args<CAPACITY> &a, int64_t i, int count, bool again,
+                                                  double mean[INGOT_VECTOR])
+{
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) mean[k] = 0;
+  for (int m = 0; m < a.state.n_model; m++) {
+    ingot_raw_vector<false> raw;
+    float                   x[INGOT_VECTOR];
+    int                     input = a.state.first + m;
+    raw.load(a.inputs.in[input], a.inputs.dtype_of(input), i, count);
+    a.inputs.take(raw, input, i, x, again);
+#pragma unroll
+    for (int k = 0; k < INGOT_VECTOR; k++) mean[k] = mean[k] + a.models[m].plain * static_cast<double>(x[k]);
+  }
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) mean[k] = mean[k] / a.state.plain_total;
+}
+
+/** Adds model m's eight elements x, with their Fisher information f. */
+template <int CAPACITY>
+static __device__ __forceinline__ void add_weighted(const fisher_args<CAPACITY> &a, int m, const float x[INGOT_VECTOR],
+                                                    const float f[INGOT_VECTOR], double total[INGOT_VECTOR],
+                                                    double sum[INGOT_VECTOR])
+{
+  double scale = a.models[m].scale, floor = a.models[m].floor;
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) {
+    double fisher = static_cast<double>(f[k]);
+    double raised = a.state.add ? fisher + floor : (fisher < floor ? floor : fisher); /* NaN stays */
+    double w = scale * raised;
+    total[k] = total[k] + w;
+    sum[k] = sum[k] + w * static_cast<double>(x[k]);
+  }
+}
+
+template <int CAPACITY>
+static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY> &a, int64_t i, int count,
+                                                     float out[INGOT_VECTOR])
+{
+  int    n_model = a.state.n_model, first = a.state.first;
+  bool   vanishes = false;
+  double total[INGOT_VECTOR], sum[INGOT_VECTOR];
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) total[k] = sum[k] = 0;
+  for (int begin = 0; begin < n_model; begin += PAIRS) {
+    ingot_raw_vector<false> weight[PAIRS], fisher[PAIRS];
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+      int w = first + begin + p, f = w + n_model;
+      if (begin + p >= n_model) break;
+      weight[p].load(a.inputs.in[w], a.inputs.dtype_of(w), i, count);
+      fisher[p].load(a.inputs.in[f], a.inputs.dtype_of(f), i, count);
+    }
+#pragma unroll
+    for (int p = 0; p < PAIRS; p++) {
+      float x[INGOT_VECTOR], f[INGOT_VECTOR];
+      if (begin + p >= n_model) break;
+      a.inputs.take(weight[p], first + begin + p, i, x);
+      a.inputs.take(fisher[p], first + n_model + begin + p, i, f);
+      add_weighted(a, begin + p, x, f, total, sum);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) {
+    out[k] = static_cast<float>(sum[k] / total[k]);
+    vanishes |= total[k] == 0;
+  }
+  if (!vanishes) return;
+  double plain[INGOT_VECTOR];
+  plain_mean(a, i, count, true, plain);
+#pragma unroll
+  for (int k = 0; k < INGOT_VECTOR; k++) {
+    if (total[k] == 0) out[k] = static_cast<float>(plain[k]);
+  }
+}
+
+template <int CAPACITY>
+__global__ void __launch_bounds__(INGOT_THREADS) fisher_kernel(const __grid_constant__ fisher_args<CAPACITY> a)
+{
+  int64_t step = static_cast<int64_t>(gridDim.x) * INGOT_THREADS * INGOT_VECTOR;
+  int64_t i = (static_cast<int64_t>(blockIdx.x) * INGOT_THREADS + threadIdx.x) * INGOT_VECTOR;
+  for (; i < a.inputs.n; i += step) {
+    int   count = ingot_vector_count(i, a.inputs.n);
+    float out[INGOT_VECTOR];
+    if (a.state.has_fisher) {
+      weighted_mean(a, i, count, out);
+    } else {
+      double mean[INGOT_VECTOR];
+      plain_mean(a, i, count, false, mean);
+#pragma unroll
+      for (int k = 0; k < INGOT_VECTOR; k++) out[k] = static_cast<float>(mean[k]);
+    }
+    ingot_store_any(a.out, a.out_dtype, i, count, out);
+  }
+}
+
+template <int CAPACITY>
+static ingot_status launch(const ingot_method_tensor *t, const ingot_fisher_state *s, const ingot_device_chunk *c)
+{
+  fisher_args<CAPACITY> a;
+  ingot_inputs_set(&a.inputs, t, c);
+  for (int i = 0; i < s->n_model; i++) a.models[i] = ingot_fisher_models_const(s)[i];
+  a.state = *s;
+  a.out = c->out;
+  a.out_dtype = c->out_dtype;
+  fisher_kernel<CAPACITY>
+    <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
+  return ingot_launch_status("the Fisher kernel");
+}
+
+static ingot_status fisher_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)
+{
+  const ingot_fisher_state *s = static_cast<const ingot_fisher_state *>(state);
+  if (t->n_input > INGOT_SMALL_INPUTS) return launch<INGOT_LARGE_INPUTS>(t, s, c);
+  return launch<INGOT_SMALL_INPUTS>(t, s, c);
+}
+
+static ingot_status mats_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)
+{
+  return t->n_statistic > 0 ? fisher_apply(t, state, c) : ingot_device_sum_apply(t, state, c);
+}
+
+const ingot_device_ops ingot_device_fisher = {nullptr, nullptr, fisher_apply, nullptr, INGOT_LARGE_INPUTS};
+const ingot_device_ops ingot_device_mats = {nullptr, nullptr, mats_apply, nullptr, INGOT_LARGE_INPUTS};
