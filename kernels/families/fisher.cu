@@ -14,6 +14,37 @@ template <int CAPACITY> struct fisher_args {
 
 enum { PAIRS = 2 }; /* models whose weights and Fisher information are loaded together */
 
+/**
+ * Eight elements of Fisher information: with USUAL dtypes, bfloat16 weights and float32 statistics, no branch stands between a
+ * thread's loads.
+ */
+template <bool USUAL> struct fisher_vector : ingot_raw_vector<false> {
+  __device__ __forceinline__ void load(const void *p, ingot_dtype dtype, int64_t i, int count)
+  {
+    if (!USUAL || count < INGOT_VECTOR) {
+      ingot_raw_vector<false>::load(p, dtype, i, count);
+      return;
+    }
+    const float4 *q = reinterpret_cast<const float4 *>(static_cast<const float *>(p) + i);
+    float4        a = __ldcs(q), b = __ldcs(q + 1);
+    value[0] = a.x, value[1] = a.y, value[2] = a.z, value[3] = a.w;
+    value[4] = b.x, value[5] = b.y, value[6] = b.z, value[7] = b.w;
+  }
+};
+
+/** Counts bad values of inputs that the mean has no use for: a base. */
+template <int CAPACITY>
+static __device__ __forceinline__ void look_at_unused(const fisher_args<CAPACITY> &a, int64_t i, int count)
+{
+  if (a.inputs.finite.count == nullptr) return;
+  for (int input = 0; input < a.state.first; input++) {
+    ingot_raw_vector<false> raw;
+    float                   x[INGOT_VECTOR];
+    raw.load(a.inputs.in[input], a.inputs.dtype_of(input), i, count);
+    a.inputs.take(raw, input, i, x);
+  }
+}
+
 /** sum of c_i x_i / sum of c_i for eight elements. `again`: their bad values were counted before. */
 template <int CAPACITY>
 static __device__ __forceinline__ void plain_mean(const fisher_args<CAPACITY> &a, int64_t i, int count, bool again,
@@ -51,7 +82,7 @@ static __device__ __forceinline__ void add_weighted(const fisher_args<CAPACITY> 
   }
 }
 
-template <int CAPACITY>
+template <int CAPACITY, bool USUAL>
 static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY> &a, int64_t i, int count,
                                                      float out[INGOT_VECTOR])
 {
@@ -61,20 +92,21 @@ static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY>
 #pragma unroll
   for (int k = 0; k < INGOT_VECTOR; k++) total[k] = sum[k] = 0;
   for (int begin = 0; begin < n_model; begin += PAIRS) {
-    ingot_raw_vector<false> weight[PAIRS], fisher[PAIRS];
+    ingot_raw_vector<USUAL> weight[PAIRS];
+    fisher_vector<USUAL>    fisher[PAIRS];
 #pragma unroll
     for (int p = 0; p < PAIRS; p++) {
       int w = first + begin + p, f = w + n_model;
-      if (begin + p >= n_model) break;
+      if (begin + p >= n_model) continue;
       weight[p].load(a.inputs.in[w], a.inputs.dtype_of(w), i, count);
       fisher[p].load(a.inputs.in[f], a.inputs.dtype_of(f), i, count);
     }
 #pragma unroll
     for (int p = 0; p < PAIRS; p++) {
       float x[INGOT_VECTOR], f[INGOT_VECTOR];
-      if (begin + p >= n_model) break;
+      if (begin + p >= n_model) continue;
       a.inputs.take(weight[p], first + begin + p, i, x);
-      a.inputs.take(fisher[p], first + n_model + begin + p, i, f);
+      a.inputs.take<false>(fisher[p], first + n_model + begin + p, i, f);
       add_weighted(a, begin + p, x, f, total, sum);
     }
   }
@@ -92,7 +124,7 @@ static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY>
   }
 }
 
-template <int CAPACITY>
+template <int CAPACITY, bool USUAL>
 __global__ void __launch_bounds__(INGOT_THREADS) fisher_kernel(const __grid_constant__ fisher_args<CAPACITY> a)
 {
   int64_t step = static_cast<int64_t>(gridDim.x) * INGOT_THREADS * INGOT_VECTOR;
@@ -100,8 +132,9 @@ __global__ void __launch_bounds__(INGOT_THREADS) fisher_kernel(const __grid_cons
   for (; i < a.inputs.n; i += step) {
     int   count = ingot_vector_count(i, a.inputs.n);
     float out[INGOT_VECTOR];
+    look_at_unused(a, i, count);
     if (a.state.has_fisher) {
-      weighted_mean(a, i, count, out);
+      weighted_mean<CAPACITY, USUAL>(a, i, count, out);
     } else {
       double mean[INGOT_VECTOR];
       plain_mean(a, i, count, false, mean);
@@ -112,7 +145,7 @@ __global__ void __launch_bounds__(INGOT_THREADS) fisher_kernel(const __grid_cons
   }
 }
 
-template <int CAPACITY>
+template <int CAPACITY, bool USUAL>
 static ingot_status launch(const ingot_method_tensor *t, const ingot_fisher_state *s, const ingot_device_chunk *c)
 {
   fisher_args<CAPACITY> a;
@@ -121,16 +154,25 @@ static ingot_status launch(const ingot_method_tensor *t, const ingot_fisher_stat
   a.state = *s;
   a.out = c->out;
   a.out_dtype = c->out_dtype;
-  fisher_kernel<CAPACITY>
+  fisher_kernel<CAPACITY, USUAL>
     <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
   return ingot_launch_status("the Fisher kernel");
+}
+
+static bool has_usual_dtypes(const ingot_fisher_state *s, const ingot_device_chunk *c)
+{
+  for (int i = s->first; i < s->first + s->n_model; i++) {
+    if (c->in_dtype[i] != INGOT_DTYPE_BF16 || c->in_dtype[s->n_model + i] != INGOT_DTYPE_F32) return false;
+  }
+  return true;
 }
 
 static ingot_status fisher_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)
 {
   const ingot_fisher_state *s = static_cast<const ingot_fisher_state *>(state);
-  if (t->n_input > INGOT_SMALL_INPUTS) return launch<INGOT_LARGE_INPUTS>(t, s, c);
-  return launch<INGOT_SMALL_INPUTS>(t, s, c);
+  if (t->n_input > INGOT_SMALL_INPUTS) return launch<INGOT_LARGE_INPUTS, false>(t, s, c);
+  if (s->has_fisher && has_usual_dtypes(s, c)) return launch<INGOT_SMALL_INPUTS, true>(t, s, c);
+  return launch<INGOT_SMALL_INPUTS, false>(t, s, c);
 }
 
 static ingot_status mats_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)

@@ -75,9 +75,9 @@ steps = (
   { $out method = "fisher"; $fisher output = "merges-$1/fisher"; },
   { $out method = "regmean"; $gram output = "merges-$1/regmean"; },
   { $out method = "regmean"; $gram parameters = { alpha = 1.0; ridge = 1e-4; }; output = "merges-$1/regmean-ridge"; },
-  { $out method = "mats"; base = "base"; $gram parameters = { start = "base"; iterations = 20; }; output = "merges-$1/mats-gram"; },
-  { $out method = "mats"; base = "base"; $gram parameters = { metric = "kfac"; start = "base"; iterations = 20; }; output = "merges-$1/mats-kfac"; },
-  { $out method = "mats"; base = "base"; $fisher parameters = { metric = "fisher"; start = "base"; iterations = 20; }; output = "merges-$1/mats-fisher"; }
+  { $out method = "mats"; base = "base"; $gram parameters = { start = "base"; iterations = 5; }; output = "merges-$1/mats-gram"; },
+  { $out method = "mats"; base = "base"; $gram parameters = { metric = "kfac"; start = "base"; iterations = 5; }; output = "merges-$1/mats-kfac"; },
+  { $out method = "mats"; base = "base"; $fisher parameters = { metric = "fisher"; start = "base"; iterations = 5; }; output = "merges-$1/mats-fisher"; }
 );
 END
 }
