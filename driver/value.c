@@ -1,6 +1,7 @@
 #include "driver/value.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <libconfig.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,8 +152,57 @@ static ingot_status read_text(const char *path, ingot_text *text)
   INGOT_CHECK(!ferror(f), INGOT_ERR_JOB, "%s: reading failed", path);
   INGOT_CHECK(text->size == strlen(ingot_text_string(text)), INGOT_ERR_JOB, "%s: a zero byte in the file; not text",
               path);
+  INGOT_CHECK(strncmp(ingot_text_string(text), "\xef\xbb\xbf", 3) != 0, INGOT_ERR_JOB,
+              "%s: begins with a byte order mark; save it as UTF-8 without one", path);
 done:
   if (f) fclose(f);
+  return st;
+}
+
+/*
+ * A number at p: *end is behind it. Whole numbers have 32 bits, or 64 with an L behind them, as libconfig has it; libconfig itself cuts
+ * those that do not fit to other numbers without a word.
+ */
+static ingot_status check_number(const char *p, bool negative, const char *name, int line, const char **end)
+{
+  ingot_status       st = INGOT_OK;
+  bool               hex = p[0] == '0' && (p[1] == 'x' || p[1] == 'X');
+  char              *behind = NULL;
+  unsigned long long value;
+  errno = 0;
+  value = strtoull(p, &behind, hex ? 16 : 10);
+  bool               fits = errno == 0, wide = *behind == 'L';
+  unsigned long long most = wide ? INT64_MAX : INT32_MAX;
+  if (!hex && behind[0] != '\0' && strchr(".eE", behind[0])) strtod(p, &behind);
+  else
+    INGOT_CHECK(fits && value <= most + (negative && !hex), INGOT_ERR_JOB, "%s:%d: the whole number %s%.*s has more than %s", name, line,
+                negative ? "-" : "", (int)(behind - p), p, wide ? "64 bits" : "32 bits: it needs an L behind it");
+  *end = behind;
+done:
+  return st;
+}
+
+/* Every number of the text; strings, comments and names are passed over. */
+static ingot_status check_numbers(const char *text, const char *name)
+{
+  ingot_status st = INGOT_OK;
+  int          line = 1;
+  for (const char *p = text; *p;) {
+    const char *from = p;
+    if (*p == '#' || (p[0] == '/' && p[1] == '/')) p += strcspn(p, "\n");
+    else if (p[0] == '/' && p[1] == '*') p = strstr(p + 2, "*/") ? strstr(p + 2, "*/") + 2 : p + strlen(p);
+    else if (*p == '"') {
+      for (p++; *p && *p != '"'; p++)
+        if (*p == '\\' && p[1]) p++;
+      if (*p) p++;
+    } else if (isalpha((unsigned char)*p) || *p == '*') {
+      while (isalnum((unsigned char)*p) || (*p && strchr("_-*", *p))) p++;
+    } else if (isdigit((unsigned char)*p) || (*p == '.' && isdigit((unsigned char)p[1]))) {
+      INGOT_TRY(check_number(p, p > text && p[-1] == '-', name, line, &p));
+    } else p++;
+    for (; from < p; from++) line += *from == '\n';
+  }
+done:
   return st;
 }
 
@@ -179,6 +229,7 @@ static ingot_status check_includes(const char *text, const char *name, const cha
                           : ingot_text_printf(&path, "%s/%.*s", include_dir, (int)length, p + 1));
     st = ingot_wrap(read_text(ingot_text_string(&path), &below), "%s:%d: @include", name, line);
     if (st != INGOT_OK) goto done;
+    INGOT_TRY(check_numbers(ingot_text_string(&below), ingot_text_string(&path)));
     INGOT_TRY(check_includes(ingot_text_string(&below), ingot_text_string(&path), include_dir, depth + 1));
   }
 done:
@@ -205,6 +256,7 @@ ingot_status ingot_value_parse(const char *text, size_t size, const char *name, 
                     config_error_text(&config) ? config_error_text(&config) : "syntax error");
     goto done;
   }
+  INGOT_TRY(check_numbers(copy, name));
   INGOT_TRY(convert(config_root_setting(&config), file, arena, root));
   (*root)->file = file;
 done:
@@ -322,6 +374,7 @@ ingot_status ingot_value_set(ingot_value *root, const char *assignment, ingot_ar
   INGOT_CHECK(equals && equals != assignment, INGOT_ERR_USAGE, "--set: \"%s\" is not key=value", assignment);
   INGOT_TRY(ingot_text_append(&path, assignment, (size_t)(equals - assignment)));
   INGOT_TRY(ingot_text_printf(&text, "value = %s;", equals + 1));
+  INGOT_TRY(check_numbers(equals + 1, "--set"));
   st = ingot_value_parse(ingot_text_string(&text), text.size, "--set", NULL, arena, &parsed);
   if (st == INGOT_ERR_NOMEM) goto done;
   INGOT_CHECK(st == INGOT_OK && parsed->n_item == 1, INGOT_ERR_USAGE,

@@ -145,6 +145,38 @@ static void test_unreadable(void **state)
   ingot_job_release(&c->job);
   scratch_write(&c->dir, "zero.cfg", "a = 1;\0b = 2;", 13);
   check_fails(ingot_job_read(scratch_path(&c->dir, "zero.cfg", path), NULL, 0, &c->job), INGOT_ERR_JOB, "a zero byte");
+  ingot_job_release(&c->job);
+  scratch_text(&c->dir, "mark.cfg", "\xef\xbb\xbf" LINEAR);
+  check_fails(ingot_job_read(scratch_path(&c->dir, "mark.cfg", path), NULL, 0, &c->job), INGOT_ERR_JOB,
+              "mark.cfg: begins with a byte order mark");
+}
+
+/* libconfig cuts whole numbers without an L behind them to 32 bits. */
+static void test_wide_numbers(void **state)
+{
+  static const struct {
+    const char *text, *message;
+  } cases[] = {
+      {"seed = 2147483648;", "job.cfg:1: the whole number 2147483648 has more than 32 bits: it needs an L behind it"},
+      {"/* 9999999999\n */ seed = 9007199254740993;", "job.cfg:2: the whole number 9007199254740993 has more than 32 bits"},
+      {"seed = 0x1ffffffff;", "the whole number 0x1ffffffff has more than 32 bits"},
+      {"seed = 9223372036854775808L;", "the whole number 9223372036854775808 has more than 64 bits"},
+      {"name = \"a\\\"9999999999\"; # 9999999999\nseed = -2147483649;", "job.cfg:2: the whole number -2147483649 has more"},
+      {"@include \"wide.cfg\"", "wide.cfg:2: the whole number 4294967297 has more than 32 bits"},
+  };
+  driver_case *c = *state;
+  char         text[1024];
+  scratch_text(&c->dir, "wide.cfg", "\nseed = 4294967297;\n");
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    snprintf(text, sizeof text, "%s\n%s", cases[i].text, LINEAR);
+    check_fails(case_job(c, text, NULL, 0), INGOT_ERR_JOB, cases[i].message);
+  }
+  const char *const wide = "seed=4294967296", *const fits = "seed=9007199254740993L";
+  check_fails(case_job(c, LINEAR, &wide, 1), INGOT_ERR_JOB, "the whole number 4294967296 has more than 32 bits");
+  check_ok(case_job(c, "name = \"9999999999\"; // 9999999999\n" LINEAR, &fits, 1));
+  assert_int_equal(c->job.seed, 9007199254740993);
+  check_ok(case_job(c, "seed = 2147483647;\n" STEP("method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 99999999999.5; };"), NULL, 0));
+  assert_int_equal(c->job.seed, 2147483647);
 }
 
 static void test_set(void **state)
@@ -287,6 +319,7 @@ int main(void)
       CASE(test_include),
       CASE(test_all_problems_at_once),
       CASE(test_unreadable),
+      CASE(test_wide_numbers),
       CASE(test_set),
       CASE(test_set_errors),
       CASE(test_references),
