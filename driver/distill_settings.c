@@ -259,6 +259,7 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
   check_range(step, "beta", s->beta, s->beta > 0.0 && s->beta < 1.0, "between 0 and 1", problems);
   check_range(step, "temperature", s->temperature, s->temperature > 0.0, "above 0", problems);
   check_range(step, "alpha", s->alpha, s->alpha >= 0.0 && s->alpha <= 1.0, "from 0 to 1", problems);
+  check_range(step, "floor", s->floor, s->floor <= 0.0, "the logarithm of a probability: at most 0", problems);
   check_range(step, "rate", s->rate, s->rate > 0.0, "above 0", problems);
   check_range(step, "final_rate", s->final_rate, s->final_rate >= 0.0, "0 or more", problems);
   check_range(step, "beta1", s->beta1, s->beta1 >= 0.0 && s->beta1 < 1.0, "from 0 to below 1", problems);

@@ -91,6 +91,8 @@ ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good)
     if (read == INGOT_ERR_NOMEM) INGOT_TRY(read);
     ingot_problems_take(&b->planner->problems, read);
     source->info = info;
+    if (!info && source->input && read == INGOT_OK && source->statistics < b->n_checkpoint)
+      problem(b, INGOT_ERR_MISMATCH, source, "this is a model of the step, and no statistics");
     if (!info || !source->input) continue;
     check_info(b, source);
     if (first) compare_infos(b, first, source);

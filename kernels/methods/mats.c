@@ -177,6 +177,9 @@ static ingot_status make_start(mats *s)
   return INGOT_OK; /* zeros, as allocated */
 }
 
+/* As a part of the largest curvature seen: what sums of squares that are stored in float32 never have below zero. */
+#define NEGATIVE 1e-3
+
 static ingot_status iterate(mats *s, ingot_matrix_report *report)
 {
   ingot_status            st = INGOT_OK;
@@ -184,7 +187,7 @@ static ingot_status iterate(mats *s, ingot_matrix_report *report)
   const ingot_linalg_ops *ops = l->ops;
   const double           *global = s->j.t->global;
   int64_t                 size = s->j.m * s->j.n;
-  double                  bb, rr, pq, next;
+  double                  bb, rr, pp, pq, qq, next, largest = 0;
   INGOT_TRY(ops->dot(l, size, &s->r, &s->r, &bb));
   INGOT_TRY(operate(s, &s->x, &s->q));
   INGOT_TRY(ops->axpby(l, size, -1, &s->q, 1, &s->r));
@@ -195,7 +198,13 @@ static ingot_status iterate(mats *s, ingot_matrix_report *report)
   while (sqrt(rr) > enough && (double)report->n_iteration < global[GLOBAL_ITERATIONS]) {
     INGOT_TRY(operate(s, &s->p, &s->q));
     INGOT_TRY(ops->dot(l, size, &s->p, &s->q, &pq));
-    if (!(pq > 0)) break; /* a null or negative direction: no step along it */
+    INGOT_TRY(ops->dot(l, size, &s->p, &s->p, &pp));
+    INGOT_TRY(ops->dot(l, size, &s->q, &s->q, &qq));
+    largest = fmax(largest, sqrt(qq / pp));
+    INGOT_CHECK(!(pq < -NEGATIVE * largest * pp), INGOT_ERR_NUMERIC,
+                "%s: the sum of the models' matrices is not positive: a direction has the curvature %g, others up to %g", s->j.t->name,
+                pq / pp, largest);
+    if (!(pq > 0)) break; /* a null direction, but for rounding: no step along it */
     INGOT_TRY(ops->axpby(l, size, rr / pq, &s->p, 1, &s->x));
     INGOT_TRY(ops->axpby(l, size, -rr / pq, &s->q, 1, &s->r));
     INGOT_TRY(ops->dot(l, size, &s->r, &s->r, &next));

@@ -244,6 +244,7 @@ expect_bad 2 'weight 0 of data "dates": must be above 0' 's/weight = 2/weight = 
 expect_bad 2 '0 is not above 0' 's/rate = 0.001/rate = 0/'
 sed 's/limit = 32;/limit = 32; shift = true;/' logits.cfg >shifted.cfg
 expect 2 'a logits file is of windows at their own places' "$INGOT" plan shifted.cfg
+expect_bad 2 '1e-08 is not the logarithm of a probability: at most 0' 's/batch = 8;/batch = 8; floor = 1e-8;/'
 expect_bad 2 '2 is not from 0 to 1' 's/batch = 8;/batch = 8; alpha = 2;/'
 expect_bad 2 'steps of warm-up, and there are' 's/warmup = 2;/warmup = 2000;/'
 expect_bad 2 'a student is written to a .h5 file or a directory' 's/out.bad/out\/bad.safetensors/'

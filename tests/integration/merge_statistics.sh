@@ -133,6 +133,8 @@ sed 's/fisher-2.h5/wide-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'and the parameter [' bad.cfg
 sed 's/other-2.safetensors/models\/expert-2\/model.safetensors/' other.cfg >bad.cfg
 refuse 3 'not a Gram matrix of width' bad.cfg
+sed 's/fisher-2.h5/models\/expert-2/' fisher.cfg >bad.cfg
+refuse 3 'this is a model of the step, and no statistics' bad.cfg
 sed 's/ statistics = "gram-2.h5";//' regmean.cfg >bad.cfg
 refuse 2 'method regmean needs statistics of "b"' bad.cfg
 sed 's/regmean/linear/' regmean.cfg >bad.cfg
@@ -168,3 +170,5 @@ rm -rf out
 grep -q 'sums of Gram matrices are not positive definite: 1 of' stderr.txt || fail "no warning of a ridge: $(cat stderr.txt)"
 sed 's/other-/far-/g' other.cfg >bad.cfg
 refuse 3 'is not positive definite (leading minor' bad.cfg
+sed 's/regmean/mats/; s/far-2/other-2/' bad.cfg >bad-mats.cfg
+refuse 3 'is not positive: a direction has the curvature -' bad-mats.cfg

@@ -101,14 +101,19 @@ static void test_singular(void **state)
 static void test_stops(void **state)
 {
   (void)state;
-  const float         g[] = {-1, 0, -1}, bad[] = {NAN, 0, 1}, u[] = {1, 2}, v[] = {3, -1};
-  const float *const  grams[] = {g, g}, *const broken[] = {g, bad}, *const rows[] = {u, v};
+  const float         g[] = {-1, 0, -1}, near[] = {1, 1.0002f, 1}, bad[] = {NAN, 0, 1}, u[] = {1, 2}, v[] = {3, -1};
+  const float *const  grams[] = {g, g}, *const singular[] = {near, near}, *const broken[] = {g, bad}, *const rows[] = {u, v};
   float               out[2];
   ingot_matrix_report report;
   matrix_test         m = {.method = "mats", .n_model = 2, .n_out = 1, .n_in = 2, .weights = rows, .grams = grams,
                            .n_statistic = 2, .n_thread = 1, .parameters = "start=zeros"};
-  check_ok(matrix_try(&m, out, &report)); /* a negative direction at once */
-  assert_true(report.unfinished && report.n_iteration == 0 && out[0] == 0 && out[1] == 0);
+  check_fails(matrix_try(&m, out, &report), INGOT_ERR_NUMERIC,
+              "w: the sum of the models' matrices is not positive: a direction has the curvature -2, others up to 2");
+  m.grams = singular; /* curvatures 2.0002 along (1, 1), -0.0002 along (1, -1): the mean (2, 1/2) but for the second */
+  check_ok(matrix_try(&m, out, &report));
+  assert_true(report.unfinished && report.n_iteration == 1);
+  assert_true(fabs((double)out[0] - 1.25) < 1e-3 && fabs((double)out[1] - 1.25) < 1e-3);
+  m.grams = grams;
   m.parameters = "start=mean iterations=0";
   check_ok(matrix_try(&m, out, &report));
   assert_true(out[0] == 2 && out[1] == .5f && report.n_iteration == 0);
