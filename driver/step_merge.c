@@ -119,7 +119,7 @@ void ingot_merge_step_release(ingot_step_plan *plan)
   for (int i = 0; i < body->plan.n_source; i++) ingot_source_close(&body->sources[i]);
 }
 
-/* Non-finite values that the step went on with: a warning a model, and an event. */
+/* Non-finite values that the step went on with and has warned of: an event a model. */
 static void report_nonfinite(const ingot_run_context *context, const ingot_merge_plan *plan,
                              const ingot_merge_result *result)
 {
@@ -129,8 +129,6 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
     if (r->count == 0) continue;
     const ingot_method_tensor *t = r->tensor >= 0 ? &plan->tensors[r->tensor].view : NULL;
     const char                *where = t ? ingot_shape_position(&t->shape, r->element, position) : "";
-    ingot_log_warning("%s: %llu values are NaN or infinite; the first is %s at %s%s", plan->source_names[i],
-                      (unsigned long long)r->count, r->is_nan ? "NaN" : "infinite", t ? t->name : "?", where);
     ingot_events_write(context->events, "nonfinite",
                        json_pack("{s:s, s:I, s:s, s:s, s:b}", "model", plan->source_names[i], "count",
                                  (json_int_t)r->count, "tensor", t ? t->name : "?", "position", where, "nan",
