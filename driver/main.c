@@ -3,6 +3,7 @@
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -21,6 +22,8 @@
 
 /* Set by the signal handler, read by workers: the one piece of state that a handler can reach. */
 static atomic_int stop_requested;
+/* Before the program can take up or leave anything, a stop is the end of it. */
+static atomic_bool ready_to_stop;
 /* Who asked: a stop that nobody remembers asking for may be a time limit's (timeout, a batch system). */
 static atomic_int stop_sender;
 
@@ -28,6 +31,7 @@ static atomic_int stop_sender;
 static void on_stop_signal(int number, siginfo_t *info, void *unused)
 {
   (void)number, (void)unused;
+  if (!atomic_load(&ready_to_stop)) _exit(75); /* nothing is begun: the same command begins it */
   if (atomic_load(&stop_requested) == 0) atomic_store(&stop_sender, (int)info->si_pid);
   if (atomic_fetch_add(&stop_requested, 1) > 0) _exit(75);
 }
@@ -54,6 +58,16 @@ static void catch_signals(void)
   sigaction(SIGTERM, &action, NULL);
   sigaction(SIGUSR1, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN); /* beyond ulimit -f writing fails, and the message says where */
+}
+
+/* A file that was opened in the place of a closed stderr would get our messages. What is closed still fails as such. */
+static void hold_standard_streams(void)
+{
+  int fd;
+  do fd = open("/dev/null", O_RDONLY);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
 }
 
 static bool wants_help(int argc, char **argv)
@@ -105,13 +119,16 @@ done:
 
 int main(int argc, char **argv)
 {
-  ingot_comm  *comm = NULL;
+  ingot_comm *comm = NULL;
+  hold_standard_streams();
+  catch_signals();
   ingot_status st = ingot_comm_init(&argc, &argv, &comm);
   if (st != INGOT_OK) {
     ingot_log_error("%s", ingot_error_message());
     return ingot_status_exit_code(st);
   }
-  catch_signals(); /* after MPI has installed its own handlers */
+  catch_signals(); /* again: MPI has installed its own handlers */
+  atomic_store(&ready_to_stop, true);
   ingot_gpu_start gpu;
   ingot_gpu_start_init(&gpu, argc, argv); /* not before: MPI changes the environment while it starts, and CUDA reads it */
   ingot_log_init(ingot_comm_rank(comm), ingot_comm_size(comm));

@@ -77,3 +77,14 @@ says 0 err 'is complete' "$INGOT" run --fresh --set 'steps[0].parameters.normali
 says 2 err 'is an input' "$INGOT" run --fresh --set 'steps[0].output="one.safetensors"' job.cfg
 "$INGOT" run --quiet --fresh job.cfg 2>err.txt
 [ ! -s err.txt ] || fail "--quiet says something"
+
+# Files are not opened in the place of closed streams, and a limit on the size of files is an error like others.
+"$INGOT" run --fresh job.cfg <&- >&- 2>&- || fail "with closed streams"
+[ "$(tail -c 16 out/merged.safetensors | od -An -f | tr -s ' ')" = ' 2 2 2.5 2.5' ] || fail "other values with closed streams"
+# shellcheck disable=SC2016 # for the other shell
+says 1 err 'writing to the standard output failed' bash -c '"$INGOT" plan --fresh job.cfg >&-'
+rm -rf out
+code=0
+(ulimit -f 0; "$INGOT" run --quiet job.cfg 2>&1) | cat >err.txt || code=$?
+if [ "$code" != 1 ] || ! grep -qF 'File too large' err.txt; then cat err.txt >&2; fail "exit code $code with ulimit -f 0"; fi
+[ -z "$(find out -name '*.lock*' -o -name merged.safetensors)" ] || fail "something is left after ulimit -f 0"

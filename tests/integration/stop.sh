@@ -31,7 +31,24 @@ for n in $(rank_counts); do
   done
 done
 
-# Signals from outside, once there is a journal (before MPI has started they are MPI's); the merge may be faster.
+# A signal as soon as the program catches it, which is before it starts MPI.
+for signal in TERM USR1; do
+  rm -rf out
+  "$INGOT" run --quiet --threads 1 ties.cfg 2>stderr.txt &
+  pid=$!
+  bit=$((1 << ($(kill -l "$signal") - 1)))
+  until grep -qx ingot "/proc/$pid/comm" 2>/dev/null && caught=$(sed -n 's/^SigCgt:\t*/0x/p' "/proc/$pid/status" 2>/dev/null) && ((caught & bit)); do
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  kill "-$signal" "$pid" 2>/dev/null || true
+  code=0
+  wait "$pid" || code=$?
+  case $code in 0 | 75) ;; *) cat stderr.txt >&2; fail "SIG$signal at the start: exit code $code" ;; esac
+  "$INGOT" run --quiet --threads 2 ties.cfg || fail "SIG$signal at the start: does not continue"
+  cmp reference.h5 out/m.h5 || fail "SIG$signal at the start: other bytes"
+done
+
+# Signals from outside, once there is a journal; the merge may be faster.
 # mpirun passes SIGUSR1 on to the ranks. SIGTERM it takes as an order to kill them, so that one goes to a rank itself.
 for n in $(rank_counts); do
   for signal in TERM USR1; do
