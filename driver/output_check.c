@@ -2,6 +2,7 @@
 #include "driver/output_check.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -123,6 +124,43 @@ done:
   return st;
 }
 
+/* Other paths than this one that lead to it, or into it, among the outputs of earlier steps. Equal ones are found in the job file. */
+static ingot_status check_earlier(ingot_planner *planner, const char *place, const ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  for (int i = 0; i + 1 < plan->number; i++) {
+    const char *output = planner->job->steps[i].output;
+    bool        overlap = false;
+    if (!output || strcmp(output, plan->output) == 0) continue;
+    INGOT_TRY(ingot_paths_overlap(output, plan->output, &overlap));
+    if (overlap)
+      ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: output %s is the output of step %d (%s), or shares a folder with it",
+                         place, plan->output, i + 1, output);
+  }
+done:
+  return st;
+}
+
+/* Names that the format or the file system has not, and what --fresh may not replace. */
+static ingot_status check_made(ingot_planner *planner, const char *place, const ingot_step_plan *plan)
+{
+  enum { BESIDE = 32 }; /* the longest ending of a file beside an output */
+  ingot_status st = INGOT_OK;
+  const char  *slash = strrchr(plan->output, '/'), *name = slash && slash[1] ? slash + 1 : plan->output;
+  struct stat  info;
+  if (strlen(name) > NAME_MAX - BESIDE)
+    ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: output %.40s...: its name has %zu bytes, and may have %d", place, name,
+                       strlen(name), NAME_MAX - BESIDE);
+  if (plan->sink.n_tensor > 0) INGOT_TRY(ingot_planner_take(planner, place, ingot_sink_check_names(&plan->sink)));
+  if (!planner->options.fresh) goto done;
+  if (plan->sink.n_tensor > 0) st = ingot_planner_take(planner, place, ingot_sink_check_replaceable(&plan->sink));
+  else if (stat(plan->output, &info) == 0 && S_ISDIR(info.st_mode))
+    ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS, "%s: output %s: is a directory, cannot become a file", place,
+                       plan->output);
+done:
+  return st;
+}
+
 /* Something stands at the output's path: is it what this step would make? */
 static ingot_status check_existing(ingot_planner *planner, const char *place, ingot_step_plan *plan)
 {
@@ -197,6 +235,8 @@ ingot_status ingot_output_check(ingot_planner *planner, const ingot_job_step *st
   INGOT_TRY_ALLOC(place);
   INGOT_TRY(check_overlap(planner, place, plan));
   INGOT_TRY(check_folder(planner, place, plan->output));
+  INGOT_TRY(check_earlier(planner, place, plan));
+  if (good) INGOT_TRY(check_made(planner, place, plan));
   if (good && planner->problems.count == n_problem && !planner->options.fresh && lstat(plan->output, &info) == 0)
     INGOT_TRY(check_existing(planner, place, plan));
   if (plan->other) INGOT_TRY(check_other(planner, place, plan, good && !plan->complete && !planner->options.fresh));

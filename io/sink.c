@@ -64,42 +64,12 @@ static ingot_status check_size_limit(const ingot_sink *s)
   return INGOT_OK;
 }
 
-/*
- * An existing directory is replaced only when it is a model directory or empty, and flat: "--force" with a wrong path
- * must not delete somebody's files.
- */
-static ingot_status check_replaceable(const ingot_sink *s)
-{
-  ingot_status st = INGOT_OK;
-  struct stat  info;
-  DIR         *dir = NULL;
-  if (stat(s->path, &info) != 0) return INGOT_OK; /* nothing there; other errors show when it is made */
-  bool is_dir = S_ISDIR(info.st_mode), want_dir = s->spec.format == INGOT_SINK_HF_DIR;
-  INGOT_CHECK(is_dir == want_dir, INGOT_ERR_EXISTS, "%s: is a %s, cannot become a %s", s->path,
-              is_dir ? "directory" : "file", want_dir ? "directory" : "file");
-  if (!is_dir) goto done;
-  dir = opendir(s->path);
-  INGOT_CHECK(dir, INGOT_ERR_IO, "%s: cannot open this directory: %s", s->path, strerror(errno));
-  bool empty = true, model = false;
-  for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    empty = false;
-    if (ends_with(entry->d_name, ".safetensors")) model = true;
-    INGOT_CHECK(fstatat(dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode),
-                INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds a directory (%s)", s->path, entry->d_name);
-  }
-  INGOT_CHECK(empty || model, INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds files but no model", s->path);
-done:
-  if (dir) closedir(dir);
-  return st;
-}
-
 /* Rank 0, before anything is written. */
 static ingot_status prepare(const ingot_sink *s)
 {
   ingot_status st = INGOT_OK;
   INGOT_TRY(ingot_file_make_parents(s->path));
-  INGOT_TRY(check_replaceable(s));
+  INGOT_TRY(ingot_sink_check_replaceable(&s->spec));
   INGOT_TRY(ingot_file_remove(s->partial));
 done:
   return st;

@@ -97,6 +97,11 @@ bool ingot_sink_io_given(const ingot_sink_io *io);
 /** Bytes that the output will take on disk, headers and side files included (HDF5: an estimate from above). */
 uint64_t ingot_sink_bytes(const ingot_sink_spec *spec);
 
+/** Names of tensors that the format has no place for: INGOT_ERR_FORMAT; INGOT_ERR_NOMEM. create looks, too. */
+ingot_status ingot_sink_check_names(const ingot_sink_spec *spec);
+/** What is at the path may not be replaced: a file by a directory, or a directory that is none of a model. INGOT_ERR_EXISTS, INGOT_ERR_IO. */
+ingot_status ingot_sink_check_replaceable(const ingot_sink_spec *spec);
+
 /** Create the partial output and lay it out. Collective; all ranks pass the same spec, borrowed until close. */
 ingot_status ingot_sink_create(ingot_comm *comm, const ingot_sink_spec *spec, ingot_sink **out);
 /**

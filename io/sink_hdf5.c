@@ -240,28 +240,6 @@ done:
   return st;
 }
 
-/* HDF5 takes "a//b" and "./a" for "a/b" and "a", and has no empty names. */
-static bool storable(const char *name)
-{
-  for (const char *part = name;;) {
-    size_t n = strcspn(part, "/");
-    if (n == 0 || (n == 1 && part[0] == '.')) return false;
-    if (!part[n]) return true;
-    part += n + 1;
-  }
-}
-
-static ingot_status check_names(const ingot_sink *sink)
-{
-  ingot_status st = INGOT_OK;
-  for (int i = 0; i < sink->spec.n_tensor; i++)
-    INGOT_CHECK(storable(sink->spec.tensors[i].name), INGOT_ERR_FORMAT,
-                "%s: \"%s\" is not usable as a name in HDF5: a part between slashes is empty or \".\"", sink->path,
-                sink->spec.tensors[i].name);
-done:
-  return st;
-}
-
 /* Rank 0, with the new file open: what was asked of MPI-IO and has no effect. No failure: the other ranks go on meanwhile. */
 static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k, bool alone)
 {
@@ -453,7 +431,7 @@ ingot_status ingot_sink_hdf5_create(ingot_comm *comm, ingot_sink *sink)
   int64_t          alone = 0;
   bool             root = ingot_comm_rank(comm) == 0;
   uint64_t        *side_offsets = calloc((size_t)sink->spec.n_file + 1, sizeof *side_offsets);
-  ingot_status     st = side_offsets ? check_names(sink)
+  ingot_status     st = side_offsets ? ingot_sink_check_names(&sink->spec)
                                      : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for side files", sink->path);
   ingot_hdf5_quiet_begin(&quiet);
   if (st == INGOT_OK && root) st = check_room(comm, sink, &alone);

@@ -51,6 +51,56 @@ static void test_output_exists(void **state)
   check_ok(case_plan_with(c, JOB("x.h5"), &fresh));
 }
 
+/* What --fresh may not replace is found while planning. */
+static void test_output_irreplaceable(void **state)
+{
+  driver_case       *c = *state;
+  ingot_plan_options fresh = {.n_thread = 1, .n_rank = 1, .fresh = true};
+  char               path[SCRATCH_PATH];
+  make_models(c);
+  scratch_text(&c->dir, "file", "precious");
+  check_fails(case_plan_with(c, JOB("file"), &fresh), INGOT_ERR_EXISTS, "job.cfg:4: steps[0].output: ");
+  assert_message(ingot_error_message(), "is a file, cannot become a directory");
+  assert_int_equal(mkdir(scratch_path(&c->dir, "x.h5", path), 0755), 0);
+  check_fails(case_plan_with(c, JOB("x.h5"), &fresh), INGOT_ERR_EXISTS, "is a directory, cannot become a file");
+  assert_int_equal(mkdir(scratch_path(&c->dir, "mine", path), 0755), 0);
+  check_ok(case_plan_with(c, JOB("mine"), &fresh));
+  scratch_text(&c->dir, "mine/notes.txt", "precious");
+  check_fails(case_plan_with(c, JOB("mine"), &fresh), INGOT_ERR_EXISTS, "holds files but no model");
+}
+
+#define STEP_TO(output) "{ type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1.0; }; output = \"" output "\"; }"
+#define TWO(first, second) MODELS "steps = (\n  " STEP_TO(first) ",\n  " STEP_TO(second) " );\n"
+
+static void test_outputs_of_two_steps(void **state)
+{
+  static const char *const jobs[] = {TWO("x.h5", "./x.h5"), TWO("d", "d/x.h5"), TWO("d/x.h5", "d"), TWO("d/../d", "d/")};
+  driver_case             *c = *state;
+  make_models(c);
+  for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
+    check_fails(case_plan(c, jobs[i]), INGOT_ERR_JOB, "is the output of step 1 (");
+    assert_message(ingot_error_message(), "job.cfg:4: steps[1].output: output ");
+  }
+  check_ok(case_plan(c, TWO("d/x.h5", "d/y.h5")));
+}
+
+static void test_output_names(void **state)
+{
+  static const char *const clash[] = {"a:F32:4", "a/b:F32:4"}, *const dot[] = {".:F32:4"};
+  driver_case             *c = *state;
+  char                     job[1024];
+  make_models(c);
+  snprintf(job, sizeof job, JOB("%0255d"), 0); /* a name of 255 digits */
+  check_fails(case_plan(c, job), INGOT_ERR_JOB, "its name has 255 bytes, and may have 223");
+  case_model(c, "a", "{}", clash, 2);
+  case_model(c, "b", "{}", clash, 2);
+  check_fails(case_plan(c, JOB("x.h5")), INGOT_ERR_FORMAT, "tensors \"a\" and \"a/b\" cannot both be in an HDF5 file");
+  check_ok(case_plan(c, JOB("x.safetensors")));
+  case_model(c, "a", "{}", dot, 1);
+  case_model(c, "b", "{}", dot, 1);
+  check_fails(case_plan(c, JOB("x.h5")), INGOT_ERR_FORMAT, "tensor \".\" is not usable as a name in HDF5");
+}
+
 /* The manifest that we write is the one that we accept; a changed output is not. */
 static void test_manifest(void **state)
 {
@@ -138,7 +188,7 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
   const struct CMUnitTest tests[] = {
-      CASE(test_output_is_input),     CASE(test_output_exists), CASE(test_manifest), CASE(test_folder_is_a_file),
+      CASE(test_output_is_input),     CASE(test_output_exists), CASE(test_output_irreplaceable), CASE(test_outputs_of_two_steps), CASE(test_output_names), CASE(test_manifest), CASE(test_folder_is_a_file),
       CASE(test_folder_is_read_only), CASE(test_no_space),      CASE(test_overlap),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
