@@ -264,10 +264,26 @@ static void choose_compute(builder *b)
                        ingot_value_place(ingot_value_member(b->step->value, "dtype")), ingot_compute_name(v->compute));
 }
 
+static uint64_t host_bytes_on(const builder *b, int n_rank)
+{
+  return ingot_distill_host_bytes(b->plan, &b->spec, n_rank, b->planner->options.n_thread, b->body->on_device);
+}
+
 static uint64_t bytes_on(const builder *b, int n_rank)
 {
-  uint64_t bytes = ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank);
-  return b->body->on_device ? bytes : bytes + ingot_distill_host_bytes(b->plan, &b->spec, n_rank, b->planner->options.n_thread);
+  return ingot_rank_memory_need(b->body->on_device, ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank), host_bytes_on(b, n_rank));
+}
+
+/* Of the host beside a GPU: models are read with the best of the training still to come. */
+static uint64_t host_need(const builder *b)
+{
+  int           n_thread = b->planner->options.n_thread;
+  bool          gpu = b->body->on_device;
+  ingot_compute compute = b->plan->validation.compute;
+  uint64_t      own = host_bytes_on(b, b->planner->options.n_rank);
+  uint64_t      student = ingot_rank_host_need(gpu, compute, &b->spec, 1, n_thread, own);
+  uint64_t      teachers = ingot_rank_host_need(gpu, compute, b->specs, b->plan->n_teacher, n_thread, own);
+  return student > teachers ? student : teachers;
 }
 
 /* What would make the training fit, for the message. */
@@ -356,6 +372,7 @@ static ingot_status fit_memory(builder *b)
     all_fit = spread_fits;
   }
   b->out->memory_bytes = bytes[b->plan->placement == INGOT_PLACEMENT_SPREAD];
+  b->out->host_bytes = host_need(b);
   b->plan->validation.batch = b->plan->micro_batch;
   for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->n_teacher; i++) /* read by one rank, not by all */
     b->out->bytes_read -= ingot_input_bytes(b->teachers[i]) * (uint64_t)(n_rank - 1);

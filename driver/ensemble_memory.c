@@ -17,7 +17,7 @@ typedef struct chooser {
 static uint64_t total_bytes(const chooser *c, int n_rank)
 {
   ingot_ensemble_memory memory = ingot_ensemble_bytes(c->plan, c->in->specs, n_rank);
-  return memory.device_bytes + (c->in->on_device ? 0 : memory.host_bytes);
+  return ingot_rank_memory_need(c->in->on_device, memory.device_bytes, memory.host_bytes);
 }
 
 static bool fits(const chooser *c)

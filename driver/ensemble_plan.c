@@ -14,31 +14,21 @@
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-ensemble-1";
 
-/* What builds up while a step is resolved. */
-typedef struct builder {
-  ingot_planner                 *planner;
-  const ingot_job_step          *step;
-  const ingot_ensemble_settings *settings;
-  ingot_step_plan               *out;
-  ingot_arena                   *arena;
-  ingot_ensemble_body           *body;
-  ingot_ensemble_plan           *plan;   /* the body's */
-  ingot_gather_body             *gather; /* of the members' plan */
-  bool                           logits;
-  ingot_ensemble_resolved        found;
-} builder;
-
 /* ---- memory ---- */
 
-static ingot_status fit_memory(builder *b)
+static ingot_status fit_memory(ingot_ensemble_builder *b)
 {
   const ingot_ensemble_fit fit = {b->planner, b->settings, b->found.place, b->found.specs, b->gather->on_device, b->plan};
-  return ingot_ensemble_fit_memory(&fit, b->arena, &b->out->work, &b->out->memory_bytes);
+  ingot_status             st = ingot_ensemble_fit_memory(&fit, b->arena, &b->out->work, &b->out->memory_bytes);
+  ingot_ensemble_memory    memory = ingot_ensemble_bytes(b->plan, b->found.specs, b->planner->options.n_rank);
+  b->out->host_bytes = ingot_rank_host_need(b->gather->on_device, b->plan->gather.compute, b->found.specs, b->plan->gather.n_model,
+                                            b->planner->options.n_thread, memory.host_bytes);
+  return st;
 }
 
 /* ---- output ---- */
 
-static json_t *weights_json(const builder *b)
+static json_t *weights_json(const ingot_ensemble_builder *b)
 {
   json_t *rows = json_array();
   for (int r = 0; r < b->plan->n_row; r++) {
@@ -49,7 +39,7 @@ static json_t *weights_json(const builder *b)
   return rows;
 }
 
-static ingot_status make_recipe(builder *b)
+static ingot_status make_recipe(ingot_ensemble_builder *b)
 {
   static const char *const sources[] = {"uniform", "given", "learn", "file"};
   ingot_status             st = INGOT_OK;
@@ -83,7 +73,7 @@ static ingot_sink_tensor tensor(const char *name, ingot_dtype dtype, int64_t row
   return t;
 }
 
-static ingot_status score_tensors(builder *b, ingot_sink_spec *sink)
+static ingot_status score_tensors(ingot_ensemble_builder *b, ingot_sink_spec *sink)
 {
   ingot_status       st = INGOT_OK;
   int                n = b->plan->gather.n_model, n_score = b->plan->n_score;
@@ -100,7 +90,7 @@ done:
 }
 
 /* What the file says of itself: data sets by their contents, the tokenizer by its hash. */
-static ingot_status logits_file(builder *b, ingot_sink_spec *sink)
+static ingot_status logits_file(ingot_ensemble_builder *b, ingot_sink_spec *sink)
 {
   ingot_status        st = INGOT_OK;
   ingot_text          json = {0};
@@ -142,7 +132,7 @@ done:
   return st;
 }
 
-static ingot_status logits_tensors(builder *b, ingot_sink_spec *sink)
+static ingot_status logits_tensors(ingot_ensemble_builder *b, ingot_sink_spec *sink)
 {
   ingot_status       st = INGOT_OK;
   int64_t            n = 0;
@@ -161,7 +151,7 @@ done:
   return st;
 }
 
-static void set_fingerprint(builder *b)
+static void set_fingerprint(ingot_ensemble_builder *b)
 {
   ingot_step_plan *p = b->out;
   uint64_t         h = ingot_hash_seeded(p->recipe, strlen(p->recipe) + 1, ingot_hash_string(OUTPUT_VERSION));
@@ -170,7 +160,7 @@ static void set_fingerprint(builder *b)
   p->fingerprint = h;
 }
 
-static ingot_status make_sink(builder *b)
+static ingot_status make_sink(ingot_ensemble_builder *b)
 {
   ingot_status          st = INGOT_OK;
   ingot_step_plan      *members = &b->body->members;
@@ -195,7 +185,7 @@ done:
   return st;
 }
 
-static ingot_status make_title(builder *b)
+static ingot_status make_title(ingot_ensemble_builder *b)
 {
   ingot_status             st = INGOT_OK;
   int                      n = b->plan->gather.n_model, n_score = b->plan->n_score;
@@ -228,10 +218,10 @@ done:
 
 /* ---- the whole ---- */
 
-static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
+static ingot_status start(ingot_ensemble_builder *b, ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
-  *b = (builder){.planner = planner, .step = step, .settings = step->settings, .out = plan, .arena = &plan->arena,
+  *b = (ingot_ensemble_builder){.planner = planner, .step = step, .settings = step->settings, .out = plan, .arena = &plan->arena,
                  .logits = strcmp(step->type->name, "logits") == 0};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   INGOT_TRY_ALLOC(b->body);
@@ -242,7 +232,7 @@ done:
   return st;
 }
 
-static void check_k(builder *b)
+static void check_k(ingot_ensemble_builder *b)
 {
   b->plan->k = (int)b->settings->k;
   b->plan->logp_dtype = b->settings->logp == 0 ? INGOT_DTYPE_F16 : INGOT_DTYPE_F32;
@@ -254,14 +244,13 @@ static void check_k(builder *b)
 ingot_status ingot_ensemble_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
-  builder      b;
+  ingot_ensemble_builder b;
   int          n_problem = planner->problems.count;
   INGOT_TRY(start(&b, planner, step, plan));
-  INGOT_TRY(ingot_ensemble_resolve(planner, step, b.settings, b.logits, plan, b.body, &b.found));
+  INGOT_TRY(ingot_ensemble_resolve(&b));
   if (!b.found.specs || b.found.specs[0].n_vocab == 0) goto done;
   check_k(&b);
   if (!b.found.good || planner->problems.count != n_problem) goto done;
-  b.gather = b.body->members.body;
   INGOT_TRY(fit_memory(&b));
   INGOT_TRY(make_recipe(&b));
   INGOT_TRY(make_sink(&b));

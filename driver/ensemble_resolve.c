@@ -9,23 +9,9 @@
 #include "driver/mixture.h"
 #include "driver/vocabulary.h"
 
-/* What builds up while members and weights are resolved. */
-typedef struct builder {
-  ingot_planner                 *planner;
-  const ingot_job_step          *step;
-  const ingot_ensemble_settings *settings;
-  ingot_step_plan               *out;
-  ingot_arena                   *arena;
-  ingot_ensemble_body           *body;
-  ingot_ensemble_plan           *plan; /* the body's */
-  ingot_gather_body             *gather; /* of the members' plan */
-  bool                           logits; /* probabilities are wanted, not votes */
-  ingot_ensemble_resolved       *found;
-} builder;
-
 /* ---- members ---- */
 
-static ingot_status plan_members(builder *b)
+static ingot_status plan_members(ingot_ensemble_builder *b)
 {
   ingot_status   st = INGOT_OK;
   ingot_job_step evaluate = *b->step;
@@ -39,35 +25,35 @@ static ingot_status plan_members(builder *b)
   b->out->inputs = b->body->members.inputs;
   b->out->n_input = b->body->members.n_input;
   b->out->ready = b->body->members.ready;
-  b->found->inputs = ingot_arena_alloc(b->arena, (size_t)n, sizeof(ingot_input *));
-  INGOT_TRY_ALLOC(b->found->inputs);
-  for (int i = 0; i < n; i++) INGOT_TRY(ingot_planner_input(b->planner, &b->settings->gather.models[i], b->step->value, &b->found->inputs[i]));
+  b->found.inputs = ingot_arena_alloc(b->arena, (size_t)n, sizeof(ingot_input *));
+  INGOT_TRY_ALLOC(b->found.inputs);
+  for (int i = 0; i < n; i++) INGOT_TRY(ingot_planner_input(b->planner, &b->settings->gather.models[i], b->step->value, &b->found.inputs[i]));
 done:
   return st;
 }
 
 /* One vocabulary, by what the numbers stand for. */
-static ingot_status check_vocabularies(builder *b)
+static ingot_status check_vocabularies(ingot_ensemble_builder *b)
 {
   ingot_status st = INGOT_OK;
   for (int i = 1; i < b->settings->gather.n_model; i++) {
-    if (!b->found->inputs[0] || !b->found->inputs[i]) continue;
-    INGOT_TRY(ingot_planner_take(b->planner, b->found->place, ingot_vocabulary_compare(b->found->inputs[0], b->found->inputs[i])));
+    if (!b->found.inputs[0] || !b->found.inputs[i]) continue;
+    INGOT_TRY(ingot_planner_take(b->planner, b->found.place, ingot_vocabulary_compare(b->found.inputs[0], b->found.inputs[i])));
   }
 done:
   return st;
 }
 
-static ingot_status read_specs(builder *b)
+static ingot_status read_specs(ingot_ensemble_builder *b)
 {
   ingot_status st = INGOT_OK;
-  b->found->specs = calloc((size_t)b->settings->gather.n_model + 1, sizeof *b->found->specs);
-  INGOT_CHECK(b->found->specs, INGOT_ERR_NOMEM, "no memory for %d models", b->settings->gather.n_model);
+  b->found.specs = calloc((size_t)b->settings->gather.n_model + 1, sizeof *b->found.specs);
+  INGOT_CHECK(b->found.specs, INGOT_ERR_NOMEM, "no memory for %d models", b->settings->gather.n_model);
   for (int i = 0; i < b->settings->gather.n_model; i++) {
-    INGOT_TRY(ingot_input_model_spec(b->found->inputs[i], b->settings->gather.window, &b->found->specs[i]));
-    INGOT_CHECK(b->found->specs[i].n_vocab == b->found->specs[0].n_vocab, INGOT_ERR_MISMATCH,
-                "%s: \"%s\" has a vocabulary of %lld tokens, and \"%s\" one of %lld", b->found->place, b->found->inputs[i]->id,
-                (long long)b->found->specs[i].n_vocab, b->found->inputs[0]->id, (long long)b->found->specs[0].n_vocab);
+    INGOT_TRY(ingot_input_model_spec(b->found.inputs[i], b->settings->gather.window, &b->found.specs[i]));
+    INGOT_CHECK(b->found.specs[i].n_vocab == b->found.specs[0].n_vocab, INGOT_ERR_MISMATCH,
+                "%s: \"%s\" has a vocabulary of %lld tokens, and \"%s\" one of %lld", b->found.place, b->found.inputs[i]->id,
+                (long long)b->found.specs[i].n_vocab, b->found.inputs[0]->id, (long long)b->found.specs[0].n_vocab);
   }
 done:
   return st;
@@ -76,7 +62,7 @@ done:
 /* ---- weights ---- */
 
 /* Whether the file that an earlier step makes is there and stays. */
-static bool weights_ready(const builder *b)
+static bool weights_ready(const ingot_ensemble_builder *b)
 {
   struct stat            info;
   int                    step = b->settings->weights_step;
@@ -86,7 +72,7 @@ static bool weights_ready(const builder *b)
 }
 
 /* The file among the inputs. */
-static ingot_status add_weights_input(builder *b)
+static ingot_status add_weights_input(ingot_ensemble_builder *b)
 {
   ingot_status      st = INGOT_OK;
   struct stat       info;
@@ -94,13 +80,13 @@ static ingot_status add_weights_input(builder *b)
   INGOT_TRY_ALLOC(inputs);
   memcpy(inputs, b->out->inputs, (size_t)b->out->n_input * sizeof *inputs);
   uint64_t bytes = stat(b->settings->weights_path, &info) == 0 ? (uint64_t)info.st_size : 0;
-  inputs[b->out->n_input++] = (ingot_plan_input){"weights", b->settings->weights_path, bytes, b->found->weights_identity};
+  inputs[b->out->n_input++] = (ingot_plan_input){"weights", b->settings->weights_path, bytes, b->found.weights_identity};
   b->out->inputs = inputs;
 done:
   return st;
 }
 
-static ingot_status read_mixture(builder *b, ingot_mixture *mixture)
+static ingot_status read_mixture(ingot_ensemble_builder *b, ingot_mixture *mixture)
 {
   ingot_status                   st = INGOT_OK;
   const ingot_ensemble_settings *s = b->settings;
@@ -122,7 +108,7 @@ done:
   return st;
 }
 
-static ingot_status set_weights(builder *b)
+static ingot_status set_weights(ingot_ensemble_builder *b)
 {
   ingot_status                   st = INGOT_OK;
   const ingot_ensemble_settings *s = b->settings;
@@ -142,7 +128,7 @@ static ingot_status set_weights(builder *b)
   if (ready) {
     st = read_mixture(b, &mixture);
     if (st != INGOT_OK) {
-      st = ingot_planner_take(b->planner, b->found->place, st);
+      st = ingot_planner_take(b->planner, b->found.place, st);
       goto done;
     }
     b->plan->kind = (ingot_ensemble_kind)ingot_ensemble_kind_find(mixture.kind);
@@ -153,39 +139,37 @@ static ingot_status set_weights(builder *b)
       b->plan->plausibility = mixture.plausibility;
       b->plan->reference = mixture.reference;
     }
-    b->found->weights_identity = mixture.identity;
+    b->found.weights_identity = mixture.identity;
   }
   INGOT_TRY(add_weights_input(b));
 done:
   if (st == INGOT_OK && !b->plan->learn)
-    ingot_plausibility_check_weights(b->found->place, b->plan->plausibility, b->plan->reference, s->gather.models[b->plan->reference].id, b->plan->weights,
+    ingot_plausibility_check_weights(b->found.place, b->plan->plausibility, b->plan->reference, s->gather.models[b->plan->reference].id, b->plan->weights,
                                      b->plan->n_row, s->gather.n_model, &b->planner->problems);
   return st;
 }
 
-ingot_status ingot_ensemble_resolve(ingot_planner *planner, const ingot_job_step *step, const ingot_ensemble_settings *settings,
-                                    bool logits, ingot_step_plan *plan, ingot_ensemble_body *body, ingot_ensemble_resolved *out)
+ingot_status ingot_ensemble_resolve(ingot_ensemble_builder *b)
 {
-  ingot_status st = INGOT_OK;
-  int          n_problem = planner->problems.count;
-  builder      b = {.planner = planner, .step = step, .settings = settings, .out = plan, .arena = &plan->arena, .body = body,
-                    .plan = &body->plan, .logits = logits, .found = out};
-  *out = (ingot_ensemble_resolved){0};
-  out->place = ingot_arena_printf(b.arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number, step->type->name);
-  INGOT_TRY_ALLOC(out->place);
-  INGOT_TRY(plan_members(&b));
-  INGOT_TRY(check_vocabularies(&b));
-  if (planner->problems.count != n_problem) goto done;
-  for (int i = 0; i < settings->gather.n_model; i++)
-    if (!out->inputs[i]) goto done; /* reported with an earlier step */
-  st = read_specs(&b);
+  ingot_status          st = INGOT_OK;
+  const ingot_job_step *step = b->step;
+  int                   n_problem = b->planner->problems.count;
+  b->found = (ingot_ensemble_resolved){0};
+  b->found.place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number, step->type->name);
+  INGOT_TRY_ALLOC(b->found.place);
+  INGOT_TRY(plan_members(b));
+  INGOT_TRY(check_vocabularies(b));
+  if (b->planner->problems.count != n_problem) goto done;
+  for (int i = 0; i < b->settings->gather.n_model; i++)
+    if (!b->found.inputs[i]) goto done; /* reported with an earlier step */
+  st = read_specs(b);
   if (st != INGOT_OK) {
-    st = ingot_planner_take(planner, out->place, st);
+    st = ingot_planner_take(b->planner, b->found.place, st);
     goto done;
   }
-  INGOT_TRY(set_weights(&b));
-  body->plan.gather = b.gather->plan;
-  out->good = planner->problems.count == n_problem;
+  INGOT_TRY(set_weights(b));
+  b->plan->gather = b->gather->plan;
+  b->found.good = b->planner->problems.count == n_problem;
 done:
   return st;
 }

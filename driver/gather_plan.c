@@ -180,7 +180,7 @@ static void choose_compute(builder *b)
                        b->plan->compute == INGOT_COMPUTE_TF32 ? "tf32" : "bfloat16");
 }
 
-static uint64_t bytes_of_rank(const builder *b)
+static uint64_t model_bytes(const builder *b)
 {
   uint64_t most = 0;
   if (b->kind == STEP_FISHER) return ingot_fisher_bytes(b->plan, &b->specs[0], &b->layout);
@@ -190,6 +190,19 @@ static uint64_t bytes_of_rank(const builder *b)
     if (bytes > most) most = bytes;
   }
   return most;
+}
+
+static uint64_t host_bytes(const builder *b)
+{
+  int n_thread = b->planner->options.n_thread;
+  return b->kind == STEP_FISHER ? ingot_fisher_host_bytes(b->plan, &b->layout, b->specs[0].n_vocab, n_thread)
+         : b->kind == STEP_GRAM ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread)
+                                : ingot_evaluate_host_bytes(b->plan);
+}
+
+static uint64_t bytes_of_rank(const builder *b)
+{
+  return ingot_rank_memory_need(b->body->on_device, model_bytes(b), host_bytes(b));
 }
 
 /* Gram matrices that do not fit are gathered in several passes over the data. */
@@ -218,6 +231,7 @@ static ingot_status fit_memory(builder *b)
     b->out->memory_bytes = bytes_of_rank(b);
   }
   if (b->kind == STEP_GRAM) share_sums(b, limit.stated || !b->body->on_device ? limit.bytes : limit.bytes / 100 * GPU_SHARE);
+  b->out->host_bytes = ingot_rank_host_need(b->body->on_device, b->plan->compute, b->specs, b->plan->n_model, b->planner->options.n_thread, host_bytes(b));
   if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: a rank needs %s for weights, activations and sums, and %s %s", b->place,

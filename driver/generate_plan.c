@@ -117,10 +117,15 @@ done:
 
 /* ---- memory ---- */
 
+static ingot_ensemble_memory bytes_of_rank(const builder *b)
+{
+  return ingot_generate_bytes(b->plan, b->found.specs, b->gather->on_device, b->planner->options.n_thread);
+}
+
 static uint64_t total_bytes(const builder *b)
 {
-  ingot_ensemble_memory memory = ingot_generate_bytes(b->plan, b->found.specs, b->gather->on_device);
-  return memory.device_bytes + (b->gather->on_device ? 0 : memory.host_bytes);
+  ingot_ensemble_memory memory = bytes_of_rank(b);
+  return ingot_rank_memory_need(b->gather->on_device, memory.device_bytes, memory.host_bytes);
 }
 
 static ingot_status fit_memory(builder *b)
@@ -133,6 +138,8 @@ static ingot_status fit_memory(builder *b)
   if (b->plan->n_lane > own) b->plan->n_lane = own > 0 ? (int)own : 1;
   while (b->plan->n_lane > 1 && limit.bytes > 0 && total_bytes(b) > limit.bytes) b->plan->n_lane--;
   b->out->memory_bytes = total_bytes(b);
+  b->out->host_bytes = ingot_rank_host_need(b->gather->on_device, b->plan->ensemble.gather.compute, b->found.specs, b->plan->ensemble.gather.n_model,
+                                            b->planner->options.n_thread, bytes_of_rank(b).host_bytes);
   if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: a rank needs %s with %lld sequences at a time, and %s %s; a smaller batch takes less", b->found.place,
@@ -305,9 +312,13 @@ ingot_status ingot_generate_plan_make(ingot_planner *planner, const ingot_job_st
   plan->body = b.body;
   settings.ensemble.gather.memory_limit_bytes = 0; /* of what evaluate would need */
   settings.ensemble.gather.batch = 1;
-  INGOT_TRY(ingot_ensemble_resolve(planner, step, &settings.ensemble, true, plan, &b.body->ensemble, &b.found));
+  ingot_ensemble_builder members = {.planner = planner, .step = step, .settings = &settings.ensemble, .out = plan, .arena = b.arena,
+                                    .body = &b.body->ensemble, .plan = &b.body->ensemble.plan, .logits = true};
+  st = ingot_ensemble_resolve(&members);
+  b.found = members.found;
+  INGOT_TRY(st);
   if (!b.found.good || planner->problems.count != n_problem) goto done;
-  b.gather = b.body->ensemble.members.body;
+  b.gather = members.gather;
   take_settings(&b);
   check_vocabulary(&b);
   if (b.plan->ensemble.n_row < 1)

@@ -4,6 +4,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -117,9 +118,23 @@ done:
   return ingot_comm_agree(comm, st);
 }
 
+/*
+ * Large buffers go back to the system when they are freed. Left to itself, glibc learns from the first one to keep them: the memory of
+ * steps that are over, and of models that were closed, would stay with the process.
+ */
+static void give_memory_back(void)
+{
+#ifdef __GLIBC__
+  enum { LARGE = 1 << 20 };
+  (void)mallopt(M_MMAP_THRESHOLD, LARGE);
+  (void)mallopt(M_TRIM_THRESHOLD, LARGE);
+#endif
+}
+
 int main(int argc, char **argv)
 {
   ingot_comm *comm = NULL;
+  give_memory_back();
   hold_standard_streams();
   catch_signals();
   ingot_status st = ingot_comm_init(&argc, &argv, &comm);

@@ -178,6 +178,7 @@ ingot_status ingot_step_plan_pack(const ingot_step_plan *p, ingot_text *bytes)
   INGOT_TRY(ingot_pack_u64(bytes, p->bytes_read));
   INGOT_TRY(ingot_pack_u64(bytes, p->bytes_written));
   INGOT_TRY(ingot_pack_u64(bytes, p->memory_bytes));
+  INGOT_TRY(ingot_pack_u64(bytes, p->host_bytes));
   INGOT_TRY(ingot_pack_i64(bytes, p->n_tile));
   INGOT_TRY(ingot_pack_i64(bytes, p->n_thread));
   INGOT_TRY(pack_sink(&p->sink, bytes));
@@ -202,6 +203,7 @@ ingot_status ingot_step_plan_unpack(const void *bytes, size_t size, ingot_step_p
   p->bytes_read = ingot_unpack_u64(&u);
   p->bytes_written = ingot_unpack_u64(&u);
   p->memory_bytes = ingot_unpack_u64(&u);
+  p->host_bytes = ingot_unpack_u64(&u);
   p->n_tile = ingot_unpack_i64(&u);
   p->n_thread = (int)ingot_unpack_i64(&u);
   p->ready = true;

@@ -2,6 +2,8 @@
 
 #include "base/process.h"
 #include "kernels/device.h"
+#include "workers/memory.h"
+#include "workers/model/model.h"
 
 const char *const ingot_placement_names[] = {"auto", "replicated", "spread", NULL};
 
@@ -27,4 +29,21 @@ ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device
   *out = (ingot_rank_memory){there, false, what};
 done:
   return st;
+}
+
+uint64_t ingot_rank_memory_need(bool on_device, uint64_t model_bytes, uint64_t host_bytes)
+{
+  return on_device ? model_bytes : INGOT_PROCESS_BYTES + model_bytes + host_bytes;
+}
+
+uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model, int n_thread,
+                              uint64_t host_bytes)
+{
+  uint64_t most = host_bytes;
+  if (!on_device) return 0;
+  for (int i = 0; i < n_model; i++) {
+    uint64_t load = ingot_model_load_bytes(&specs[i], compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32, n_thread);
+    if (load > most) most = load;
+  }
+  return ingot_nn_host_bytes(INGOT_NN_CUDA) + most;
 }

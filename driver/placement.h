@@ -3,6 +3,7 @@
 #define INGOT_DRIVER_PLACEMENT_H
 
 #include "driver/planner.h"
+#include "workers/statistics/gather.h"
 
 /** placement = "..." of the steps that run several models. */
 typedef enum ingot_placement_choice { INGOT_PLACE_AUTO, INGOT_PLACE_REPLICATED, INGOT_PLACE_SPREAD } ingot_placement_choice;
@@ -27,5 +28,17 @@ typedef struct ingot_rank_memory {
  * known, or the job will run on other hosts. INGOT_ERR_DEVICE.
  */
 ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit, ingot_rank_memory *out);
+
+/**
+ * What a rank takes of the memory that its models are in, when these take model_bytes and the step has host_bytes of the host besides:
+ * on a CPU all of it, with the process.
+ */
+uint64_t ingot_rank_memory_need(bool on_device, uint64_t model_bytes, uint64_t host_bytes);
+/**
+ * What ingot takes of the host beside models [n_model] on a GPU: page-locked buffers, and the most of what reading a model and the step need.
+ * The process with the GPU's libraries comes on top; the run finds out how much that is. On a CPU 0: it is in the above.
+ */
+uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model, int n_thread,
+                              uint64_t host_bytes);
 
 #endif

@@ -25,6 +25,7 @@ void ingot_report_make(const ingot_merge_timing *timing, int n_rank, ingot_repor
     bool all_there = t->on_device && t->tiles_on_device == 0 && t->device_s == 0.0;
     spread_add(&out->device_s, (all_there ? t->move_s + t->merge_s : t->device_s) / lanes, r, n_rank);
     spread_add(&out->memory_bytes, (double)t->peak_anon_bytes, r, n_rank);
+    if (t->library_bytes > out->library_bytes) out->library_bytes = t->library_bytes;
     if (t->peak_device_bytes > out->device_bytes) out->device_bytes = t->peak_device_bytes;
     out->bytes_read += t->bytes_read;
     out->bytes_written += t->bytes_written;
@@ -71,6 +72,9 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
       (long long)r->tiles_done, r->windows ? "windows run" : "tiles merged", (long long)r->tiles_resumed,
       ingot_bytes_text((uint64_t)r->memory_bytes.min, least), ingot_bytes_text((uint64_t)r->memory_bytes.mean, mean),
       ingot_bytes_text((uint64_t)r->memory_bytes.max, most)));
+  if (r->library_bytes > 0 && r->planned_host_bytes > 0)
+    INGOT_TRY(ingot_text_printf(text, "; planned %s, of which %s are the GPU libraries'",
+                                ingot_bytes_text(r->planned_host_bytes + r->library_bytes, mean), ingot_bytes_text(r->library_bytes, least)));
   if (r->n_on_device == 0 && r->planned_bytes > 0) INGOT_TRY(ingot_text_printf(text, "; planned %s", ingot_bytes_text(r->planned_bytes, mean)));
   if (r->device_bytes > 0)
     INGOT_TRY(ingot_text_printf(text, "\n  GPU memory of a rank: %s at most; planned %s", ingot_bytes_text(r->device_bytes, most),
@@ -97,6 +101,8 @@ json_t *ingot_report_json(const ingot_report *r)
   json_object_set_new(j, "device_s", spread_json(&r->device_s));
   json_object_set_new(j, "memory_bytes", spread_json(&r->memory_bytes));
   json_object_set_new(j, "planned_memory_bytes", json_integer((json_int_t)r->planned_bytes));
+  json_object_set_new(j, "planned_host_bytes", json_integer((json_int_t)r->planned_host_bytes));
+  json_object_set_new(j, "gpu_library_bytes", json_integer((json_int_t)r->library_bytes));
   json_object_set_new(j, "peak_device_bytes", json_integer((json_int_t)r->device_bytes));
   json_object_set_new(j, "bytes_read", json_integer((json_int_t)r->bytes_read));
   json_object_set_new(j, "bytes_written", json_integer((json_int_t)r->bytes_written));

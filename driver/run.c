@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "driver/begun.h"
 #include "driver/manifest.h"
+#include "driver/memory_watch.h"
 #include "driver/pack.h"
 #include "driver/recipe.h"
 #include "driver/report.h"
@@ -67,10 +68,11 @@ done:
 static void plan_event(ingot_run_context *context, const ingot_step_plan *p)
 {
   ingot_events_write(context->events, "plan",
-                     json_pack("{s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:b}", "step", p->number, "title", p->title,
+                     json_pack("{s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:b}", "step", p->number, "title", p->title,
                                "output", p->output, "tensors", p->sink.n_tensor, "tiles", (json_int_t)p->n_tile,
                                "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written,
-                               "memory_bytes", (json_int_t)p->memory_bytes, "complete", (int)p->complete));
+                               "memory_bytes", (json_int_t)p->memory_bytes, "host_bytes", (json_int_t)p->host_bytes,
+                               "complete", (int)p->complete));
 }
 
 /*
@@ -111,6 +113,7 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report_make(timing, n_rank, &report);
   report.windows = plan->work != NULL;
   report.planned_bytes = plan->memory_bytes;
+  report.planned_host_bytes = plan->host_bytes;
   INGOT_TRY(ingot_report_text(&report, &text));
   ingot_log_info("step %d: %s: %s%s%s is complete\n%s", plan->number, plan->title, plan->output, plan->other ? ", with " : "",
                  plan->other ? plan->other : "", ingot_text_string(&text));
@@ -151,6 +154,7 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
 {
   ingot_status        st = INGOT_OK;
   ingot_step_result   result = {0};
+  ingot_memory_watch  watch;
   int                 n_rank = ingot_comm_size(context->comm);
   bool                root = ingot_comm_rank(context->comm) == 0;
   char                started[32];
@@ -163,7 +167,10 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
                      json_pack("{s:i, s:s}", "step", plan->number, "title", plan->title));
   st = root ? begin_step(context, plan) : INGOT_OK;
   INGOT_TRY(ingot_comm_agree(context->comm, st));
+  ingot_memory_watch_start(&watch);
   st = plan->type->run(context, plan, &result);
+  uint64_t peak = ingot_memory_watch_end(&watch);
+  if (peak > result.timing.peak_anon_bytes) result.timing.peak_anon_bytes = peak;
   ingot_wrap(st, "step %d (%s)", plan->number, plan->title);
   INGOT_TRY(st);
   INGOT_TRY(ingot_comm_gather(context->comm, &result.timing, sizeof result.timing, timing));

@@ -63,16 +63,23 @@ done:
 /* Whether the sum of the members stays in memory, and what a rank needs then. */
 static void fit_memory(const ingot_soup_settings *s, ingot_soup_body *body, ingot_step_plan *plan)
 {
-  const ingot_merge_plan *merge = &((const ingot_merge_body *)body->merge.body)->plan;
-  bool                    on_device = ((const ingot_gather_body *)body->evaluate.body)->on_device;
-  uint64_t                limit = s->gather.memory_limit_bytes;
-  int64_t                 n_elem = 0;
-  for (int i = 0; i < merge->n_tensor; i++) n_elem += merge->tensors[i].view.n_elem;
-  uint64_t sum = s->search == INGOT_SOUP_GREEDY ? ingot_soup_sum_bytes(n_elem) : 0;
-  uint64_t host = sum + (on_device ? 0 : body->evaluate.memory_bytes);
-  body->soup.keep_sum = limit == 0 || host <= limit;
-  plan->memory_bytes = body->evaluate.memory_bytes + (body->soup.keep_sum ? sum : 0);
-  if (body->merge.memory_bytes > plan->memory_bytes) plan->memory_bytes = body->merge.memory_bytes;
+  const ingot_merge_plan  *merge = &((const ingot_merge_body *)body->merge.body)->plan;
+  const ingot_gather_body *gather = body->evaluate.body;
+  uint64_t                 limit = s->gather.memory_limit_bytes, buffers = 0;
+  int64_t                  n_elem = 0;
+  for (int i = 0; i < merge->n_tensor; i++) {
+    uint64_t bytes = ingot_soup_buffer_bytes(merge->tensors[i].view.n_elem, merge->tensors[i].dtype, gather->plan.compute);
+    n_elem += merge->tensors[i].view.n_elem;
+    if (bytes > buffers) buffers = bytes;
+  }
+  uint64_t  sum = s->search == INGOT_SOUP_GREEDY ? ingot_soup_sum_bytes(n_elem) : 0;
+  uint64_t *host = gather->on_device ? &plan->host_bytes : &plan->memory_bytes; /* averages and the merge are there */
+  plan->memory_bytes = body->evaluate.memory_bytes;
+  plan->host_bytes = body->evaluate.host_bytes;
+  *host += buffers;
+  body->soup.keep_sum = limit == 0 || *host + sum <= limit;
+  if (body->soup.keep_sum) *host += sum;
+  if (body->merge.memory_bytes > *host) *host = body->merge.memory_bytes;
 }
 
 static void set_fingerprint(ingot_soup_body *body, ingot_step_plan *plan)

@@ -40,7 +40,8 @@ typedef struct ingot_step_plan {
   uint64_t               fingerprint;
   uint64_t               bytes_read; /* with all passes over the inputs */
   uint64_t               bytes_written;
-  uint64_t               memory_bytes; /* of one rank */
+  uint64_t               memory_bytes; /* of one rank: of its GPU where models run on one, else of the host */
+  uint64_t               host_bytes;   /* of one rank with models on a GPU: of the host, without the GPU's libraries; else 0 */
   int64_t                n_tile;
   int                    n_pass;   /* over the inputs, at most */
   int                    n_thread; /* after memory_limit; 0: as asked for */

@@ -13,7 +13,6 @@ static const uint64_t MIB = 1 << 20;
 
 enum {
   LIMIT_MIB = 256,
-  PROCESS_MIB = 5,       /* the program and its libraries, before it has read anything */
   RESERVE_MIB = 24,      /* of the limit: the process, its tables, and what is estimated too low */
   SUMMARIES_MIB = 48,    /* summaries get at least this, and lanes the rest */
   TABLE_BYTES_INPUT = 2048, /* an input tensor: its row, its name, and what reading the header leaves in malloc's pools */
@@ -127,7 +126,7 @@ static uint64_t model_bytes(const ingot_merge_plan *plan, int n_thread)
 
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
 {
-  uint64_t device_bytes = 0, books = PROCESS_MIB * MIB + (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
+  uint64_t device_bytes = 0, books = INGOT_PROCESS_BYTES + (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
   int      n_lane = ingot_memory_lanes(plan, n_thread, false);
   uint64_t lanes = ingot_lane_cpu_bytes(plan) * (uint64_t)n_lane;
   if (on_device) lanes += ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)ingot_memory_lanes(plan, n_thread, true);

@@ -4,6 +4,9 @@
 
 #include "workers/merge.h"
 
+/** Anonymous memory of the program and its libraries without a GPU's, before it has read anything. */
+enum { INGOT_PROCESS_BYTES = 5 << 20 };
+
 /** More lanes on a GPU than this only wait for each other to write: measured on an H100 with 16 cores (docs/performance.md). */
 enum { INGOT_GPU_LANES_MAX = 8 };
 

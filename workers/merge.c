@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "kernels/device.h"
 #include "workers/hand_over.h"
 #include "workers/lane.h"
@@ -349,6 +350,12 @@ void ingot_timing_of_lanes(ingot_merge_timing *t, int64_t n_lane)
   double *const phases[] = {&t->read_s, &t->move_s, &t->merge_s, &t->write_s, &t->wait_s, &t->device_s};
   t->n_lane = n_lane;
   for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) *phases[i] *= (double)n_lane;
+}
+
+void ingot_timing_add_library(ingot_merge_timing *t, uint64_t anon_before)
+{
+  uint64_t anon = ingot_process_anon_bytes();
+  if (anon > anon_before) t->library_bytes += anon - anon_before;
 }
 
 /* MATRIX grain, before the tiles. Values that cannot be used leave nothing behind: running again would find the same. */

@@ -83,10 +83,14 @@ typedef struct ingot_merge_timing {
   int64_t  on_device;                 /* 1 when lanes ran on a GPU */
   uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water */
   uint64_t peak_device_bytes;         /* memory taken on the rank's GPU, high water; 0: not looked at */
+  uint64_t library_bytes;             /* anonymous memory of the process when the GPU's libraries were up, before the step's own; 0: no models on a GPU */
 } ingot_merge_timing;
 
 /** Seconds of phases that were measured once, while n_lane lanes worked together, become sums over these. */
 void ingot_timing_of_lanes(ingot_merge_timing *timing, int64_t n_lane);
+
+/** A library was brought in, before which the process had anon_before bytes of anonymous memory: the rest is the library's. */
+void ingot_timing_add_library(ingot_merge_timing *timing, uint64_t anon_before);
 
 /** NaN and infinities found, by source. */
 typedef struct ingot_nonfinite_report {

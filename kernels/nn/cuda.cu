@@ -8,10 +8,8 @@
 #include "kernels/nn/cuda_nn.cuh"
 #include "kernels/nn/cuda_open.h"
 
-enum {
-  N_SLOT = 8 /* copies of a batch's small arrays run ahead of the work that they wait for */
-};
-static const size_t slot_bytes = 4u << 20;
+enum { N_SLOT = INGOT_NN_CUDA_SLOTS };
+static const size_t slot_bytes = INGOT_NN_CUDA_SLOT_BYTES;
 static const size_t workspace_bytes = 64u << 20;
 
 /** Page-locked slots, used in turn; a slot is free again when its event has passed. */

@@ -8,6 +8,11 @@
 extern "C" {
 #endif
 
+enum {
+  INGOT_NN_CUDA_SLOTS = 8,            /* copies of a batch's small arrays run ahead of the work that they wait for */
+  INGOT_NN_CUDA_SLOT_BYTES = 4 << 20, /* page-locked */
+};
+
 /** INGOT_ERR_DEVICE: no such device, too old, or a build without CUDA; INGOT_ERR_NOMEM. */
 ingot_status ingot_nn_cuda_open(const ingot_nn_options *options, ingot_nn **out);
 

@@ -55,6 +55,8 @@ struct ingot_nn {
 /** INGOT_ERR_DEVICE when there is no such device, or the program was built without CUDA. */
 ingot_status ingot_nn_open(const ingot_nn_options *options, ingot_nn **out);
 void         ingot_nn_close(ingot_nn **nn); /* NULL is fine; waits for work under way */
+/** Host memory that an open back end keeps: page-locked slots, with CUDA. */
+uint64_t ingot_nn_host_bytes(ingot_nn_kind kind);
 
 /** An operand of a matrix product. */
 typedef struct ingot_nn_matrix {

@@ -346,6 +346,17 @@ static void test_rank_memory(void **state)
   assert_int_equal(limited.bytes, 0);
 }
 
+/* On a CPU everything is of the host; beside a GPU the host has page-locked slots (32 MiB) and what reading or the step takes. */
+static void test_memory_beside_gpu(void **state)
+{
+  const uint64_t mib = 1 << 20;
+  (void)state;
+  assert_int_equal(ingot_rank_memory_need(false, 100 * mib, 10 * mib), 115 * mib); /* 5: the process */
+  assert_int_equal(ingot_rank_memory_need(true, 100 * mib, 10 * mib), 100 * mib);
+  assert_int_equal(ingot_rank_host_need(false, INGOT_COMPUTE_BF16, NULL, 0, 2, 10 * mib), 0);
+  assert_int_equal(ingot_rank_host_need(true, INGOT_COMPUTE_BF16, NULL, 0, 2, 10 * mib), 42 * mib);
+}
+
 static uint64_t fingerprint_of(driver_case *c, const char *job)
 {
   check_ok(case_plan(c, job));
@@ -530,6 +541,7 @@ int main(void)
       CASE(test_integers_are_copied),
       CASE(test_memory_limit),
       CASE(test_rank_memory),
+      CASE(test_memory_beside_gpu),
       CASE(test_fingerprint),
       CASE(test_pack),
       CASE(test_promise),

@@ -81,6 +81,30 @@ static void test_where(void **state)
   text = (ingot_text){0};
   check_ok(ingot_report_text(&report, &text));
   assert_non_null(strstr(ingot_text_string(&text), "GPU memory of a rank: 3.00 MiB at most; planned 2.00 MiB"));
+  assert_null(strstr(ingot_text_string(&text), "libraries"));
+  ingot_text_release(&text);
+}
+
+/* The host's part of a step on GPUs: what was planned, on top of the libraries of the rank where they took most. */
+static void test_host_beside_gpu(void **state)
+{
+  (void)state;
+  const ingot_merge_timing models[2] = {
+      {.peak_device_bytes = 3145728, .library_bytes = 262144000, .peak_anon_bytes = 304087040, .n_lane = 1, .on_device = 1},
+      {.peak_device_bytes = 1048576, .library_bytes = 209715200, .peak_anon_bytes = 251658240, .n_lane = 1, .on_device = 1}};
+  ingot_report report;
+  ingot_text   text = {0};
+  ingot_report_make(models, 2, &report);
+  report.planned_bytes = 2097152;
+  report.planned_host_bytes = 41943040;
+  check_ok(ingot_report_text(&report, &text));
+  assert_non_null(strstr(ingot_text_string(&text), "  memory of a rank: 240.00 MiB min, 265.00 MiB mean, 290.00 MiB max; planned 290.00 MiB, "
+                                                   "of which 250.00 MiB are the GPU libraries'\n"
+                                                   "  GPU memory of a rank: 3.00 MiB at most; planned 2.00 MiB"));
+  json_t *tree = ingot_report_json(&report);
+  assert_float_equal(number(tree, "gpu_library_bytes", NULL), 262144000, 0);
+  assert_float_equal(number(tree, "planned_host_bytes", NULL), 41943040, 0);
+  json_decref(tree);
   ingot_text_release(&text);
 }
 
@@ -90,6 +114,7 @@ int main(void)
       cmocka_unit_test(test_table),
       cmocka_unit_test(test_json),
       cmocka_unit_test(test_where),
+      cmocka_unit_test(test_host_beside_gpu),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@ awk -F'|' '/^\| (add|dates) \| [0-9.]* \| [0-9.]* \| [0-9.]* \| [0-9.]* \|/ && N
 "$INGOT" inspect out/logits.h5 | grep -q "ids .*U16" || fail "the logits file lacks its tensors"
 mv out/logits.h5 whole.h5
 rm -rf out
-sed 's/window = 64;/window = 64; memory_limit = "4MiB";/' learn.cfg >small.cfg
+sed 's/window = 64;/window = 64; memory_limit = "9MiB";/' learn.cfg >small.cfg
 "$INGOT" plan small.cfg >plan.txt
 grep -q "one after the other, for [0-9]* windows at a time" plan.txt || { cat plan.txt >&2; fail "the plan does not say how models are held"; }
 "$INGOT" run --quiet --device cpu small.cfg >small.txt
@@ -75,9 +75,9 @@ done
 if [ "${n:-1}" != 1 ]; then
   ranks 2 "$INGOT" plan spread.cfg >plan.txt
   grep -q "models: spread over 2 ranks, as set: .* a rank; .* with all 3 on each" plan.txt || { cat plan.txt >&2; fail "the plan does not say where models are"; }
-  sed -e '/placement/s/placement = "[a-z]*";//' -e 's/window = 64;/window = 64; memory_limit = "6.5MiB";/' spread.cfg >auto.cfg
+  sed -e '/placement/s/placement = "[a-z]*";//' -e 's/window = 64;/window = 64; memory_limit = "11.5MiB";/' spread.cfg >auto.cfg
   ranks 2 "$INGOT" plan auto.cfg >plan.txt
-  grep -q "spread over 2 ranks: .* too much, as memory_limit is 6.50 MiB" plan.txt || { cat plan.txt >&2; fail "models that do not fit are not spread"; }
+  grep -q "spread over 2 ranks: .* too much, as memory_limit is 11.50 MiB" plan.txt || { cat plan.txt >&2; fail "models that do not fit are not spread"; }
   # a rank that stops or fails, between rounds or in one, ends all; the same command goes on
   for fault in "75 stop@1:2" "1 read@1:2" "1 write@0:2"; do
     rm -rf out
@@ -88,7 +88,7 @@ if [ "${n:-1}" != 1 ]; then
     "$INGOT" diff out/logits.h5 spread/logits.h5 | grep -qx identical || fail "${fault#* }: other logits"
   done
 fi
-expect 3 "placement = \"spread\" on one rank, which needs" "$INGOT" plan --set 'steps[2].memory_limit="4MiB"' --step 3 spread.cfg
+expect 3 "placement = \"spread\" on one rank, which needs" "$INGOT" plan --set 'steps[2].memory_limit="9MiB"' --step 3 spread.cfg
 rm -rf out
 mv learnt out
 

@@ -141,8 +141,9 @@ double ingot_distill_rate(const ingot_distill_optimizer *o, int64_t step, int64_
 uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student,
                              const ingot_model_spec *teachers, int n_rank);
 
-/** Bytes that one rank of n_rank holds in host memory besides; on a CPU that is the same memory. */
-uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread);
+/** Bytes that one rank of n_rank holds in host memory besides; on a CPU that is the same memory. On a GPU the state and the output
+ *  pass through it. */
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread, bool on_device);
 
 /**
  * Train, and write the output under its name. checksums [other ? 2 : 1][sink.n_tensor]: the output's, then the other's.

@@ -99,15 +99,22 @@ uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_s
          ingot_optimizer_bytes(n_elem, dtype, n_rank) + ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab, n_rank);
 }
 
-uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread)
+/* Through the host on its way from a GPU: the output's tiles, or the state's chunks, of which a saved state has three arrays. */
+static uint64_t passing_bytes(int64_t n_elem, int64_t n_slice, int n_thread)
 {
-  enum { PROGRAM_BYTES = 8 << 20 };
+  uint64_t output = ingot_distill_write_bytes(n_elem, n_thread), state = ingot_state_buffer_bytes(3 * (uint64_t)n_slice * sizeof(float), n_thread);
+  return output > state ? output : state;
+}
+
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread, bool on_device)
+{
   int64_t  n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float)), begin, end, length = plan->window.length;
   uint64_t own = (uint64_t)((plan->batch + n_rank - 1) / n_rank);
   ingot_optimizer_slice(n_elem, 0, n_rank, &begin, &end);
   uint64_t best = plan->keep_best || plan->other ? (uint64_t)(end - begin) * sizeof(float) : 0;
   uint64_t rows = (uint64_t)((plan->n_teacher + 2) * plan->micro_batch * length) * sizeof(float);
-  uint64_t tiles = (uint64_t)n_thread * INGOT_TILE * sizeof(float); /* of the output, on their way */
-  return best + rows + tiles + own * (uint64_t)(5 * length) * sizeof(int32_t) + (uint64_t)plan->n_step * sizeof(ingot_distill_record) +
-         PROGRAM_BYTES;
+  uint64_t tiles = (uint64_t)n_thread * INGOT_TILE * sizeof(float); /* of the output, as they are written */
+  if (tiles > (uint64_t)n_elem * sizeof(float)) tiles = (uint64_t)n_elem * sizeof(float);
+  if (on_device) tiles += passing_bytes(n_elem, end - begin, n_thread);
+  return best + rows + tiles + own * (uint64_t)(5 * length) * sizeof(int32_t) + (uint64_t)plan->n_step * sizeof(ingot_distill_record);
 }

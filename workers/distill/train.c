@@ -116,11 +116,8 @@ static ingot_status init_own(ingot_trainer *t)
   const ingot_distill_plan *plan = t->plan;
   ingot_pass_options        pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true,
                                     .recompute = plan->recompute};
-  char                      name[128];
-  size_t                    total = 0;
   INGOT_TRY(init_history(t));
   INGOT_TRY(ingot_gather_init(&t->g, t->comm, &plan->validation, &t->options->gather, t->timing));
-  if (t->g.nn->kind == INGOT_NN_CUDA) INGOT_TRY(ingot_device_info(t->g.nn->device, name, &total, &t->free_before));
   INGOT_TRY(open_data(t));
   INGOT_TRY(ingot_trainer_load(t));
   INGOT_TRY(ingot_pass_open(t->g.model, &pass, &t->g.pass));
@@ -141,7 +138,9 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
                        .start_s = ingot_clock_s(), .save_s = ingot_clock_s()};
   INGOT_TRY(ingot_comm_agree(comm, init_own(t)));
   INGOT_TRY(ingot_teachers_join(&t->teachers, &t->g));
+  uint64_t before = ingot_process_anon_bytes();
   INGOT_TRY(ingot_optimizer_init(&t->optimizer, comm, t->g.model));
+  if (t->optimizer.nccl) ingot_timing_add_library(timing, before);
   n = t->optimizer.end - t->optimizer.begin;
   bool keep = plan->keep_best || plan->other;
   if (keep) t->best = calloc((size_t)n + 1, sizeof *t->best);
@@ -332,13 +331,8 @@ static void look_at_memory(ingot_trainer *t)
   enum { STEPS = 4 };
   ingot_merge_timing *timing = t->timing;
   uint64_t            anon = ingot_process_anon_bytes();
-  char                name[128];
-  size_t              total = 0, free_bytes = 0;
   if (anon > timing->peak_anon_bytes) timing->peak_anon_bytes = anon;
-  bool ask = t->g.nn->kind == INGOT_NN_CUDA && (timing->tiles_done <= STEPS * t->plan->batch || t->validated == t->step);
-  if (!ask || ingot_device_info(t->g.nn->device, name, &total, &free_bytes) != INGOT_OK) return;
-  if (t->free_before > free_bytes && t->free_before - free_bytes > timing->peak_device_bytes)
-    timing->peak_device_bytes = t->free_before - free_bytes;
+  if (timing->tiles_done <= STEPS * t->plan->batch || t->validated == t->step) ingot_gather_look_at_device(&t->g);
 }
 
 ingot_status ingot_trainer_step(ingot_trainer *t)

@@ -28,7 +28,6 @@ typedef struct ingot_trainer {
   int64_t                      validated; /* step of the last validation; -1: none */
   double                       peak_flops; /* measured, of matrix products */
   double                       start_s, save_s;
-  size_t                       free_before; /* of the GPU's memory, before models and buffers */
   ingot_distill_history       *history;
 } ingot_trainer;
 
@@ -55,6 +54,8 @@ ingot_status ingot_trainer_save(ingot_trainer *t);
 ingot_status ingot_trainer_resume(ingot_trainer *t);
 
 /* ---- write.c ---- */
+/** Host memory for n_elem parameters on their way from a GPU to the file, at most. */
+uint64_t ingot_distill_write_bytes(int64_t n_elem, int n_thread);
 /** A checkpoint of the student under its name: the best, where one is kept, or as it is now. Collective. */
 ingot_status ingot_trainer_write(ingot_trainer *t, const char *path, bool best, uint64_t *checksums);
 

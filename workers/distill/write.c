@@ -81,6 +81,12 @@ done:
   return st;
 }
 
+uint64_t ingot_distill_write_bytes(int64_t n_elem, int n_thread)
+{
+  int64_t slots = 4 * (int64_t)(n_thread < 1 ? 1 : n_thread > THREADS_MAX ? THREADS_MAX : n_thread); /* two loads of two a thread */
+  return (uint64_t)(slots * INGOT_TILE < n_elem ? slots * INGOT_TILE : n_elem) * sizeof(float);
+}
+
 /* Let the threads write what is ready, when they have written what was before it. */
 static ingot_status flush(writer *w)
 {

@@ -35,7 +35,7 @@ int64_t ingot_generate_chunks(const ingot_generate_plan *plan, const int64_t *pe
   return n;
 }
 
-ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs, bool on_device)
+ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs, bool on_device, int n_thread)
 {
   const ingot_gather_plan *g = &plan->ensemble.gather;
   ingot_dtype              dtype = on_device && g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
@@ -49,7 +49,8 @@ ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, cons
   }
   uint64_t width = (uint64_t)ingot_lane_takes(plan, specs[0].n_vocab).width;
   memory.device_bytes += lanes * rows * (ld * LOGITS_BYTES + width * 8 + 8);
-  memory.host_bytes += lanes * (rows * (width * 8 + 8) + ld * 8 + 3 * batch * time * 4);
+  memory.host_bytes += lanes * (rows * (width * 8 + 8) + 3 * batch * time * 4);
+  memory.host_bytes += (on_device ? (uint64_t)n_thread : lanes) * ld * 8; /* room of each thread that chooses tokens */
   if (plan->search == INGOT_SEARCH_BEAM) memory.host_bytes += lanes * (3 * rows + batch) * (uint64_t)plan->length * 4;
   memory.host_bytes += (uint64_t)plan->n_prompt * 16;
   return memory;
@@ -153,6 +154,7 @@ static ingot_status one_chunk(void *context, int64_t item, int thread)
     j->lane_open[thread] = true;
   }
   INGOT_TRY(ingot_lane_run(l, chunk, &whole));
+  if (atomic_load(&j->n_done) == 0) ingot_gather_look_at_device(&j->g); /* all memory is taken by now */
   if (!whole) goto done;
   INGOT_TRY(ingot_records_put(&j->records, chunk, l->sequences));
   atomic_fetch_add(&j->n_done, l->n);

@@ -74,7 +74,7 @@ int64_t ingot_generate_most_tokens(const ingot_generate_plan *plan);
 /** Chunks, with n_prompt prompts spread over the data sets as given. */
 int64_t ingot_generate_chunks(const ingot_generate_plan *plan, const int64_t *per_data);
 /** Memory of one rank with n_lane lanes. specs [n_model] */
-ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs, bool on_device);
+ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs, bool on_device, int n_thread);
 
 /**
  * Generate, and write the output under its name: a flat token file, or HDF5 with tensor "tokens" when sink.format says so. Collective;

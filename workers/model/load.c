@@ -4,9 +4,6 @@
 #include "kernels/convert.h"
 #include "workers/model/load_file.h"
 
-/* A tensor goes through host memory in pieces of this many elements; a transposed one at once. */
-enum { PIECE_ELEM = 1 << 22 };
-
 typedef struct stage {
   float  *wide; /* as in the checkpoint */
   float  *turned;
@@ -23,7 +20,7 @@ static void stage_release(stage *s)
 
 static ingot_status stage_make(const ingot_model_layout *layout, stage *s)
 {
-  s->capacity = PIECE_ELEM;
+  s->capacity = INGOT_MODEL_PIECE;
   bool transposed = false;
   for (int i = 0; i < layout->n_param; i++) {
     const ingot_model_param *p = &layout->params[i];

@@ -86,17 +86,43 @@ static void fail(loader *l, ingot_status st) /* with the lock */
   pthread_cond_broadcast(&l->changed);
 }
 
-static bool has_transposed(const loader *l)
+static bool has_transposed(const ingot_model_layout *layout)
 {
   bool found = false;
-  for (int i = 0; i < l->model->layout.n_param; i++) found = found || l->model->layout.params[i].transposed;
+  for (int i = 0; i < layout->n_param; i++) found = found || layout->params[i].transposed;
   return found;
+}
+
+/* Threads that read; whole parameters take room. */
+static int reading_threads(const ingot_model_layout *layout, int n_thread)
+{
+  int most = has_transposed(layout) ? TURNING_MAX : THREAD_MAX;
+  return n_thread < most ? n_thread : most;
+}
+
+uint64_t ingot_model_load_bytes(const ingot_model_spec *spec, ingot_dtype dtype, int n_thread)
+{
+  ingot_model_layout layout;
+  int64_t            most = 0, turned = 0;
+  if (ingot_model_layout_make(spec, &layout) != INGOT_OK) return 0;
+  for (int i = 0; i < layout.n_param; i++) {
+    int64_t n = layout.params[i].n_elem;
+    if (layout.params[i].transposed && n > turned) turned = n;
+    if (n > PIECE_ELEM) n = PIECE_ELEM;
+    if (n > most) most = n;
+  }
+  if (turned > most) most = turned;
+  int64_t  n = reading_threads(&layout, n_thread), slots = (n + 2) * most;
+  uint64_t each = BLOCK_ELEM * sizeof(double) + (uint64_t)(turned > 0 ? 2 * most : BLOCK_ELEM) * sizeof(float);
+  if (slots > layout.n_elem) slots = layout.n_elem;
+  ingot_model_layout_release(&layout);
+  return (uint64_t)slots * ingot_dtype_size(dtype) + (uint64_t)n * each;
 }
 
 static void *reading_thread(void *argument)
 {
   loader      *l = argument;
-  const bool   turn = has_transposed(l);
+  const bool   turn = has_transposed(&l->model->layout);
   const size_t room = (size_t)(turn ? l->capacity : BLOCK_ELEM);
   reader       r = {.stored = malloc(BLOCK_ELEM * sizeof(double)), .wide = malloc(room * sizeof(float))};
   if (turn) r.turned = malloc(room * sizeof(float));
@@ -169,8 +195,7 @@ ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *
   ingot_status st = INGOT_OK;
   loader       l = {.model = model, .src = src, .tensor = tensor};
   pthread_t    threads[THREAD_MAX];
-  int          n = 0, most = has_transposed(&l) ? TURNING_MAX : THREAD_MAX; /* whole parameters take room */
-  int          wanted = model->nn->n_thread < most ? model->nn->n_thread : most;
+  int          n = 0, wanted = reading_threads(&model->layout, model->nn->n_thread);
   pthread_mutex_init(&l.lock, NULL);
   pthread_cond_init(&l.changed, NULL);
   INGOT_TRY(list_pieces(&l));

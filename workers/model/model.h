@@ -32,6 +32,8 @@ typedef struct ingot_weight_source {
   ingot_status (*read)(void *context, int param, int64_t first, int64_t n, float *values);
 } ingot_weight_source;
 
+/** Elements that are asked for at a time at most; a transposed parameter is asked for at once. */
+enum { INGOT_MODEL_PIECE = 1 << 22 };
 /** Give a model other weights; after a failure they are undefined. */
 ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights);
 
@@ -95,6 +97,8 @@ typedef struct ingot_pass_options {
 /** Bytes of back-end memory that ingot_pass_open will take, and of the weights. */
 uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype);
+/** Bytes of host memory that ingot_model_load takes, and gives back, beside the weights. */
+uint64_t ingot_model_load_bytes(const ingot_model_spec *spec, ingot_dtype dtype, int n_thread);
 /** Tokens of a head chunk that such a pass will have. */
 int64_t ingot_pass_plan_head_rows(const ingot_model_spec *spec, ingot_dtype dtype, const ingot_pass_options *options);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/process.h"
 #include "kernels/device.h"
 #include "kernels/nccl.h"
 #include "kernels/nn/cuda_open.h"
@@ -68,7 +69,9 @@ ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out)
   st = ingot_comm_agree(g->comm, st);
   if (st == INGOT_OK) {
     INGOT_TRY(ingot_comm_bcast(g->comm, id, sizeof id, 0));
+    uint64_t before = ingot_process_anon_bytes();
     st = ingot_nccl_open(g->nn->device, ingot_comm_rank(g->comm), ingot_comm_size(g->comm), id, &sum->nccl);
+    ingot_timing_add_library(g->timing, before);
     st = ingot_comm_agree(g->comm, st);
   }
   if (st != INGOT_OK) {

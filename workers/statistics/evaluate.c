@@ -17,7 +17,16 @@ uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_s
   ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
   ingot_pass_options pass = {.n_batch = plan->batch, .n_time = plan->window.length};
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) +
-         (uint64_t)plan->batch * (uint64_t)plan->window.length * 48;
+         (uint64_t)plan->batch * (uint64_t)plan->window.length * (sizeof(float) + sizeof(int32_t));
+}
+
+uint64_t ingot_evaluate_host_bytes(const ingot_gather_plan *plan)
+{
+  int64_t most = 0;
+  for (int i = 0; i < plan->n_data; i++)
+    if (plan->data[i].n_window > most) most = plan->data[i].n_window;
+  return ingot_gather_batch_bytes(plan) + (uint64_t)plan->batch * (uint64_t)plan->window.length * (sizeof(float) + sizeof(int32_t)) +
+         (uint64_t)most * sizeof(double);
 }
 
 static ingot_status score_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z,

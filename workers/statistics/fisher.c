@@ -63,6 +63,20 @@ uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spe
          ((uint64_t)layout->n_elem + scratches * most) * sizeof(float);
 }
 
+uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab, int n_thread)
+{
+  uint64_t rows = (uint64_t)plan->window.length, labels = rows * sizeof(float);
+  int64_t  largest = 0, turned = 0;
+  for (int i = 0; i < layout->n_param; i++) {
+    const ingot_model_param *p = &layout->params[i];
+    if (p->n_elem > largest) largest = p->n_elem;
+    if (p->transposed && p->n_elem > turned) turned = p->n_elem;
+  }
+  if (plan->labels == INGOT_LABELS_EXACT) labels += (rows * (uint64_t)(2 * plan->top_k + 1) + 2 * (uint64_t)n_vocab) * sizeof(float);
+  return ingot_gather_batch_bytes(plan) + labels + ingot_stat_writer_bytes(largest, INGOT_DTYPE_F32, n_thread) +
+         2 * (uint64_t)turned * sizeof(float);
+}
+
 /* ---- gradients ---- */
 
 static scratch *find_scratch(fisher *f, int first)

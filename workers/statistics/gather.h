@@ -94,10 +94,14 @@ int64_t ingot_gather_window_count(const ingot_gather_plan *plan);
 /** Examples of a Fisher plan: the windows, or their spans of `example` predicted tokens. */
 int64_t ingot_fisher_examples(const ingot_gather_plan *plan);
 
-/** Bytes that one rank holds at most: weights, pass and sums; Gram and Fisher by the model alone. */
+/** Bytes that one rank holds at most where its models are: weights, pass and sums; Gram and Fisher by the model alone. */
 uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec);
 uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
 uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
+/** Bytes of the host that it holds besides: windows, scores, tiles of the output. */
+uint64_t ingot_evaluate_host_bytes(const ingot_gather_plan *plan);
+uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab, int n_thread);
+uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread);
 
 /** Gram: passes over the data, and the bytes of the sums that are in memory at a time. */
 int      ingot_gram_passes(const ingot_gather_plan *plan, const ingot_model_layout *layout);

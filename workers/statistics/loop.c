@@ -12,12 +12,53 @@
 #include "kernels/device.h"
 
 static const double NOTICE_EVERY_S = 0.2;
+enum {
+  LOOKS = 4,
+  N_ARRAY = 5 /* of a batch: ids, labels, positions, first keys, valid */
+};
 
 int64_t ingot_gather_window_count(const ingot_gather_plan *plan)
 {
   int64_t n = 0;
   for (int i = 0; i < plan->n_data; i++) n += plan->data[i].n_window;
   return n;
+}
+
+/*
+ * A product, which brings in what the GPU's libraries take for it. What the process has of the host and what is free of the GPU
+ * then is the libraries' doing; all that comes later is the step's.
+ */
+static ingot_status start_libraries(ingot_gather *g)
+{
+  enum { WIDTH = 64 };
+  ingot_status st = INGOT_OK;
+  ingot_nn    *nn = g->nn;
+  size_t       total = 0, bytes = WIDTH * WIDTH * ingot_dtype_size(nn->dtype);
+  char        *memory = NULL, name[128];
+  void        *found = NULL;
+  INGOT_TRY(nn->ops->alloc(nn, 3 * bytes, &found));
+  memory = found;
+  INGOT_TRY(nn->ops->zero(nn, memory, 3 * bytes));
+  INGOT_TRY(nn->ops->matmul(nn, WIDTH, WIDTH, WIDTH, 1.0F, (ingot_nn_matrix){memory, WIDTH, false},
+                            (ingot_nn_matrix){memory + bytes, WIDTH, true}, 0.0F, memory + 2 * bytes, WIDTH, nn->dtype, NULL));
+  INGOT_TRY(nn->ops->wait(nn));
+  nn->ops->free(nn, memory);
+  memory = NULL;
+  uint64_t anon = ingot_process_anon_bytes(), own = ingot_nn_host_bytes(nn->kind);
+  g->timing->library_bytes = anon > own ? anon - own : 0;
+  INGOT_TRY(ingot_device_info(nn->device, name, &total, &g->free_before));
+done:
+  if (memory) nn->ops->free(nn, memory);
+  return st;
+}
+
+void ingot_gather_look_at_device(ingot_gather *g)
+{
+  size_t total = 0, free_bytes = 0;
+  char   name[128];
+  if (!g->options->on_device || ingot_device_info(g->nn->device, name, &total, &free_bytes) != INGOT_OK) return;
+  if (g->free_before > free_bytes && g->free_before - free_bytes > g->timing->peak_device_bytes)
+    g->timing->peak_device_bytes = g->free_before - free_bytes;
 }
 
 static ingot_status open_nn(ingot_gather *g)
@@ -31,7 +72,13 @@ static ingot_status open_nn(ingot_gather *g)
     options.tf32 = g->plan->compute == INGOT_COMPUTE_TF32;
   }
   g->timing->on_device = g->options->on_device;
-  return ingot_nn_open(&options, &g->nn);
+  ingot_status st = ingot_nn_open(&options, &g->nn);
+  return st == INGOT_OK && g->options->on_device ? start_libraries(g) : st;
+}
+
+uint64_t ingot_gather_batch_bytes(const ingot_gather_plan *plan)
+{
+  return N_ARRAY * (uint64_t)plan->batch * (uint64_t)plan->window.length * sizeof(int32_t);
 }
 
 ingot_status ingot_gather_init(ingot_gather *g, ingot_comm *comm, const ingot_gather_plan *plan,
@@ -42,7 +89,7 @@ ingot_status ingot_gather_init(ingot_gather *g, ingot_comm *comm, const ingot_ga
   *timing = (ingot_merge_timing){.n_lane = options->n_thread};
   *g = (ingot_gather){.comm = comm, .plan = plan, .options = options, .timing = timing, .start_s = ingot_clock_s()};
   g->tokens = calloc((size_t)plan->n_data + 1, sizeof(ingot_tokens *));
-  g->ids = calloc(5 * n + 1, sizeof *g->ids);
+  g->ids = calloc(N_ARRAY * n + 1, sizeof *g->ids);
   g->rank_windows = calloc((size_t)ingot_comm_size(comm), sizeof *g->rank_windows);
   INGOT_CHECK(g->tokens && g->ids && g->rank_windows, INGOT_ERR_NOMEM, "no memory for windows of %lld tokens",
               (long long)plan->window.length);
@@ -90,6 +137,7 @@ ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward)
   ingot_pass_options pass = {.n_batch = g->plan->batch, .n_time = g->plan->window.length, .backward = backward};
   const char        *path = g->plan->models[model].path;
   unload(g);
+  g->n_look = 0;
   INGOT_TRY(ingot_source_open(path, &g->source));
   INGOT_TRY(ingot_model_load(g->nn, g->source, &g->model));
   INGOT_CHECK(g->plan->window.length <= g->model->spec.n_position, INGOT_ERR_MISMATCH,
@@ -279,6 +327,7 @@ static ingot_status step(loop *l, ingot_batch *batch, int64_t at, double start_s
   l->g->timing->merge_s += ingot_clock_s() - start_s;
   l->g->timing->tiles_done += batch->n_batch;
   if (l->g->options->on_device) l->g->timing->tiles_on_device += batch->n_batch;
+  if (l->g->n_look++ < LOOKS) ingot_gather_look_at_device(l->g); /* buffers grow in the first batches */
   return INGOT_OK;
 }
 

@@ -24,6 +24,8 @@ typedef struct ingot_gather {
   int64_t                     windows_before; /* for progress: of earlier runs of the loop */
   int64_t                     n_window;       /* for progress: all */
   int64_t                    *rank_windows;   /* rank 0: [size], of this run of the loop */
+  size_t                      free_before;    /* of the GPU, before anything of the step's */
+  int                         n_look;         /* times that the GPU was asked since a model was loaded */
 } ingot_gather;
 
 struct ingot_state_part;
@@ -40,12 +42,16 @@ typedef struct ingot_gather_work {
   bool in_rounds;
 } ingot_gather_work;
 
+/** Bytes of a batch's windows, as ingot_gather_init takes them. */
+uint64_t ingot_gather_batch_bytes(const ingot_gather_plan *plan);
 /** Not collective. Release in any case. */
 ingot_status ingot_gather_init(ingot_gather *g, ingot_comm *comm, const ingot_gather_plan *plan,
                                const ingot_gather_options *options, ingot_merge_timing *timing);
 void         ingot_gather_release(ingot_gather *g);
 /** The end of a step's time, begun at these clocks. Its phases were measured once for all threads. */
 void ingot_gather_stop_clock(ingot_merge_timing *timing, double start_s, double start_cpu_s);
+/** What was taken of the GPU's memory by now, for the high-water mark; of a CPU nothing. */
+void ingot_gather_look_at_device(ingot_gather *g);
 /** Load a model, and open a pass for it; the model before goes. Not collective. */
 ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward);
 /** This rank's part [*begin, *end) of windows first .. end - 1. */
@@ -76,6 +82,8 @@ typedef struct ingot_state_part {
 ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text *text);
 /** Whether a state of another number of ranks lies beside the output. */
 bool ingot_state_other_ranks(const char *output, int size);
+/** Host memory for a state of so many bytes on its way from a GPU to the file, at most. */
+uint64_t ingot_state_buffer_bytes(uint64_t bytes, int n_thread);
 /** Write "path" in one piece, under a checksum; by nn->n_thread threads, from where the parts lie (a GPU's by way of buffers). */
 ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part);
@@ -121,6 +129,8 @@ typedef struct ingot_stat_values {
  *  hashes are the caller's to bring back. */
 ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *plan, int n_thread, bool reopen,
                                     ingot_stat_writer **out);
+/** Host memory that a writer takes for tensors of n_elem values (the largest) that come as dtype. */
+uint64_t ingot_stat_writer_bytes(int64_t n_elem, ingot_dtype dtype, int n_thread);
 /** Tiles of all tensors, and the hashes of those that this rank has written (others 0): lent. */
 int64_t   ingot_stat_writer_tiles(const ingot_gather_plan *plan);
 uint64_t *ingot_stat_writer_hashes(ingot_stat_writer *w);

@@ -65,6 +65,12 @@ void ingot_stat_writer_close(ingot_stat_writer **writer)
   *writer = NULL;
 }
 
+uint64_t ingot_stat_writer_bytes(int64_t n_elem, ingot_dtype dtype, int n_thread)
+{
+  int64_t slots = n_thread < 1 ? 1 : n_thread > SLOT_MAX ? SLOT_MAX : n_thread, n = slots * INGOT_TILE < n_elem ? slots * INGOT_TILE : n_elem;
+  return (uint64_t)n * (ingot_dtype_size(dtype) + sizeof(float));
+}
+
 int64_t ingot_stat_writer_tiles(const ingot_gather_plan *plan)
 {
   int64_t n = 0;

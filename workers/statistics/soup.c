@@ -34,6 +34,13 @@ typedef struct kitchen {
   int64_t                capacity;
 } kitchen;
 
+uint64_t ingot_soup_buffer_bytes(int64_t n_elem, ingot_dtype dtype, ingot_compute compute)
+{
+  uint64_t n = (uint64_t)(n_elem < INGOT_MODEL_PIECE ? n_elem : INGOT_MODEL_PIECE);
+  uint64_t narrow = compute == INGOT_COMPUTE_BF16 ? ingot_dtype_size(INGOT_DTYPE_BF16) : 0;
+  return n * (ingot_dtype_size(dtype) + 2 * sizeof(float) + narrow); /* as stored, a member's, the average's, as the model has it */
+}
+
 uint64_t ingot_soup_sum_bytes(int64_t n_elem)
 {
   return (uint64_t)n_elem * sizeof(float);

@@ -75,6 +75,8 @@ typedef struct ingot_soup_plan {
 
 /** Bytes of host memory that the sum takes: float32, of n_elem parameters. */
 uint64_t ingot_soup_sum_bytes(int64_t n_elem);
+/** Bytes of host memory to make averages in pieces, where the largest tensor has n_elem elements, stored as dtype. */
+uint64_t ingot_soup_buffer_bytes(int64_t n_elem, ingot_dtype dtype, ingot_compute compute);
 
 /**
  * Search with scores on data; initializes *soup. scores [ingot_soup_evaluations][n_data] gets every evaluation in its order; they are kept

@@ -197,6 +197,12 @@ static int run_threads(const ingot_nn *nn)
   return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : n;
 }
 
+uint64_t ingot_state_buffer_bytes(uint64_t bytes, int n_thread)
+{
+  uint64_t most = 2 * (uint64_t)(n_thread < 1 ? 1 : n_thread > THREADS_MAX ? THREADS_MAX : n_thread) * CHUNK_BYTES;
+  return bytes < most ? bytes : most;
+}
+
 static ingot_status make_run(chunk_run *r, int n_buffer)
 {
   ingot_status st = INGOT_OK;

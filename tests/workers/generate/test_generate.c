@@ -14,6 +14,7 @@
 #include "tests/io/scratch.h"
 #include "tests/workers/generate/reference.inc"
 #include "workers/generate/generate.h"
+#include "workers/generate/lane.h"
 #include "workers/model/model.h"
 
 enum { PATH = 1024, N_VOCAB = 79 };
@@ -255,6 +256,69 @@ static void test_batches(void **state)
   close_case(&c);
 }
 
+/* All sequences by one lane as on a GPU, where n_thread threads choose tokens of all logits; the caller frees them. */
+static int32_t *chosen_by(generate_case *c, ingot_model *model, int n_thread)
+{
+  const size_t   width = PROMPT + LENGTH;
+  int64_t        chunk_first[2] = {0, c->plan.n_prompt * c->plan.samples};
+  int            chunk_data[1] = {0};
+  ingot_records  records = {.plan = &c->plan, .n_sequence = chunk_first[1], .n_chunk = 1, .chunk_first = chunk_first, .chunk_data = chunk_data};
+  ingot_prompts  found = {0};
+  ingot_tokens  *tokens = NULL;
+  bool           whole = false;
+  ingot_lane     lane = {.plan = &c->plan, .prompts = &found, .records = &records, .tokens_of = &tokens, .cancelled = &stop_flag};
+  int32_t       *all = calloc((size_t)chunk_first[1] * (width + 1), sizeof *all);
+  assert_non_null(all);
+  check_ok(ingot_prompts_find(&c->plan, N_VOCAB, &found));
+  check_ok(ingot_tokens_open(c->data_path, NULL, &tokens));
+  check_ok(ingot_lane_open(&lane, &model, true, n_thread));
+  assert_int_equal(lane.taken.what, INGOT_TAKE_LOGITS);
+  assert_int_equal(lane.n_thread, n_thread);
+  check_ok(ingot_lane_run(&lane, 0, &whole));
+  assert_true(whole);
+  for (int64_t i = 0; i < chunk_first[1]; i++) {
+    all[(size_t)i * (width + 1)] = lane.sequences[i].n_token;
+    memcpy(all + (size_t)i * (width + 1) + 1, lane.sequences[i].tokens, (size_t)lane.sequences[i].n_token * sizeof *all);
+  }
+  ingot_lane_close(&lane);
+  ingot_tokens_close(&tokens);
+  ingot_prompts_release(&found);
+  return all;
+}
+
+/* Threads share the rows of a step among them, each with room of its own: the same tokens for any number. */
+static void test_choosing_threads(void **state)
+{
+  (void)state;
+  generate_case    c;
+  ingot_nn        *nn = NULL;
+  ingot_source    *source = NULL;
+  ingot_model     *model = NULL;
+  ingot_nn_options options = {.kind = INGOT_NN_CPU, .n_thread = 1, .dtype = INGOT_DTYPE_F32};
+  open_case(&c, "base", NULL);
+  c.plan.search = INGOT_SEARCH_SAMPLE;
+  c.plan.samples = 3;
+  c.plan.choice = (ingot_choice){0.9, 0, 0.9};
+  c.plan.batch = N_PROMPT * 3;
+  check_ok(ingot_nn_open(&options, &nn));
+  check_ok(ingot_source_open(c.paths[0], &source));
+  check_ok(ingot_model_load(nn, source, &model));
+  size_t   bytes = (size_t)(N_PROMPT * 3 * (PROMPT + LENGTH + 1)) * sizeof(int32_t);
+  int32_t *one = chosen_by(&c, model, 1), *three = chosen_by(&c, model, 3);
+  assert_true(one[0] > PROMPT);
+  assert_memory_equal(one, three, bytes);
+  c.plan.seed++;
+  int32_t *other = chosen_by(&c, model, 3);
+  assert_memory_not_equal(one, other, bytes);
+  free(one);
+  free(three);
+  free(other);
+  ingot_model_close(&model);
+  ingot_source_close(&source);
+  ingot_nn_close(&nn);
+  close_case(&c);
+}
+
 /* ---- stopped runs, files ---- */
 
 static void test_stop(void **state)
@@ -414,7 +478,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_greedy),  cmocka_unit_test(test_beams), cmocka_unit_test(test_mixtures), cmocka_unit_test(test_distribution),
-      cmocka_unit_test(test_batches), cmocka_unit_test(test_stop),  cmocka_unit_test(test_rows),     cmocka_unit_test(test_left_out),
+      cmocka_unit_test(test_batches), cmocka_unit_test(test_choosing_threads), cmocka_unit_test(test_stop),  cmocka_unit_test(test_rows),     cmocka_unit_test(test_left_out),
       cmocka_unit_test(test_hdf5),    cmocka_unit_test(test_nearest), cmocka_unit_test(test_no_prompt), cmocka_unit_test(test_begin),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

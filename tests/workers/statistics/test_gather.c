@@ -109,6 +109,12 @@ static void test_bytes(void **state)
   open_case(&c, "gpt2");
   uint64_t evaluate = ingot_evaluate_bytes(&c.plan, &c.spec), fisher = ingot_fisher_bytes(&c.plan, &c.spec, &c.layout);
   uint64_t inputs = ingot_gram_bytes(&c.plan, &c.spec, &c.layout);
+  /* of a token five 32-bit numbers, its loss and its likeliest token; a double a window */
+  uint64_t rows = (uint64_t)c.plan.batch * (uint64_t)c.plan.window.length, most = 0;
+  for (int i = 0; i < c.plan.n_data; i++)
+    if ((uint64_t)c.plan.data[i].n_window > most) most = (uint64_t)c.plan.data[i].n_window;
+  assert_int_equal(ingot_evaluate_host_bytes(&c.plan), rows * 7 * 4 + most * 8);
+  assert_true(ingot_fisher_host_bytes(&c.plan, &c.layout, c.spec.n_vocab, 2) > (uint64_t)c.plan.window.length * 6 * 4);
   c.plan.outputs = true;
   uint64_t both = ingot_gram_bytes(&c.plan, &c.spec, &c.layout), weights = (uint64_t)c.layout.n_elem * 4;
   assert_true(evaluate > weights && fisher > 2 * weights && inputs > weights && both > inputs);
