@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L
 #include "driver/events.h"
 
 #include <errno.h>
@@ -5,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -15,12 +17,30 @@ struct ingot_events {
   bool   failed;
 };
 
+/* A file that is there holds events: anything else is not ours to write behind. */
+static ingot_status check_events(const char *path)
+{
+  ingot_status st = INGOT_OK;
+  struct stat  info;
+  char         first[2];
+  FILE        *f = NULL;
+  if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) return INGOT_OK;
+  f = fopen(path, "r");
+  if (!f) return INGOT_OK; /* writable, as a log may be */
+  INGOT_CHECK(fread(first, 1, sizeof first, f) == sizeof first && memcmp(first, "{\"", 2) == 0, INGOT_ERR_USAGE,
+              "--json: %s is there and holds no events", path);
+done:
+  if (f) fclose(f);
+  return st;
+}
+
 ingot_status ingot_events_open(const char *path, ingot_events **out)
 {
   ingot_status  st = INGOT_OK;
   ingot_events *e = calloc(1, sizeof *e);
   INGOT_CHECK(e, INGOT_ERR_NOMEM, "no memory for events");
   e->start_s = ingot_clock_s();
+  INGOT_TRY(check_events(path));
   e->file = fopen(path, "a");
   INGOT_CHECK(e->file, INGOT_ERR_IO, "--json: cannot write %s: %s", path, strerror(errno));
   *out = e;

@@ -208,10 +208,13 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
 {
   const ingot_gather_settings *s = step->settings;
   const ingot_value           *window = ingot_value_member(step->value, "window");
-  enum { LENGTH_MAX = 1 << 24 };
+  enum { LENGTH_MAX = 1 << 24, PASS_MAX = 1 << 30 };
   if (window && window->kind == INGOT_VALUE_INT && (s->window < 2 || s->window > LENGTH_MAX))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a window has from 2 to %d tokens, found %lld", ingot_value_place(window),
                        LENGTH_MAX, (long long)s->window);
+  if (s->batch > PASS_MAX / (s->window > 0 ? s->window : 1) && s->window <= LENGTH_MAX)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld windows of %lld tokens; a pass has at most %d tokens",
+                       ingot_value_place(ingot_value_member(step->value, "batch")), (long long)s->batch, (long long)s->window, PASS_MAX);
   if (s->separate && !s->has_document)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: separate = true needs \"document\", the id that begins a document",
                        ingot_value_place(ingot_value_member(step->value, "separate")));

@@ -135,6 +135,7 @@ static void ask_method(ingot_merge_builder *b, ingot_merge_tensor *t)
   const ingot_merge_tensor *before = b->n_tensor > 0 ? &b->tensors[b->n_tensor - 1] : NULL;
   bool                      same = before && before->view.global && before->view.n_model == t->view.n_model &&
               (n_value == 0 || memcmp(before->view.global, t->view.global, n_value * sizeof(double)) == 0);
+  for (int i = 0; i < m->n_param; i++) b->check_failed = b->check_failed || b->param_missing[i]; /* it would ask of a value that is not there */
   if (!same && m->check && !b->check_failed) {
     ingot_status st = m->check(&t->view);
     b->check_failed = st != INGOT_OK;

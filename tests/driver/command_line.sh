@@ -47,6 +47,9 @@ says 2 err '--nodes: expected ascending numbers of nodes such as 1,2,4 (at most 
 says 2 err '--site: expected read, write' "$INGOT" plan --nodes 1 --site reads=1 job.cfg
 says 2 err '--site goes with --nodes' "$INGOT" plan --site read=1 job.cfg
 says 1 err '--json: cannot write no/such/folder' "$INGOT" run --json no/such/folder job.cfg
+says 2 err '--json: one.safetensors is there and holds no events' "$INGOT" run --json one.safetensors job.cfg
+says 2 err 'no value of weight for model "one"' "$INGOT" run --set 'steps[0].models=("one","three")' job.cfg
+[ "$(wc -l <err.txt)" = 1 ] || { cat err.txt >&2; fail "more is said of a weight that is missing"; }
 says 0 out 'ties: ' "$INGOT" methods
 says 0 out '(0, 1]' "$INGOT" methods ties
 says 0 out 'needs no base, or one to start from' "$INGOT" methods mats
