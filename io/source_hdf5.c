@@ -181,13 +181,14 @@ done:
 
 static herr_t visit_tensor(hid_t group, const char *link, const H5L_info_t *info, void *context);
 
+/* In the order in which HDF5 has the names: for another it makes a table first, and frees what it did not fill when a file is damaged. */
 static ingot_status walk_group(walk *w, hid_t group)
 {
   const char *path = w->src->files[0].path;
   if (++w->depth > MAX_DEPTH || ++w->n_group > MAX_GROUPS)
     return ingot_fail(INGOT_ERR_FORMAT, "%s: groups in \"/" INGOT_HDF5_TENSORS "\" are too many or too deep, at \"%s\"",
                       path, ingot_text_string(&w->name));
-  if (H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_tensor, w) < 0 && w->st == INGOT_OK)
+  if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_tensor, w) < 0 && w->st == INGOT_OK)
     w->st = ingot_hdf5_fail(path, "reading the list of tensors failed");
   w->depth--;
   return w->st;
@@ -274,6 +275,11 @@ static bool is_of_others(hid_t file)
   return H5Aexists(file, INGOT_HDF5_VERSION) == 0 && H5Lexists(file, INGOT_HDF5_TENSORS, H5P_DEFAULT) == 0;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 static ingot_status finish_table(ingot_source *src)
 {
   ingot_status st = check_overlap(src);
@@ -337,9 +343,11 @@ static ingot_status read_structure(walk *w, hid_t file)
   INGOT_TRY(walk_group(w, tensors));
   if (H5Lexists(file, INGOT_HDF5_FILES, H5P_DEFAULT) > 0) {
     files = H5Gopen2(file, INGOT_HDF5_FILES, H5P_DEFAULT);
-    if (files < 0 || (H5Literate(files, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_side_file, w) < 0 && w->st == INGOT_OK))
+    if (files < 0 || (H5Literate(files, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_side_file, w) < 0 && w->st == INGOT_OK))
       w->st = ingot_hdf5_fail(path, "reading the list of side files failed");
     INGOT_TRY(w->st);
+    if (w->src->n_side > 1)
+      qsort(w->src->side_names, (size_t)w->src->n_side, sizeof *w->src->side_names, compare_names);
   }
   INGOT_TRY(finish_table(w->src));
 done:

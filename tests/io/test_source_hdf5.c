@@ -479,6 +479,51 @@ static void test_damaged(void **state)
   free(bytes);
 }
 
+/* Groups that are too large for a header have their names in trees and heaps: damage there is an error, too. */
+static void test_damaged_names(void **state)
+{
+  static const char *const blocks[] = {"FRHP", "FHDB", "FHIB", "BTHD", "BTLF", "BTIN"};
+  enum { N_TENSOR = 200, N_SIDE = 20 };
+  const hsize_t  one[] = {1};
+  const float    value = 1;
+  char           name[64];
+  size_t         size = 0;
+  int            n_damaged = 0;
+  ingot_source  *src = NULL;
+  hid_t          file = create_file(1);
+  (void)state;
+  for (int i = 0; i < N_TENSOR; i++) {
+    snprintf(name, sizeof name, "tensors/%d.weight", i * 37 % N_TENSOR);
+    H5Dclose(create_dataset(file, name, H5T_IEEE_F32LE, 1, one, contiguous(), &value));
+  }
+  for (int i = 0; i < N_SIDE; i++) {
+    snprintf(name, sizeof name, "files/%02d.json", i * 7 % N_SIDE);
+    H5Dclose(create_dataset(file, name, H5T_STD_U8LE, 1, one, contiguous(), "x"));
+  }
+  H5Fclose(file);
+  assert_int_equal(ingot_source_open(file_path, &src), INGOT_OK);
+  assert_int_equal(ingot_source_count(src), N_TENSOR);
+  for (int i = 0; i < N_SIDE; i++) {
+    snprintf(name, sizeof name, "%02d.json", i);
+    assert_string_equal(ingot_source_side_file_name(src, i), name);
+  }
+  ingot_source_close(&src);
+  unsigned char *bytes = load(&size);
+  for (size_t at = 0; at + 16 < size; at++) {
+    bool is_block = false;
+    for (size_t k = 0; k < sizeof blocks / sizeof blocks[0]; k++) is_block = is_block || memcmp(bytes + at, blocks[k], 4) == 0;
+    if (!is_block) continue;
+    bytes[at + 12] ^= 0xff;
+    scratch_write(&folder, "model.h5", bytes, size);
+    bytes[at + 12] ^= 0xff;
+    assert_int_equal(ingot_source_open(file_path, &src), INGOT_ERR_FORMAT);
+    assert_message(ingot_error_message(), file_path);
+    n_damaged++;
+  }
+  assert_true(n_damaged > 4);
+  free(bytes);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, begin, folder_end)
 
 int main(void)
@@ -487,7 +532,7 @@ int main(void)
       CASE(test_good),         CASE(test_types),
       CASE(test_version),      CASE(test_broken_datasets), CASE(test_others),
       CASE(test_broken_links), CASE(test_broken_side_file),
-      CASE(test_truncated),    CASE(test_damaged),
+      CASE(test_truncated),    CASE(test_damaged), CASE(test_damaged_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
