@@ -29,6 +29,9 @@ static void log_print(const char *prefix, const char *fmt, va_list args)
   int  used = snprintf(line, sizeof line, "%s", prefix);
   used += vsnprintf(line + used, sizeof line - (size_t)used - 1, fmt, args);
   if ((size_t)used > sizeof line - 2) used = (int)sizeof line - 2;
+  /* Names come from files: none of them is to steer the terminal. */
+  for (int i = 0; i < used; i++)
+    if (((unsigned char)line[i] < 0x20 && line[i] != '\n') || line[i] == 0x7f) line[i] = '?';
   line[used] = '\n';
   fwrite(line, 1, (size_t)used + 1, stderr);
   fflush(stderr);

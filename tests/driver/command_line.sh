@@ -91,3 +91,8 @@ code=0
 (ulimit -f 0; "$INGOT" run --quiet job.cfg 2>&1) | cat >err.txt || code=$?
 if [ "$code" != 1 ] || ! grep -qF 'File too large' err.txt; then cat err.txt >&2; fail "exit code $code with ulimit -f 0"; fi
 [ -z "$(find out -name '*.lock*' -o -name merged.safetensors)" ] || fail "something is left after ulimit -f 0"
+
+# A tensor's name does not steer the terminal.
+printf -v header '{"w\\u001b[31m":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+{ printf '%b' "\\0$(printf %o ${#header})" '\0\0\0\0\0\0\0'; printf %s "$header"; printf '12345678'; } >odd.safetensors
+says 3 err 'w?[31m is missing' "$INGOT" plan --set 'models.one="odd.safetensors"' --set 'steps[0].output="odd.h5"' job.cfg
