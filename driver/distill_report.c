@@ -17,8 +17,6 @@ static json_t *check_json(const ingot_distill_plan *plan, const ingot_distill_hi
 
 ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *h, bool best, ingot_text *text)
 {
-  ingot_status st = INGOT_OK;
-  char        *plain = NULL;
   json_t *loss = json_array(), *soft = json_array(), *hard = json_array(), *rate = json_array(), *norm = json_array();
   json_t *checks = json_array();
   for (int64_t i = 0; i < h->n_step; i++) {
@@ -35,13 +33,7 @@ ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_di
                            (json_int_t)h->n_step, "kept_step", (json_int_t)kept, "tokens_a_step",
                            (json_int_t)(plan->batch * plan->window.length), "validation", checks, "loss", loss, "soft", soft, "hard",
                            hard, "rate", rate, "gradient_norm", norm);
-  plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the history of a training");
-  INGOT_TRY(ingot_text_printf(text, "%s\n", plain));
-done:
-  free(plain);
-  json_decref(tree);
-  return st;
+  return ingot_json_append(tree, "the history of a training", text);
 }
 
 /* ---- the picture ---- */

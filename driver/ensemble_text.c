@@ -69,7 +69,6 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
   const ingot_ensemble_plan *plan = &body->plan;
   const ingot_gather_body   *gather = body->members.body;
   ingot_gather_plan          scored = plan->gather;
-  ingot_status               st = INGOT_OK;
   int                        n = plan->gather.n_model;
   json_t                    *members = json_object(), *means = json_object();
   const ingot_score         *own = result->scores + n * plan->n_score;
@@ -96,13 +95,7 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
     json_object_set_new(tree, "geometric_mean_perplexity",
                         json_pack("{s:o, s:o}", "ensemble", ingot_json_number(geometric_mean(plan, own)), "members", means));
   }
-  char *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the scores");
-  INGOT_TRY(ingot_text_printf(text, "%s\n", plain));
-done:
-  free(plain);
-  json_decref(tree);
-  return st;
+  return ingot_json_append(tree, "the scores", text);
 }
 
 static ingot_status weights_table(const ingot_ensemble_plan *plan, const ingot_ensemble_result *result, ingot_text *text)

@@ -38,7 +38,6 @@ json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *o
 ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_score *scores, ingot_text *text)
 {
   const ingot_gather_plan *plan = &body->plan;
-  ingot_status             st = INGOT_OK;
   json_t *models = json_object(), *data = json_object(), *rows = json_object(), *means = json_object();
   for (int m = 0; m < plan->n_model; m++) {
     const ingot_score *of_model = scores + m * plan->n_data;
@@ -54,13 +53,7 @@ ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_sc
   json_t *tree = json_pack("{s:i, s:s, s:I, s:s, s:o, s:o, s:o, s:o}", "format", 1, "kind", "evaluation", "window",
                            (json_int_t)plan->window.length, "dtype", ingot_compute_name(plan->compute), "models", models, "data", data,
                            "scores", rows, "geometric_mean_perplexity", means);
-  char   *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the scores");
-  INGOT_TRY(ingot_text_printf(text, "%s\n", plain));
-done:
-  free(plain);
-  json_decref(tree);
-  return st;
+  return ingot_json_append(tree, "the scores", text);
 }
 
 static ingot_status table(const ingot_gather_plan *plan, const ingot_score *scores, bool perplexity, ingot_text *text)

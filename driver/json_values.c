@@ -50,3 +50,15 @@ json_t *ingot_json_input(const char *key, const char *name, const char *path, ui
   json_object_set_new(input, "identity", ingot_json_hash(identity));
   return input;
 }
+
+ingot_status ingot_json_append(json_t *tree, const char *what, ingot_text *text)
+{
+  ingot_status st = INGOT_OK;
+  char        *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
+  INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for %s", what);
+  INGOT_TRY(ingot_text_printf(text, "%s\n", plain));
+done:
+  free(plain);
+  json_decref(tree);
+  return st;
+}

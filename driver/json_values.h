@@ -5,8 +5,12 @@
 #include <jansson.h>
 #include <stdint.h>
 
+#include "base/text.h"
+
 /** JSON text with 15 digits where all numbers come back the same, else 17. NULL when memory is out; free() it. */
 char *ingot_json_dump(const json_t *value, size_t flags);
+/** As a file has it: indented, with a line's end, appended. Takes the tree (NULL: memory is out); `what` it is, for the message. */
+ingot_status ingot_json_append(json_t *tree, const char *what, ingot_text *text);
 /** A JSON string of any bytes: what is not UTF-8 becomes '?'. */
 json_t *ingot_json_text(const char *text);
 /** A number, or null when it is not finite. */

@@ -60,20 +60,13 @@ static json_t *trials_json(const ingot_gather_plan *g, const ingot_soup *soup, c
 
 ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup, const ingot_score *scores, ingot_text *text)
 {
-  ingot_status             st = INGOT_OK;
   const ingot_gather_plan *g = gather_of(body);
   json_t *tree = json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "format", 1, "kind", "soup", "search",
                            ingot_soup_search_names[body->soup.kind], "accept", ingot_soup_accept_names[body->soup.accept],
                            "metric", ingot_soup_metric_names[body->soup.metric], "window", (json_int_t)g->window.length,
                            "inputs", inputs_json(body->evaluate.body), "ranking", ranking_json(g, soup, scores), "trials",
                            trials_json(g, soup, scores), "members", members_json(g, soup), "score", number(soup->score));
-  char *plain = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
-  INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the table of a soup");
-  st = ingot_text_printf(text, "%s\n", plain);
-done:
-  free(plain);
-  json_decref(tree);
-  return st;
+  return ingot_json_append(tree, "the table of a soup", text);
 }
 
 ingot_status ingot_soup_members(const ingot_soup_body *body, const ingot_soup *soup, ingot_text *text)
