@@ -25,22 +25,25 @@ int64_t ingot_gather_window_count(const ingot_gather_plan *plan)
 }
 
 /*
- * A product, which brings in what the GPU's libraries take for it. What the process has of the host and what is free of the GPU
- * then is the libraries' doing; all that comes later is the step's.
+ * Products of both kinds, forward and of a gradient, which bring in what the GPU's libraries take for them. What the process has of
+ * the host and what is free of the GPU then is the libraries' doing; all that comes later is the step's.
  */
 static ingot_status start_libraries(ingot_gather *g)
 {
-  enum { WIDTH = 64 };
+  enum { WIDTH = 256 };
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = g->nn;
-  size_t       total = 0, bytes = WIDTH * WIDTH * ingot_dtype_size(nn->dtype);
+  size_t       total = 0, bytes = WIDTH * WIDTH * sizeof(float);
   char        *memory = NULL, name[128];
   void        *found = NULL;
   INGOT_TRY(nn->ops->alloc(nn, 3 * bytes, &found));
   memory = found;
   INGOT_TRY(nn->ops->zero(nn, memory, 3 * bytes));
-  INGOT_TRY(nn->ops->matmul(nn, WIDTH, WIDTH, WIDTH, 1.0F, (ingot_nn_matrix){memory, WIDTH, false},
-                            (ingot_nn_matrix){memory + bytes, WIDTH, true}, 0.0F, memory + 2 * bytes, WIDTH, nn->dtype, NULL));
+  for (int gradient = 0; gradient < 2; gradient++) {
+    ingot_nn_matrix a = {memory, WIDTH, gradient}, b = {memory + bytes, WIDTH, !gradient};
+    INGOT_TRY(nn->ops->matmul(nn, WIDTH, WIDTH, WIDTH, 1.0F, a, b, 0.0F, memory + 2 * bytes, WIDTH,
+                              gradient ? INGOT_DTYPE_F32 : nn->dtype, NULL));
+  }
   INGOT_TRY(nn->ops->wait(nn));
   nn->ops->free(nn, memory);
   memory = NULL;
