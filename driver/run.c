@@ -169,8 +169,7 @@ static ingot_status run_step(run_state *state, ingot_run_context *context, const
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   ingot_memory_watch_start(&watch);
   st = plan->type->run(context, plan, &result);
-  uint64_t peak = ingot_memory_watch_end(&watch);
-  if (peak > result.timing.peak_anon_bytes) result.timing.peak_anon_bytes = peak;
+  result.timing.peak_anon_bytes = ingot_memory_watch_end(&watch);
   ingot_wrap(st, "step %d (%s)", plan->number, plan->title);
   INGOT_TRY(st);
   INGOT_TRY(ingot_comm_gather(context->comm, &result.timing, sizeof result.timing, timing));

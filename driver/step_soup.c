@@ -125,7 +125,6 @@ static void add_timing(ingot_merge_timing *t, const ingot_merge_timing *search)
   t->tiles_resumed = search->tiles_resumed;
   t->tiles_on_device = search->tiles_on_device;
   t->on_device = t->on_device || search->on_device;
-  if (search->peak_anon_bytes > t->peak_anon_bytes) t->peak_anon_bytes = search->peak_anon_bytes;
   if (search->peak_device_bytes > t->peak_device_bytes) t->peak_device_bytes = search->peak_device_bytes;
   if (search->library_bytes > t->library_bytes) t->library_bytes = search->library_bytes;
 }

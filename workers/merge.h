@@ -81,7 +81,7 @@ typedef struct ingot_merge_timing {
   int64_t  n_lane;
   int64_t  tiles_on_device;           /* of tiles_done */
   int64_t  on_device;                 /* 1 when lanes ran on a GPU */
-  uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water */
+  uint64_t peak_anon_bytes;           /* anonymous memory of the process, high water: of a step, which its runner watches */
   uint64_t peak_device_bytes;         /* memory taken on the rank's GPU, high water; 0: not looked at */
   uint64_t library_bytes;             /* anonymous memory of the process when the GPU's libraries were up, before the step's own; 0: no models on a GPU */
 } ingot_merge_timing;

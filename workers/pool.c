@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/hash.h"
-#include "base/process.h"
 
 enum { MAX_FLIGHT = 8, MESSAGE_BYTES = 4096, SUPERVISE_NS = 20 * 1000 * 1000 };
 
@@ -308,9 +307,7 @@ static ingot_status supervise(supervisor *s)
     if (st == INGOT_OK && lane_status != INGOT_OK) st = tell_others(s, lane_status);
     if (st == INGOT_OK) st = report_progress(s);
     if (st != INGOT_OK) cancel_here(s);
-    uint64_t anon = ingot_process_anon_bytes();
     pthread_mutex_lock(&p->lock);
-    if (anon > p->timing.peak_anon_bytes) p->timing.peak_anon_bytes = anon;
   }
   /* A lane may have failed between the last look and its return: the others still need to hear of it. */
   if (st == INGOT_OK && p->status != INGOT_OK) st = tell_others(s, p->status);
@@ -363,7 +360,6 @@ ingot_status ingot_pool_run(ingot_comm *comm, const ingot_merge_plan *plan, cons
   if (st == INGOT_OK && s.stopped) st = ingot_fail(INGOT_STOPPED, "stopped on request; the same command continues");
 
   add_timing(timing, &p.timing);
-  if (p.timing.peak_anon_bytes > timing->peak_anon_bytes) timing->peak_anon_bytes = p.timing.peak_anon_bytes;
   timing->n_lane = p.timing.n_lane;
 done:
   pthread_cond_destroy(&p.left);

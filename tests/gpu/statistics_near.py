@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""statistics_near.py TOLERANCE A B: two statistics written as directories agree: in every tensor the largest difference is at
+"""statistics_near.py TOLERANCE A B: two directories of float32 tensors (statistics, merges) agree: in every tensor the largest difference is at
 most TOLERANCE times its largest value. Prints the worst tensor. The standard library alone."""
 import array
 import json

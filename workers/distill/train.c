@@ -325,14 +325,11 @@ static void tell(const ingot_trainer *t, const ingot_distill_record *record, con
   t->options->tell(t->options->tell_context, &news);
 }
 
-/* High-water marks. What the GPU gives is asked for a few times alone: buffers grow in the first steps and in a validation. */
-static void look_at_memory(ingot_trainer *t)
+/* What the GPU gives is asked for a few times alone: buffers grow in the first steps and in a validation. */
+static void look_at_device(ingot_trainer *t)
 {
   enum { STEPS = 4 };
-  ingot_merge_timing *timing = t->timing;
-  uint64_t            anon = ingot_process_anon_bytes();
-  if (anon > timing->peak_anon_bytes) timing->peak_anon_bytes = anon;
-  if (timing->tiles_done <= STEPS * t->plan->batch || t->validated == t->step) ingot_gather_look_at_device(&t->g);
+  if (t->timing->tiles_done <= STEPS * t->plan->batch || t->validated == t->step) ingot_gather_look_at_device(&t->g);
 }
 
 ingot_status ingot_trainer_step(ingot_trainer *t)
@@ -353,7 +350,7 @@ ingot_status ingot_trainer_step(ingot_trainer *t)
   wait_s = t->optimizer.exchange_s - wait_s;
   t->timing->wait_s += wait_s;
   t->timing->merge_s += ingot_clock_s() - start_s - wait_s;
-  look_at_memory(t);
+  look_at_device(t);
   tell(t, &record, NULL, ingot_clock_s() - start_s);
 done:
   return st;
@@ -390,7 +387,7 @@ ingot_status ingot_trainer_validate(ingot_trainer *t)
     INGOT_TRY(ingot_comm_agree(t->comm, keep_best(t)));
   }
   h->n_check++;
-  look_at_memory(t);
+  look_at_device(t);
   tell(t, NULL, &h->checks[h->n_check - 1], 0.0);
 done:
   ingot_scorer_close(&scorer);
@@ -452,7 +449,7 @@ ingot_status ingot_distill_run(ingot_comm *comm, const ingot_distill_plan *plan,
   INGOT_TRY(train(&t));
   if (plan->other) INGOT_TRY(ingot_trainer_write(&t, plan->other, !plan->keep_best, checksums + plan->sink.n_tensor));
   INGOT_TRY(ingot_trainer_write(&t, plan->sink.path, plan->keep_best, checksums));
-  look_at_memory(&t);
+  look_at_device(&t);
 done:
   ingot_trainer_release(&t);
   ingot_gather_stop_clock(timing, start_s, start_cpu_s);

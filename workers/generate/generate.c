@@ -11,7 +11,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/process.h"
 #include "workers/crew.h"
 #include "workers/generate/lane.h"
 #include "workers/statistics/loop.h"
@@ -235,8 +234,6 @@ static ingot_status report(talk *t)
   int64_t       done = atomic_load(&t->j->n_done), all = t->done_before;
   if (now_s - t->notice_s < NOTICE_EVERY_S) return INGOT_OK;
   t->notice_s = now_s;
-  uint64_t anon = ingot_process_anon_bytes();
-  if (anon > g->timing->peak_anon_bytes) g->timing->peak_anon_bytes = anon;
   if (ingot_comm_rank(g->comm) != 0) {
     ingot_notice notice = {.kind = INGOT_NOTICE_PROGRESS, .value = {done}};
     return ingot_comm_notify(g->comm, 0, &notice);

@@ -294,8 +294,6 @@ static ingot_status report(loop *l, int64_t n_done)
   double        now_s = ingot_clock_s();
   if (now_s - l->notice_s < NOTICE_EVERY_S) return INGOT_OK;
   l->notice_s = now_s;
-  uint64_t anon = ingot_process_anon_bytes();
-  if (anon > g->timing->peak_anon_bytes) g->timing->peak_anon_bytes = anon;
   if (ingot_comm_rank(g->comm) != 0) {
     ingot_notice notice = {.kind = INGOT_NOTICE_PROGRESS, .value = {n_done}};
     return ingot_comm_notify(g->comm, 0, &notice);
