@@ -196,7 +196,7 @@ static uint64_t host_bytes(const builder *b)
 {
   int n_thread = b->planner->options.n_thread;
   return b->kind == STEP_FISHER ? ingot_fisher_host_bytes(b->plan, &b->layout, b->specs[0].n_vocab, n_thread)
-         : b->kind == STEP_GRAM ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread)
+         : b->kind == STEP_GRAM ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread, b->body->on_device)
                                 : ingot_evaluate_host_bytes(b->plan);
 }
 

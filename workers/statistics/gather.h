@@ -101,7 +101,7 @@ uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec 
 /** Bytes of the host that it holds besides: windows, scores, tiles of the output. */
 uint64_t ingot_evaluate_host_bytes(const ingot_gather_plan *plan);
 uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab, int n_thread);
-uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread);
+uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread, bool on_device);
 
 /** Gram: passes over the data, and the bytes of the sums that are in memory at a time. */
 int      ingot_gram_passes(const ingot_gather_plan *plan, const ingot_model_layout *layout);

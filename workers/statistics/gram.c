@@ -112,7 +112,7 @@ uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec 
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) + ingot_gram_sums_bytes(plan, layout);
 }
 
-uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread)
+uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread, bool on_device)
 {
   int64_t widest = 0;
   for (int i = 0; i < layout->n_linear; i++) {
@@ -121,7 +121,8 @@ uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_
     for (int p = l->first_param; plan->outputs && l->layer >= 0 && p < l->first_param + l->n_param; p++)
       if (layout->params[p].n_elem / l->n_in > widest) widest = layout->params[p].n_elem / l->n_in;
   }
-  return ingot_gather_batch_bytes(plan) + ingot_stat_writer_bytes(widest * widest, INGOT_DTYPE_F64, n_thread);
+  ingot_dtype dtype = on_device ? INGOT_DTYPE_F32 : INGOT_DTYPE_F64; /* a GPU packs means, the host is given sums */
+  return ingot_gather_batch_bytes(plan) + ingot_stat_writer_bytes(ingot_gram_packed_count(widest), dtype, n_thread);
 }
 
 static ingot_status open_items(gram *m)

@@ -108,12 +108,32 @@ static void test_gram_passes(void **state)
   close_case(&c);
 }
 
+/*
+ * By hand: 5 arrays of 4 bytes a token of a batch; of each thread's tile what the widest matrix's triangle fills: a sum in float64
+ * and its mean in float32, or from a GPU two of float32.
+ */
+static void test_gram_host_bytes(void **state)
+{
+  (void)state;
+  plan_case c;
+  open_case(&c, "gpt2");
+  uint64_t widest = 0, batch = 5 * 4 * 3 * LENGTH;
+  for (int i = 0; i < c.layout.n_linear; i++)
+    if (c.layout.linears[i].layer >= 0 && (uint64_t)c.layout.linears[i].n_in > widest) widest = (uint64_t)c.layout.linears[i].n_in;
+  uint64_t triangle = widest * (widest + 1) / 2;
+  assert_true(triangle > 0 && triangle < (uint64_t)INGOT_TILE);
+  assert_int_equal(ingot_gram_host_bytes(&c.plan, &c.layout, 16, false), batch + triangle * 12);
+  assert_int_equal(ingot_gram_host_bytes(&c.plan, &c.layout, 16, true), batch + triangle * 8);
+  close_case(&c);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_gram),
       cmocka_unit_test(test_gram_inputs),
       cmocka_unit_test(test_gram_passes),
+      cmocka_unit_test(test_gram_host_bytes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
