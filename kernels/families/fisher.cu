@@ -14,23 +14,6 @@ template <int CAPACITY> struct fisher_args {
 
 enum { PAIRS = 2 }; /* models whose weights and Fisher information are loaded together */
 
-/**
- * Eight elements of Fisher information: with USUAL dtypes, bfloat16 weights and float32 statistics, no branch stands between a
- * thread's loads.
- */
-template <bool USUAL> struct fisher_vector : ingot_raw_vector<false> {
-  __device__ __forceinline__ void load(const void *p, ingot_dtype dtype, int64_t i, int count)
-  {
-    if (!USUAL || count < INGOT_VECTOR) {
-      ingot_raw_vector<false>::load(p, dtype, i, count);
-      return;
-    }
-    const float4 *q = reinterpret_cast<const float4 *>(static_cast<const float *>(p) + i);
-    float4        a = __ldcs(q), b = __ldcs(q + 1);
-    value[0] = a.x, value[1] = a.y, value[2] = a.z, value[3] = a.w;
-    value[4] = b.x, value[5] = b.y, value[6] = b.z, value[7] = b.w;
-  }
-};
 
 /** Counts bad values of inputs that the mean has no use for: a base. */
 template <int CAPACITY>
@@ -82,6 +65,7 @@ static __device__ __forceinline__ void add_weighted(const fisher_args<CAPACITY> 
   }
 }
 
+/* USUAL: bfloat16 weights and float32 statistics; then no branch on a dtype stands between a thread's loads. */
 template <int CAPACITY, bool USUAL>
 static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY> &a, int64_t i, int count,
                                                      float out[INGOT_VECTOR])
@@ -93,20 +77,20 @@ static __device__ __forceinline__ void weighted_mean(const fisher_args<CAPACITY>
   for (int k = 0; k < INGOT_VECTOR; k++) total[k] = sum[k] = 0;
   for (int begin = 0; begin < n_model; begin += PAIRS) {
     ingot_raw_vector<USUAL> weight[PAIRS];
-    fisher_vector<USUAL>    fisher[PAIRS];
+    ingot_raw_vector<false> fisher[PAIRS];
 #pragma unroll
     for (int p = 0; p < PAIRS; p++) {
       int w = first + begin + p, f = w + n_model;
       if (begin + p >= n_model) continue;
       weight[p].load(a.inputs.in[w], a.inputs.dtype_of(w), i, count);
-      fisher[p].load(a.inputs.in[f], a.inputs.dtype_of(f), i, count);
+      fisher[p].load(a.inputs.in[f], USUAL ? INGOT_DTYPE_F32 : a.inputs.dtype_of(f), i, count);
     }
 #pragma unroll
     for (int p = 0; p < PAIRS; p++) {
       float x[INGOT_VECTOR], f[INGOT_VECTOR];
       if (begin + p >= n_model) continue;
       a.inputs.take(weight[p], first + begin + p, i, x);
-      a.inputs.take<false>(fisher[p], first + n_model + begin + p, i, f);
+      a.inputs.take(fisher[p], first + n_model + begin + p, i, f);
       add_weighted(a, begin + p, x, f, total, sum);
     }
   }
