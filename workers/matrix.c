@@ -23,8 +23,9 @@ typedef struct matrix {
 
 typedef struct runner {
   const ingot_matrix_run *run;
-  matrix                 *list; /* [n], largest first */
+  matrix                 *list; /* [n], largest first: of the group */
   int                     n;
+  int                    *solver; /* [n_tensor]: the rank that has solved it in this run, or -1 */
   int64_t                *tiles; /* [n_tile]: scratch for the exchange of flags and checksums */
   ingot_linalg           *linalg;
   ingot_matrix_summary    mine;
@@ -68,18 +69,25 @@ static int64_t tile_count(const runner *r, const matrix *m)
   return ingot_tile_count(r->run->plan->tensors[m->tensor].view.n_elem);
 }
 
-/* All matrices, largest first, each to the rank that has the least so far: the same list on every rank. */
-static ingot_status share_out(runner *r)
+static bool is_in_group(const runner *r, int tensor, int group)
+{
+  const ingot_merge_live *live = r->run->live;
+  return r->run->plan->tensors[tensor].grain == INGOT_GRAIN_MATRIX && (!live || live->group[tensor] == group);
+}
+
+/* All matrices of a group, largest first, each to the rank that has the least so far: the same list on every rank. */
+static ingot_status share_out(runner *r, int group)
 {
   ingot_status            st = INGOT_OK;
   const ingot_merge_plan *plan = r->run->plan;
   int                     size = ingot_comm_size(r->run->comm);
   double                 *load = calloc((size_t)size, sizeof *load);
   INGOT_CHECK(load, INGOT_ERR_NOMEM, "no memory for the loads of %d ranks", size);
+  r->n = 0;
   for (int i = 0; i < plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &plan->tensors[i];
     int64_t                   n_out, n_in;
-    if (t->grain != INGOT_GRAIN_MATRIX) continue;
+    if (!is_in_group(r, i, group)) continue;
     ingot_matrix_extent(&t->view, &n_out, &n_in);
     matrix m = {.tensor = i, .done = true, .flops = plan->method->matrix->flops(&t->view, n_out, n_in)};
     for (int64_t k = 0; k < ingot_tile_count(t->view.n_elem); k++) m.done = m.done && r->tiles[t->first_tile + k] != 0;
@@ -92,6 +100,7 @@ static ingot_status share_out(runner *r)
     for (int k = 1; k < size; k++)
       if (load[k] < load[least]) least = k;
     r->list[i].rank = least;
+    r->solver[r->list[i].tensor] = least;
     load[least] += r->list[i].flops;
   }
 done:
@@ -130,11 +139,12 @@ static ingot_status share_checksums(const runner *r)
 
 static const double GPU_FLOPS_LEAST = 1e12; /* less is done before a GPU has started */
 
-static ingot_status open_linalg(runner *r)
+/* For this group and the n_more after it, which are taken to be of its size. */
+static ingot_status open_linalg(runner *r, int n_more)
 {
   const ingot_matrix_run *run = r->run;
   double                  flops = 0;
-  for (int i = 0; i < r->n; i++) flops += r->list[i].done ? 0 : r->list[i].flops;
+  for (int i = 0; i < r->n; i++) flops += r->list[i].done ? 0 : r->list[i].flops * (n_more + 1);
   bool wanted = run->options->device == INGOT_DEVICE_CUDA ||
                 (run->options->device == INGOT_DEVICE_AUTO && ingot_device_built() &&
                  flops / ingot_comm_size(run->comm) > GPU_FLOPS_LEAST);
@@ -156,6 +166,13 @@ typedef struct solving {
   runner             *r;
   char               *rounded; /* [INGOT_TILE * 8] */
 } solving;
+
+static ingot_status made_gram(void *context, int k, double alpha, ingot_linalg *l, ingot_linalg_array *to)
+{
+  const solving          *s = context;
+  const ingot_merge_live *live = s->r->run->live;
+  return live->gram(live->context, s->reader.tensor_index, k, alpha, l, to);
+}
 
 /* A tile of the result, rounded and written. */
 static ingot_status write_tile(void *context, int64_t first, int64_t n, const float *values)
@@ -221,7 +238,7 @@ static ingot_status solve(runner *r, const matrix *m)
   ingot_matrix_report       report = {0};
   solving                   s = {.r = r, .reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor,
                                                     .nonfinite = run->nonfinite, .timing = timing}};
-  ingot_matrix_feed         feed = {&s, ingot_matrix_read_weight, ingot_matrix_read_gram, write_tile};
+  ingot_matrix_feed         feed = {&s, ingot_matrix_read_weight, run->live ? made_gram : ingot_matrix_read_gram, write_tile};
   ingot_matrix_extent(&t->view, &s.reader.n_out, &s.reader.n_in);
   s.reader.counted = calloc((size_t)t->view.n_input, sizeof *s.reader.counted);
   s.rounded = malloc((size_t)INGOT_TILE * 8);
@@ -259,7 +276,7 @@ static void progress(const runner *r)
 {
   const ingot_matrix_run *run = r->run;
   uint64_t                n_bytes = 0;
-  if (!run->options->progress || ingot_comm_rank(run->comm) != 0) return;
+  if (!run->options->progress || run->live || ingot_comm_rank(run->comm) != 0) return; /* windows are what takes time then */
   for (int i = 0; i < run->plan->n_tensor; i++)
     n_bytes += (uint64_t)run->plan->tensors[i].view.n_elem * ingot_dtype_size(run->plan->tensors[i].dtype);
   run->options->progress(run->options->progress_context, run->timing->tiles_done, run->plan->n_tile,
@@ -320,30 +337,100 @@ done:
   return st;
 }
 
+/* ---- the partial output, for statistics that are made meanwhile ---- */
+
+struct ingot_merge_partial {
+  const runner *r;
+  char         *tile; /* [INGOT_TILE * 8] */
+};
+
+/* Who wrote a tile: now, or by an earlier run, whose work the rank that looks after the tile has found. */
+static int writer_of(const runner *r, int tensor, int64_t tile)
+{
+  int rank = 0;
+  if (r->solver[tensor] >= 0) return r->solver[tensor];
+  while (tile >= r->run->begin[rank + 1]) rank++;
+  return rank;
+}
+
+ingot_status ingot_merge_partial_read(const ingot_merge_partial *partial, int tensor, int64_t first, int64_t n, float *values)
+{
+  ingot_status              st = INGOT_OK;
+  const ingot_matrix_run   *run = partial->r->run;
+  const ingot_merge_tensor *t = &run->plan->tensors[tensor];
+  size_t                    size = ingot_dtype_size(t->dtype);
+  for (int64_t at = first, part; at < first + n; at += part) {
+    int64_t room = INGOT_TILE - at % INGOT_TILE;
+    part = first + n - at < room ? first + n - at : room;
+    int writer = writer_of(partial->r, tensor, t->first_tile + at / INGOT_TILE);
+    if (writer == ingot_comm_rank(run->comm))
+      st = ingot_sink_read(run->sink, tensor, (uint64_t)at * size, (size_t)part * size, partial->tile);
+    INGOT_TRY(ingot_comm_agree(run->comm, st));
+    INGOT_TRY(ingot_comm_bcast(run->comm, partial->tile, (size_t)part * size, writer));
+    ingot_widen(t->dtype, partial->tile, values + (at - first), part);
+  }
+done:
+  return st;
+}
+
+/* ---- the run ---- */
+
+static bool has_work(const runner *r)
+{
+  bool found = false;
+  for (int i = 0; i < r->n; i++) found = found || !r->list[i].done;
+  return found;
+}
+
+static ingot_status make_statistics(const runner *r, int group)
+{
+  ingot_status        st = INGOT_OK;
+  ingot_merge_partial partial = {r, malloc((size_t)INGOT_TILE * 8)};
+  if (!partial.tile) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for a tile of the output");
+  INGOT_TRY(ingot_comm_agree(r->run->comm, st));
+  INGOT_TRY(r->run->live->make(r->run->live->context, group, &partial));
+done:
+  free(partial.tile);
+  return st;
+}
+
+static ingot_status run_group(runner *r, int group, int n_more)
+{
+  const ingot_matrix_run *run = r->run;
+  ingot_status            st = INGOT_OK;
+  INGOT_TRY(share_done(r));
+  st = share_out(r, group);
+  memset(r->tiles, 0, (size_t)run->plan->n_tile * sizeof *r->tiles);
+  if (st == INGOT_OK && !r->linalg && has_work(r)) st = open_linalg(r, n_more);
+  INGOT_TRY(ingot_comm_agree(run->comm, st));
+  if (run->live && has_work(r)) INGOT_TRY(make_statistics(r, group));
+  ingot_status mine = solve_mine(r);
+  ingot_status drained = ingot_comm_drain(run->comm);
+  INGOT_TRY(ingot_comm_agree(run->comm, mine != INGOT_OK ? mine : drained));
+  INGOT_TRY(share_checksums(r));
+done:
+  return st;
+}
+
 ingot_status ingot_matrix_run_all(const ingot_matrix_run *run)
 {
   ingot_status st = INGOT_OK;
   runner       r = {.run = run, .start_s = ingot_clock_s()};
-  int          n = 0;
+  int          n = 0, n_group = run->live ? run->live->n_group : 1;
   for (int i = 0; i < run->plan->n_tensor; i++) n += run->plan->tensors[i].grain == INGOT_GRAIN_MATRIX;
   if (n == 0) return INGOT_OK;
   r.list = calloc((size_t)n, sizeof *r.list);
   r.tiles = calloc((size_t)run->plan->n_tile + 1, sizeof *r.tiles);
-  if (!r.list || !r.tiles) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the books of %d matrices", n);
+  r.solver = malloc((size_t)run->plan->n_tensor * sizeof *r.solver);
+  if (!r.list || !r.tiles || !r.solver) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the books of %d matrices", n);
   INGOT_TRY(ingot_comm_agree(run->comm, st));
-  INGOT_TRY(share_done(&r));
-  st = share_out(&r);
-  memset(r.tiles, 0, (size_t)run->plan->n_tile * sizeof *r.tiles);
-  if (st == INGOT_OK) st = open_linalg(&r);
-  INGOT_TRY(ingot_comm_agree(run->comm, st));
-  ingot_status mine = solve_mine(&r);
-  ingot_status drained = ingot_comm_drain(run->comm);
-  INGOT_TRY(ingot_comm_agree(run->comm, mine != INGOT_OK ? mine : drained));
-  INGOT_TRY(share_checksums(&r));
+  for (int i = 0; i < run->plan->n_tensor; i++) r.solver[i] = -1;
+  for (int group = 0; group < n_group; group++) INGOT_TRY(run_group(&r, group, n_group - 1 - group));
   INGOT_TRY(share_summary(&r));
 done:
   ingot_linalg_close(&r.linalg);
   free(r.list);
   free(r.tiles);
+  free(r.solver);
   return st;
 }

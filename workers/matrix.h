@@ -13,6 +13,7 @@ typedef struct ingot_matrix_run {
   ingot_comm                *comm;
   const ingot_merge_plan    *plan;
   const ingot_merge_options *options;
+  const ingot_merge_live    *live;     /* NULL: statistics are inputs */
   const int64_t             *begin;    /* [size + 1]: the tiles that each rank looks after */
   ingot_sink                *sink;
   ingot_journal             *journal;

@@ -21,6 +21,7 @@ typedef struct merge_run {
   ingot_comm                *comm;
   const ingot_merge_plan    *plan;
   const ingot_merge_options *options;
+  const ingot_merge_live    *live;        /* NULL: statistics are inputs */
   ingot_merge_result        *result;
   int                        device;      /* -1: CPU */
   bool                       may_go_over; /* the CPU first, then a GPU where that is faster */
@@ -247,6 +248,15 @@ static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int6
   return ingot_hand_over_start(&spec, out);
 }
 
+/* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
+static ingot_status check_done(const merge_run *r)
+{
+  int64_t n_left = 0;
+  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_left += !r->done[i];
+  if (n_left == 0 || saw_nonfinite(r)) return INGOT_OK;
+  return ingot_fail(INGOT_ERR_INTERNAL, "%lld tiles were left unmerged", (long long)n_left);
+}
+
 static ingot_status merge_tiles(merge_run *r)
 {
   ingot_schedule     *schedule = NULL;
@@ -258,7 +268,6 @@ static ingot_status merge_tiles(merge_run *r)
                                 .checksum = r->checksum,
                                 .nonfinite = r->result->nonfinite,
                                 .n_tile = r->plan->n_tile};
-  int64_t n_done = 0;
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) output.tiles_before += r->done[i];
   for (int i = 0; i < r->plan->n_tensor; i++)
     output.n_bytes += (uint64_t)r->plan->tensors[i].view.n_elem * ingot_dtype_size(r->plan->tensors[i].dtype);
@@ -270,12 +279,7 @@ static ingot_status merge_tiles(merge_run *r)
   if (st == INGOT_OK && r->may_go_over) st = start_hand_over(r, schedule, output.tiles_before, &hand_over);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
   INGOT_TRY(run_together(r, ingot_memory_lanes(r->plan, r->options->n_thread, r->device >= 0), r->device, hand_over, schedule, &output));
-  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_done += r->done[i];
-  /* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
-  if (n_done < last_tile_of(r) - first_tile_of(r) && !saw_nonfinite(r))
-    st = ingot_fail(INGOT_ERR_INTERNAL, "%lld tiles were left unmerged",
-                    (long long)(last_tile_of(r) - first_tile_of(r) - n_done));
-  st = ingot_comm_agree(r->comm, st);
+  INGOT_TRY(ingot_comm_agree(r->comm, check_done(r)));
 done:
   ingot_hand_over_finish(&hand_over);
   ingot_schedule_destroy(&schedule);
@@ -358,16 +362,74 @@ void ingot_timing_add_library(ingot_merge_timing *t, uint64_t anon_before)
   if (anon > anon_before) t->library_bytes += anon - anon_before;
 }
 
-/* MATRIX grain, before the tiles. Values that cannot be used leave nothing behind: running again would find the same. */
+static void add_timing(ingot_merge_timing *t, const ingot_merge_timing *more)
+{
+  t->read_s += more->read_s;
+  t->merge_s += more->merge_s;
+  t->write_s += more->write_s;
+  t->bytes_read += more->bytes_read;
+  t->bytes_written += more->bytes_written;
+  t->tiles_done += more->tiles_done;
+}
+
+/* MATRIX grain. Values that cannot be used leave nothing behind: running again would find the same. */
 static ingot_status solve_matrices(merge_run *r)
 {
-  ingot_matrix_run run = {.comm = r->comm, .plan = r->plan, .options = r->options, .begin = r->begin, .sink = r->sink,
-                          .journal = r->journal, .done = r->done, .checksum = r->checksum,
-                          .nonfinite = r->result->nonfinite, .timing = &r->result->timing, .summary = &r->result->matrices};
-  for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) r->tiles_resumed += r->done[i];
-  ingot_status st = ingot_matrix_run_all(&run);
-  ingot_timing_of_lanes(run.timing, r->options->n_thread); /* its libraries' threads */
+  ingot_merge_timing timing = {0};
+  ingot_matrix_run   run = {.comm = r->comm, .plan = r->plan, .options = r->options, .live = r->live, .begin = r->begin,
+                            .sink = r->sink, .journal = r->journal, .done = r->done, .checksum = r->checksum,
+                            .nonfinite = r->result->nonfinite, .timing = &timing, .summary = &r->result->matrices};
+  ingot_status       st = ingot_matrix_run_all(&run);
+  ingot_timing_of_lanes(&timing, r->options->n_thread); /* its libraries' threads */
+  add_timing(&r->result->timing, &timing);
   if (st == INGOT_ERR_NUMERIC) discard_output(r);
+  return st;
+}
+
+/* All tensors but matrices, whose tiles look done meanwhile. *good: nothing was found that the step cannot go on with. */
+static ingot_status merge_others(merge_run *r, bool *good)
+{
+  ingot_status st = INGOT_OK;
+  size_t       bytes = (size_t)r->plan->n_tile * sizeof *r->done;
+  bool        *kept = malloc(bytes + 1);
+  int64_t      bad = 0;
+  if (!kept) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the books of %lld tiles", (long long)r->plan->n_tile);
+  INGOT_TRY(ingot_comm_agree(r->comm, st));
+  memcpy(kept, r->done, bytes);
+  for (int i = 0; i < r->plan->n_tensor; i++) {
+    const ingot_merge_tensor *t = &r->plan->tensors[i];
+    for (int64_t k = 0; t->grain == INGOT_GRAIN_MATRIX && k < ingot_tile_count(t->view.n_elem); k++) r->done[t->first_tile + k] = true;
+  }
+  INGOT_TRY(merge_tiles(r));
+  for (int i = 0; i < r->plan->n_tensor; i++) {
+    const ingot_merge_tensor *t = &r->plan->tensors[i];
+    if (t->grain != INGOT_GRAIN_MATRIX) continue;
+    memcpy(r->done + t->first_tile, kept + t->first_tile, (size_t)ingot_tile_count(t->view.n_elem) * sizeof *kept);
+  }
+  bad = saw_nonfinite(r) && r->plan->nonfinite == INGOT_NONFINITE_FAIL;
+  INGOT_TRY(ingot_comm_max_i64(r->comm, &bad, 1));
+  *good = bad == 0;
+done:
+  free(kept);
+  return st;
+}
+
+/* Statistics that are made meanwhile need what has no matrices first; otherwise matrices, which take longest, come first. */
+static ingot_status merge_all(merge_run *r)
+{
+  ingot_status st = INGOT_OK;
+  bool         good;
+  if (r->live) {
+    INGOT_TRY(merge_others(r, &good));
+    if (!good) goto done;
+    INGOT_TRY(solve_matrices(r));
+    INGOT_TRY(ingot_comm_agree(r->comm, check_done(r)));
+  } else {
+    INGOT_TRY(solve_matrices(r));
+    INGOT_TRY(summarise_model(r));
+    INGOT_TRY(merge_tiles(r));
+  }
+done:
   return st;
 }
 
@@ -404,11 +466,11 @@ static void release(merge_run *r)
   free(r->model_state);
 }
 
-ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
-                             ingot_merge_result *result)
+ingot_status ingot_merge_run_live(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
+                                  const ingot_merge_live *live, ingot_merge_result *result)
 {
   double       start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
-  merge_run    r = {.comm = comm, .plan = plan, .options = options, .result = result, .device = -1};
+  merge_run    r = {.comm = comm, .plan = plan, .options = options, .live = live, .result = result, .device = -1};
   *result = (ingot_merge_result){0};
 
   ingot_status st = allocate(&r);
@@ -417,9 +479,8 @@ ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, con
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_resume_open(comm, plan, options->fresh, options->n_thread, first_tile_of(&r), last_tile_of(&r),
                               r.done, r.checksum, &r.sink, &r.journal));
-  INGOT_TRY(solve_matrices(&r));
-  INGOT_TRY(summarise_model(&r));
-  INGOT_TRY(merge_tiles(&r));
+  for (int64_t i = first_tile_of(&r); i < last_tile_of(&r); i++) r.tiles_resumed += r.done[i];
+  INGOT_TRY(merge_all(&r));
   INGOT_TRY(share_nonfinite(&r));
   if (saw_nonfinite(&r) && plan->nonfinite == INGOT_NONFINITE_FAIL) discard_output(&r); /* running again would find the same: nothing is kept */
   INGOT_TRY(judge_nonfinite(&r));
@@ -430,4 +491,10 @@ done:
   result->timing.cpu_s = ingot_clock_cpu_s() - start_cpu_s;
   release(&r);
   return st;
+}
+
+ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
+                             ingot_merge_result *result)
+{
+  return ingot_merge_run_live(comm, plan, options, NULL, result);
 }

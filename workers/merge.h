@@ -14,6 +14,7 @@
 #include "base/comm.h"
 #include "io/sink.h"
 #include "io/source.h"
+#include "kernels/matrix.h"
 #include "kernels/method.h"
 
 /** One output tensor. */
@@ -135,6 +136,34 @@ ingot_status ingot_merge_cost(const ingot_merge_plan *plan, int n_rank, double *
  */
 ingot_status ingot_merge_run(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
                              ingot_merge_result *result);
+
+/** The partial output of a merge, as far as it is done. */
+typedef struct ingot_merge_partial ingot_merge_partial;
+
+/**
+ * Elements first .. first + n - 1 of an output tensor that is done, as they are stored, widened. Collective, and the same call on
+ * all ranks; each tile is read by the rank that wrote it.
+ */
+ingot_status ingot_merge_partial_read(const ingot_merge_partial *partial, int tensor, int64_t first, int64_t n, float *values);
+
+/**
+ * Statistics that are made while the merge runs, from what it has merged so far. All tensors but those of MATRIX grain are merged
+ * first, then these, group by group; plan->tensors have no inputs of statistics.
+ */
+typedef struct ingot_merge_live {
+  void      *context;
+  int        n_group;
+  const int *group; /* [n_tensor]: of a tensor of MATRIX grain; others are not looked at */
+  /** Before a group with something to solve: the statistics of its tensors. Earlier groups and other tensors are in `partial`.
+   *  Collective, and all ranks return the same status. */
+  ingot_status (*make)(void *context, int group, const ingot_merge_partial *partial);
+  /** As ingot_matrix_feed.gram: statistic k of a tensor of the group that was made last. */
+  ingot_status (*gram)(void *context, int tensor, int k, double alpha, ingot_linalg *l, ingot_linalg_array *to);
+} ingot_merge_live;
+
+/** As ingot_merge_run. */
+ingot_status ingot_merge_run_live(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
+                                  const ingot_merge_live *live, ingot_merge_result *result);
 void         ingot_merge_result_release(ingot_merge_result *result);
 
 #endif

@@ -143,6 +143,11 @@ done:
   return st;
 }
 
+static int layers_of(const ingot_pass_state *run)
+{
+  return run->taps && run->taps->n_layer > 0 ? run->taps->n_layer : run->model->spec.n_layer;
+}
+
 /* Something follows the layers. */
 static bool needs_final(const ingot_pass_state *run)
 {
@@ -166,7 +171,7 @@ static ingot_status inner_block(const ingot_pass_state *run, int index, const in
   const ingot_model_spec *spec = &run->model->spec;
   const int               linear = index * INGOT_LINEARS_OF_LAYER;
   INGOT_TRY(activate(run, index, layer));
-  if (index == spec->n_layer - 1 && !needs_final(run)) /* nobody reads the last product */
+  if (index == layers_of(run) - 1 && !needs_final(run)) /* nobody reads the last product */
     INGOT_TRY(ingot_pass_tap_input(run, linear + INGOT_LINEAR_DOWN, spec->inner, layer->active));
   else
     INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
@@ -210,7 +215,7 @@ ingot_status ingot_pass_forward(const ingot_pass_state *run)
                                 ingot_pass_weight(run, INGOT_ROLE_EMBEDDING, -1),
                                 spec->learned_positions ? pass->positions : NULL,
                                 ingot_pass_weight(run, INGOT_ROLE_POSITION, -1), pass->layers[0].input));
-  for (int i = 0; i < spec->n_layer; i++) {
+  for (int i = 0; i < layers_of(run); i++) {
     const ingot_pass_layer *layer = &pass->layers[i];
     INGOT_TRY(norm_stream(run, i, false, stream, delta, delta ? layer->input : NULL, layer));
     INGOT_TRY(attention_block(run, i, layer));

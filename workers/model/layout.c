@@ -203,8 +203,7 @@ int ingot_model_layout_find(const ingot_model_layout *layout, ingot_param_role r
   return -1;
 }
 
-/* The name without "model." or "transformer.". */
-static const char *short_name(const char *name)
+const char *ingot_model_short_name(const char *name)
 {
   if (strncmp(name, "model.", 6) == 0) return name + 6;
   if (strncmp(name, "transformer.", 12) == 0) return name + 12;
@@ -230,7 +229,7 @@ static ingot_status bind_one(const ingot_model_param *param, const ingot_source 
   ingot_status st = INGOT_OK;
   char         wanted[INGOT_SHAPE_TEXT], found[INGOT_SHAPE_TEXT];
   *tensor = ingot_source_find(src, param->name);
-  if (*tensor < 0) *tensor = ingot_source_find(src, short_name(param->name));
+  if (*tensor < 0) *tensor = ingot_source_find(src, ingot_model_short_name(param->name));
   INGOT_CHECK(*tensor >= 0, INGOT_ERR_MISMATCH, "%s: no tensor %s, which config.json asks for", ingot_source_path(src),
               param->name);
   const ingot_tensor_info *info = ingot_source_tensor(src, *tensor);

@@ -4,71 +4,90 @@
 #include "kernels/convert.h"
 #include "workers/model/load_file.h"
 
-typedef struct stage {
-  float  *wide; /* as in the checkpoint */
-  float  *turned;
-  void   *narrow; /* nn->dtype */
-  int64_t capacity;
-} stage;
+struct ingot_model_filler {
+  ingot_model *model;
+  float       *turned; /* NULL: no parameter is transposed */
+  void        *narrow; /* nn->dtype */
+  int64_t      capacity;
+};
 
-static void stage_release(stage *s)
+void ingot_model_filler_close(ingot_model_filler **filler)
 {
-  free(s->wide);
-  free(s->turned);
-  free(s->narrow);
+  ingot_model_filler *f = *filler;
+  if (!f) return;
+  free(f->turned);
+  free(f->narrow);
+  free(f);
+  *filler = NULL;
 }
 
-static ingot_status stage_make(const ingot_model_layout *layout, stage *s)
+ingot_status ingot_model_filler_open(ingot_model *model, ingot_model_filler **out)
 {
-  s->capacity = INGOT_MODEL_PIECE;
-  bool transposed = false;
+  ingot_status              st = INGOT_OK;
+  const ingot_model_layout *layout = &model->layout;
+  bool                      transposed = false;
+  ingot_model_filler       *f = *out = calloc(1, sizeof *f);
+  INGOT_CHECK(f, INGOT_ERR_NOMEM, "no memory to fill a model");
+  *f = (ingot_model_filler){.model = model, .capacity = INGOT_MODEL_PIECE};
   for (int i = 0; i < layout->n_param; i++) {
     const ingot_model_param *p = &layout->params[i];
     transposed = transposed || p->transposed;
-    if (p->transposed && p->n_elem > s->capacity) s->capacity = p->n_elem;
+    if (p->transposed && p->n_elem > f->capacity) f->capacity = p->n_elem;
   }
-  s->wide = malloc((size_t)s->capacity * sizeof(float));
-  s->turned = transposed ? malloc((size_t)s->capacity * sizeof(float)) : NULL;
-  s->narrow = malloc((size_t)s->capacity * sizeof(float));
-  if (s->wide && s->narrow && (s->turned || !transposed)) return INGOT_OK;
-  return ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", s->capacity);
+  f->turned = transposed ? malloc((size_t)f->capacity * sizeof(float)) : NULL;
+  f->narrow = malloc((size_t)f->capacity * sizeof(float));
+  INGOT_CHECK(f->narrow && (f->turned || !transposed), INGOT_ERR_NOMEM, "no memory for weights in pieces of %" PRId64 " elements",
+              f->capacity);
+done:
+  if (st != INGOT_OK) ingot_model_filler_close(out);
+  return st;
 }
 
-static ingot_status fill_param(ingot_model *model, const ingot_weight_source *weights, int index, stage *s)
+int64_t ingot_model_filler_piece(const ingot_model_filler *f, int param)
 {
-  ingot_status             st = INGOT_OK;
-  ingot_nn                *nn = model->nn;
-  const ingot_model_param *p = &model->layout.params[index];
+  const ingot_model_param *p = &f->model->layout.params[param];
+  return p->transposed || p->n_elem < f->capacity ? p->n_elem : f->capacity;
+}
+
+ingot_status ingot_model_filler_put(ingot_model_filler *f, int param, int64_t first, int64_t n, const float *values)
+{
+  ingot_nn                *nn = f->model->nn;
+  const ingot_model_param *p = &f->model->layout.params[param];
   const size_t             size = ingot_dtype_size(nn->dtype);
-  char                    *weight = ingot_model_weight(model, index);
-  for (int64_t first = 0; first < p->n_elem; first += s->capacity) {
-    const int64_t n = p->n_elem - first < s->capacity ? p->n_elem - first : s->capacity;
-    INGOT_TRY(weights->read(weights->context, index, first, n, s->wide));
-    const float *wide = s->wide;
-    if (p->transposed) {
-      ingot_model_transpose(s->wide, p->shape.dim[0], p->shape.dim[1], s->turned);
-      wide = s->turned;
-    }
-    const void *narrow = wide;
-    if (nn->dtype != INGOT_DTYPE_F32) {
-      ingot_narrow(nn->dtype, wide, s->narrow, n);
-      narrow = s->narrow;
-    }
-    INGOT_TRY(nn->ops->copy_in(nn, weight + (size_t)first * size, narrow, (size_t)n * size));
+  char                    *weight = ingot_model_weight(f->model, param);
+  if (p->transposed) {
+    INGOT_ASSERT(first == 0 && n == p->n_elem);
+    ingot_model_transpose(values, p->shape.dim[0], p->shape.dim[1], f->turned);
+    values = f->turned;
   }
-done:
-  return st;
+  const void *narrow = values;
+  if (nn->dtype != INGOT_DTYPE_F32) {
+    ingot_narrow(nn->dtype, values, f->narrow, n);
+    narrow = f->narrow;
+  }
+  return nn->ops->copy_in(nn, weight + (size_t)first * size, narrow, (size_t)n * size);
 }
 
 ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights)
 {
-  ingot_status st = INGOT_OK;
-  stage        s = {0};
-  INGOT_TRY(stage_make(&model->layout, &s));
-  for (int i = 0; i < model->layout.n_param; i++) INGOT_TRY(fill_param(model, weights, i, &s));
+  ingot_status        st = INGOT_OK;
+  ingot_model_filler *f = NULL;
+  float              *values = NULL;
+  INGOT_TRY(ingot_model_filler_open(model, &f));
+  values = malloc((size_t)f->capacity * sizeof *values);
+  INGOT_CHECK(values, INGOT_ERR_NOMEM, "no memory for weights in pieces of %" PRId64 " elements", f->capacity);
+  for (int i = 0; i < model->layout.n_param; i++) {
+    const int64_t n_elem = model->layout.params[i].n_elem, piece = ingot_model_filler_piece(f, i);
+    for (int64_t first = 0; first < n_elem; first += piece) {
+      const int64_t n = n_elem - first < piece ? n_elem - first : piece;
+      INGOT_TRY(weights->read(weights->context, i, first, n, values));
+      INGOT_TRY(ingot_model_filler_put(f, i, first, n, values));
+    }
+  }
   INGOT_TRY(model->nn->ops->wait(model->nn));
 done:
-  stage_release(&s);
+  free(values);
+  ingot_model_filler_close(&f);
   return st;
 }
 
@@ -88,7 +107,7 @@ ingot_status ingot_model_load(ingot_nn *nn, const ingot_source *src, ingot_model
   const size_t bytes = (size_t)ingot_model_bytes(&model->spec, nn->dtype);
   INGOT_TRY(nn->ops->alloc(nn, bytes, &model->weights));
   INGOT_TRY(nn->ops->zero(nn, model->weights, bytes)); /* the padding too has values */
-  INGOT_TRY(ingot_model_fill_from_file(model, src, tensor));
+  INGOT_TRY(ingot_model_fill_from_file(model, src, tensor, 0, model->layout.n_param));
   *out = model;
   model = NULL;
 done:

@@ -1,6 +1,6 @@
 /*
- * Weights come through host memory in pieces. Threads read and convert them into the slots of a ring; the calling thread,
- * the only one that uses the back end, copies them out of it in order.
+ * Weights from a checkpoint into a model come through host memory in pieces. nn->n_thread threads read and convert them into the
+ * slots of a ring; the calling thread, the only one that uses the back end, copies them out of it in order.
  */
 #include "workers/model/load_file.h"
 
@@ -172,14 +172,14 @@ static void copy_pieces(loader *l)
   pthread_mutex_unlock(&l->lock);
 }
 
-static ingot_status list_pieces(loader *l)
+static ingot_status list_pieces(loader *l, int first_param, int n_param)
 {
   const ingot_model_layout *layout = &l->model->layout;
   int64_t                   n = 0;
-  for (int i = 0; i < layout->n_param; i++) n += 1 + layout->params[i].n_elem / PIECE_ELEM;
+  for (int i = first_param; i < first_param + n_param; i++) n += 1 + layout->params[i].n_elem / PIECE_ELEM;
   l->pieces = malloc((size_t)n * sizeof *l->pieces);
   if (!l->pieces) return ingot_fail(INGOT_ERR_NOMEM, "no memory for a model");
-  for (int i = 0; i < layout->n_param; i++) {
+  for (int i = first_param; i < first_param + n_param; i++) {
     const ingot_model_param *p = &layout->params[i];
     const int64_t            step = p->transposed ? p->n_elem : PIECE_ELEM;
     for (int64_t first = 0; first < p->n_elem; first += step)
@@ -190,7 +190,7 @@ static ingot_status list_pieces(loader *l)
   return INGOT_OK;
 }
 
-ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *src, const int *tensor)
+ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *src, const int *tensor, int first, int count)
 {
   ingot_status st = INGOT_OK;
   loader       l = {.model = model, .src = src, .tensor = tensor};
@@ -198,7 +198,7 @@ ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *
   int          n = 0, wanted = reading_threads(&model->layout, model->nn->n_thread);
   pthread_mutex_init(&l.lock, NULL);
   pthread_cond_init(&l.changed, NULL);
-  INGOT_TRY(list_pieces(&l));
+  INGOT_TRY(list_pieces(&l, first, count));
   l.n_slot = wanted + 2;
   for (int i = 0; i < l.n_slot; i++) {
     l.slots[i].values = malloc((size_t)l.capacity * sizeof(float));

@@ -37,6 +37,17 @@ enum { INGOT_MODEL_PIECE = 1 << 22 };
 /** Give a model other weights; after a failure they are undefined. */
 ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights);
 
+/** The same for parameters as the caller chooses them, and when he has them. */
+typedef struct ingot_model_filler ingot_model_filler;
+ingot_status ingot_model_filler_open(ingot_model *model, ingot_model_filler **out);
+void         ingot_model_filler_close(ingot_model_filler **filler); /* NULL is fine */
+/** Elements of a parameter that are given at a time at most. */
+int64_t ingot_model_filler_piece(const ingot_model_filler *filler, int param);
+/** Elements first .. first + n - 1 of a parameter, in the order of the checkpoint; the whole of a transposed one. */
+ingot_status ingot_model_filler_put(ingot_model_filler *filler, int param, int64_t first, int64_t n, const float *values);
+/** Parameters first .. first + n - 1 from a source; tensor [n_param] as ingot_model_layout_bind has it. Errors as of ingot_model_load. */
+ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *src, const int *tensor, int first, int n);
+
 /** Weights of a parameter. */
 void *ingot_model_weight(const ingot_model *model, int param);
 
@@ -71,7 +82,8 @@ typedef struct ingot_taps {
   /** The gradient of the output of parameter `param` of a linear layer: its own columns. */
   ingot_status (*output_gradient)(void *context, ingot_nn *nn, int linear, int param, int64_t n_row, int64_t width,
                                   const void *dy, int64_t ld, const int32_t *valid);
-  bool head; /* the head too */
+  bool head;    /* the head too */
+  int  n_layer; /* so many layers alone are run, without a head and not backward; 0: all */
 } ingot_taps;
 
 /** Where gradients of parameters go. */

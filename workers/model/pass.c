@@ -272,6 +272,7 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
   INGOT_ASSERT(batch->n_batch > 0 && batch->n_time > 0 && batch->n_time <= pass->options.n_time);
   INGOT_ASSERT(run.n_token <= pass->options.n_batch * pass->options.n_time);
   INGOT_ASSERT(!run.backward || (pass->options.backward && head));
+  INGOT_ASSERT(!taps || taps->n_layer == 0 || (taps->n_layer <= run.model->spec.n_layer && !head && !taps->head && !run.backward));
   pass->n_row = 0;
   INGOT_TRY(ingot_pass_refresh_tables(pass, batch->n_time));
   INGOT_TRY(put_batch(&run, batch));

@@ -308,21 +308,34 @@ done:
 
 /* ---- the output ---- */
 
-/* Elements of the upper triangle by rows, as they are on the host. */
-static ingot_status read_rows(void *context, int item, int64_t first, int64_t n, void *values)
+ingot_status ingot_gram_rows(ingot_nn *nn, int64_t width, const double *sums, int64_t first, int64_t n, double *values)
 {
   ingot_status st = INGOT_OK;
-  gram        *m = context;
-  int64_t      width = m->items[item].width, row = 0, start = 0, done = 0;
+  int64_t      row = 0, start = 0, done = 0;
   while (start + width - row <= first) start += width - row++;
   for (int64_t skip = first - start; done < n; skip = 0, row++) {
     int64_t part = width - row - skip < n - done ? width - row - skip : n - done;
-    INGOT_TRY(m->g.nn->ops->copy_out(m->g.nn, (double *)values + done, m->sums[item] + row * width + row + skip,
-                                     (size_t)part * sizeof(double)));
+    INGOT_TRY(nn->ops->copy_out(nn, values + done, sums + row * width + row + skip, (size_t)part * sizeof(double)));
     done += part;
   }
 done:
   return st;
+}
+
+ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n, float *packed,
+                              float *values)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY(ingot_gram_pack(width, sums, scale, first, n, packed, ingot_nn_cuda_stream(nn)));
+  INGOT_TRY(nn->ops->copy_out(nn, values, packed, (size_t)n * sizeof *packed));
+done:
+  return st;
+}
+
+static ingot_status read_rows(void *context, int item, int64_t first, int64_t n, void *values)
+{
+  gram *m = context;
+  return ingot_gram_rows(m->g.nn, m->items[item].width, m->sums[item], first, n, values);
 }
 
 static double mean_scale(const gram *m)
@@ -330,16 +343,10 @@ static double mean_scale(const gram *m)
   return 1.0 / ((double)ingot_gather_window_count(m->g.plan) * (double)m->g.plan->window.length);
 }
 
-/* The same from a GPU, as means already. */
 static ingot_status read_packed(void *context, int item, int64_t first, int64_t n, void *values)
 {
-  ingot_status st = INGOT_OK;
-  gram        *m = context;
-  INGOT_TRY(ingot_gram_pack(m->items[item].width, m->sums[item], mean_scale(m), first, n, m->packed,
-                            ingot_nn_cuda_stream(m->g.nn)));
-  INGOT_TRY(m->g.nn->ops->copy_out(m->g.nn, values, m->packed, (size_t)n * sizeof *m->packed));
-done:
-  return st;
+  gram *m = context;
+  return ingot_gram_means(m->g.nn, m->items[item].width, m->sums[item], mean_scale(m), first, n, m->packed, values);
 }
 
 static ingot_status write_group(gram *m)

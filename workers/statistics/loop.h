@@ -112,6 +112,13 @@ struct ingot_nccl *ingot_device_sum_nccl(const ingot_device_sum *sum);
 /** Memory of the back end, n values F32 or F64, becomes the sum over ranks. Collective; waits. */
 ingot_status ingot_device_sum_add(ingot_device_sum *sum, ingot_dtype dtype, int64_t n, void *data);
 
+/* ---- sums of Gram matrices in back-end memory, [width][width] (gram.c) ---- */
+/** Elements first .. first + n - 1 of the upper triangle by rows, as they are. */
+ingot_status ingot_gram_rows(ingot_nn *nn, int64_t width, const double *sums, int64_t first, int64_t n, double *values);
+/** The same times scale, from a GPU, by way of its memory `packed` [n]. */
+ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n, float *packed,
+                              float *values);
+
 /* ---- output tensors (output.c) ---- */
 typedef struct ingot_stat_writer ingot_stat_writer;
 
