@@ -50,10 +50,12 @@ static int find_param(const ingot_model_layout *layout, const char *name)
   return -1;
 }
 
-bool ingot_regmean_plus_solves(const ingot_model_layout *layout, const char *name)
+bool ingot_regmean_plus_solves(const ingot_model_layout *layout, const char *name, bool *transposed)
 {
   int param = find_param(layout, name);
-  return param >= 0 && linear_of(layout, param) >= 0;
+  if (param < 0 || linear_of(layout, param) < 0) return false;
+  *transposed = layout->params[param].transposed;
+  return true;
 }
 
 /* Inputs of block `block`, in the order of its linear layers. */
@@ -111,7 +113,8 @@ static ingot_status find_tensors(plus *p)
     int                       linear = param < 0 ? -1 : linear_of(layout, param);
     p->group[t] = p->item[t] = -1;
     if (param >= 0) p->tensor[param] = t;
-    INGOT_ASSERT((linear >= 0) == (tensor->grain == INGOT_GRAIN_MATRIX));
+    INGOT_ASSERT((linear >= 0) == (tensor->grain == INGOT_GRAIN_MATRIX) &&
+                 (linear < 0 || tensor->view.transposed == layout->params[param].transposed));
     if (linear < 0) continue;
     p->group[t] = layout->linears[linear].layer;
     p->item[t] = 0;

@@ -18,8 +18,9 @@
 #include "workers/model/spec.h"
 #include "workers/statistics/gather.h"
 
-/** Whether a tensor of that name is the weight of a linear layer in a block, which is solved; all others are averaged. */
-bool ingot_regmean_plus_solves(const ingot_model_layout *layout, const char *name);
+/** Whether a tensor of that name is the weight of a linear layer in a block, which is solved; all others are averaged.
+ *  *transposed: it is stored as [in, out], what the merge's view has to say too. */
+bool ingot_regmean_plus_solves(const ingot_model_layout *layout, const char *name, bool *transposed);
 
 /** Bytes that a rank holds at most where its model is: weights, pass, one block's sums. */
 uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec, const ingot_model_layout *layout);
