@@ -178,18 +178,20 @@ static void test_gram(void **state)
 {
   (void)state;
   static const char *const with_gram[] = {"llama", "gpt2"};
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 6; i++) {
     const bool with_head = i < 2;
+    const int  n_layer = i < 4 ? 0 : 1; /* the first layer alone */
     model_case c;
     model_case_open(nn, with_gram[i % 2], &c);
     const ingot_batch        batch = model_case_batch(&c);
     const ingot_pass_options options = {.n_batch = c.n_batch, .n_time = c.n_time};
     gram_tap                 tap = {.c = &c};
-    const ingot_taps         taps = {.context = &tap, .input = see_input, .head = with_head};
+    const ingot_taps         taps = {.context = &tap, .input = see_input, .head = with_head, .n_layer = n_layer};
     ingot_pass              *pass;
     check_ok(ingot_pass_open(c.model, &options, &pass));
     check_ok(ingot_pass_run(pass, &batch, NULL, &taps, NULL));
-    assert_int_equal(tap.n_seen, 4 * c.model->spec.n_layer + with_head);
+    assert_int_equal(tap.n_seen, 4 * (n_layer > 0 ? n_layer : c.model->spec.n_layer) + with_head);
+    assert_true(c.model->spec.n_layer > 1);
     ingot_pass_close(&pass);
     model_case_close(&c);
   }
