@@ -10,6 +10,7 @@
 #include "driver/step_sink.h"
 #include "driver/token_promise.h"
 #include "kernels/device.h"
+#include "workers/statistics/regmean_plus.h"
 
 /* Part of the fingerprint: counts up when the same settings and inputs come to mean other results. */
 static const char OUTPUT_VERSION[] = "ingot-gather-1";
@@ -19,7 +20,12 @@ enum {
   GPU_SHARE = 90 /* per cent of a GPU's memory: libraries and scratch memory need the rest */
 };
 
-typedef enum step_kind { STEP_EVALUATE, STEP_FISHER, STEP_GRAM } step_kind;
+typedef enum step_kind {
+  STEP_EVALUATE, /* and what else runs models whole, and gathers other things than statistics */
+  STEP_FISHER,
+  STEP_GRAM,
+  STEP_BLOCKS /* regmean_plus: models of one architecture, block after block */
+} step_kind;
 
 /* What builds up while a step is resolved. */
 typedef struct builder {
@@ -34,13 +40,22 @@ typedef struct builder {
   const char                  *place;
   ingot_input                **inputs; /* [n_model] */
   ingot_model_spec            *specs;  /* [n_model]; a failed one has family "" */
-  ingot_model_layout           layout; /* Fisher, Gram: of the only model */
+  ingot_model_layout           layout; /* Fisher, Gram: of the only model; blocks: of the first */
   int                         *tensor; /* [layout.n_param]: of the input */
 } builder;
 
 static step_kind kind_of(const ingot_step_type *type)
 {
-  return strcmp(type->name, "fisher") == 0 ? STEP_FISHER : strcmp(type->name, "gram") == 0 ? STEP_GRAM : STEP_EVALUATE;
+  return strcmp(type->name, "fisher") == 0         ? STEP_FISHER
+         : strcmp(type->name, "gram") == 0         ? STEP_GRAM
+         : strcmp(type->name, "regmean_plus") == 0 ? STEP_BLOCKS
+                                                   : STEP_EVALUATE;
+}
+
+/* Whether the output is a file of statistics. */
+static bool makes_statistics(step_kind kind)
+{
+  return kind == STEP_FISHER || kind == STEP_GRAM;
 }
 
 /* ---- models ---- */
@@ -56,7 +71,9 @@ static ingot_status check_model(builder *b, int i)
   tensor = ingot_arena_alloc(b->arena, (size_t)layout.n_param, sizeof *tensor);
   INGOT_TRY_ALLOC(tensor);
   INGOT_TRY(ingot_input_model_bind(b->inputs[i], &b->specs[i], &layout, tensor));
-  if (b->kind != STEP_EVALUATE) {
+  if (b->kind == STEP_BLOCKS && i > 0 && b->specs[0].family[0])
+    INGOT_TRY(ingot_input_model_compare(b->inputs[0], &b->specs[0], b->inputs[i], &b->specs[i]));
+  if (b->kind != STEP_EVALUATE && b->layout.n_param == 0) {
     b->layout = layout;
     b->tensor = tensor;
     layout = (ingot_model_layout){0};
@@ -93,6 +110,12 @@ done:
   return st;
 }
 
+/* The blocks of the models, which all have as many. */
+static int n_block(const builder *b)
+{
+  return b->layout.n_linear > 0 ? b->specs[0].n_layer : 1;
+}
+
 /* ---- data ---- */
 
 static ingot_status look_at_data(builder *b, const ingot_job_data *d, ingot_gather_data *out, uint64_t *identity)
@@ -114,7 +137,7 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, ingot_gath
   *identity = ingot_tokens_identity(tokens);
   INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,
               (long long)ingot_tokens_count(tokens), (long long)w->length);
-  b->out->bytes_read += (uint64_t)out->n_window * (uint64_t)w->length * sizeof(uint16_t);
+  b->out->bytes_read += (uint64_t)out->n_window * (uint64_t)w->length * sizeof(uint16_t) * (uint64_t)(b->kind == STEP_BLOCKS ? n_block(b) : 1);
 done:
   ingot_tokens_close(&tokens);
   return st;
@@ -185,6 +208,7 @@ static uint64_t model_bytes(const builder *b)
   uint64_t most = 0;
   if (b->kind == STEP_FISHER) return ingot_fisher_bytes(b->plan, &b->specs[0], &b->layout);
   if (b->kind == STEP_GRAM) return ingot_gram_bytes(b->plan, &b->specs[0], &b->layout);
+  if (b->kind == STEP_BLOCKS) return ingot_regmean_plus_bytes(b->plan, &b->specs[0], &b->layout);
   for (int i = 0; i < b->plan->n_model; i++) {
     uint64_t bytes = ingot_evaluate_bytes(b->plan, &b->specs[i]);
     if (bytes > most) most = bytes;
@@ -197,7 +221,8 @@ static uint64_t host_bytes(const builder *b)
   int n_thread = b->planner->options.n_thread;
   return b->kind == STEP_FISHER ? ingot_fisher_host_bytes(b->plan, &b->layout, b->specs[0].n_vocab, n_thread)
          : b->kind == STEP_GRAM ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread, b->body->on_device)
-                                : ingot_evaluate_host_bytes(b->plan);
+         : b->kind == STEP_BLOCKS ? ingot_regmean_plus_host_bytes(b->plan, &b->layout) + b->settings->beside_bytes
+                                  : ingot_evaluate_host_bytes(b->plan);
 }
 
 static uint64_t bytes_of_rank(const builder *b)
@@ -267,12 +292,9 @@ static json_t *recipe_json(const builder *b)
   json_object_set_new(r, "separate", json_boolean(s->separate));
   json_object_set_new(r, "shuffle", json_boolean(s->shuffle));
   json_object_set_new(r, "dtype", json_string(ingot_compute_name(b->plan->compute)));
-  if (b->kind == STEP_EVALUATE) {
-    json_object_set_new(r, "stride", json_integer(s->stride));
-    json_object_set_new(r, "partial", json_boolean(s->partial));
-  } else {
-    json_object_set_new(r, "labels", json_string(label_names[s->labels]));
-  }
+  if (!makes_statistics(b->kind)) json_object_set_new(r, "stride", json_integer(s->stride));
+  if (b->kind == STEP_EVALUATE) json_object_set_new(r, "partial", json_boolean(s->partial));
+  if (makes_statistics(b->kind)) json_object_set_new(r, "labels", json_string(label_names[s->labels]));
   if (b->kind == STEP_FISHER) {
     json_object_set_new(r, "loss", json_string(s->loss == INGOT_LOSS_MEAN ? "mean" : "sum"));
     json_object_set_new(r, "example", json_integer(s->example));
@@ -394,8 +416,9 @@ static ingot_status make_sink(builder *b)
   INGOT_TRY(ingot_recipe_keep(recipe, b->arena, &b->out->recipe));
   INGOT_TRY(ingot_step_sink_begin(b->planner, b->settings->durable, b->out));
   if (b->kind == STEP_EVALUATE) INGOT_TRY(evaluation_tensors(b));
-  else INGOT_TRY(b->kind == STEP_FISHER ? fisher_tensors(b) : gram_tensors(b));
-  if (b->kind != STEP_EVALUATE) INGOT_TRY(add_statistics(b));
+  if (b->kind == STEP_FISHER) INGOT_TRY(fisher_tensors(b));
+  if (b->kind == STEP_GRAM) INGOT_TRY(gram_tensors(b));
+  if (makes_statistics(b->kind)) INGOT_TRY(add_statistics(b));
   INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));
   b->out->fingerprint = ingot_step_fingerprint(b->out, OUTPUT_VERSION);
   b->out->bytes_written = sink->n_tensor > 0 ? ingot_sink_bytes(sink) : 0;
@@ -437,19 +460,23 @@ static ingot_status make_title(builder *b)
 {
   ingot_status st = INGOT_OK;
   const char  *id = b->plan->n_model > 0 ? b->settings->models[0].id : "";
-  int64_t      n = ingot_gather_window_count(b->plan) * b->plan->n_model;
+  int64_t      n = ingot_gather_window_count(b->plan) * (b->kind == STEP_BLOCKS ? 1 : b->plan->n_model); /* blocks: a data set a model */
   if (b->kind == STEP_EVALUATE)
     b->out->title = ingot_arena_printf(b->arena, "evaluate %d model%s on %d data set%s", b->plan->n_model,
                                        b->plan->n_model == 1 ? "" : "s", b->plan->n_data, b->plan->n_data == 1 ? "" : "s");
+  else if (b->kind == STEP_BLOCKS)
+    b->out->title = ingot_arena_printf(b->arena, "RegMean++ of %d model%s", b->plan->n_model, b->plan->n_model == 1 ? "" : "s");
   else
     b->out->title = ingot_arena_printf(b->arena, b->kind == STEP_FISHER ? "Fisher information of %s" : "Gram matrices of %s", id);
   b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s", (long long)n,
                                     (long long)b->plan->window.length, (long long)b->plan->batch,
                                     ingot_compute_name(b->plan->compute), b->body->on_device ? "GPU" : "CPU");
+  if (b->kind == STEP_BLOCKS && b->out->work)
+    b->out->work = ingot_arena_printf(b->arena, "%d blocks one after the other, each by %s", n_block(b), b->out->work);
   int passes = b->kind == STEP_GRAM ? ingot_gram_passes(b->plan, &b->layout) : 1;
   if (passes > 1 && b->out->work)
     b->out->work = ingot_arena_printf(b->arena, "%s, in %d passes over the data", b->out->work, passes);
-  if (b->kind == STEP_EVALUATE) b->out->form = b->out->sink.n_tensor ? "scores (HDF5)" : "scores (JSON)";
+  if (!makes_statistics(b->kind)) b->out->form = b->out->sink.n_tensor ? "scores (HDF5)" : "scores (JSON)";
   else b->out->form = b->out->sink.format == INGOT_SINK_HDF5 ? "statistics (HDF5)" : "statistics (directory)";
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:

@@ -33,6 +33,7 @@ typedef struct ingot_gather_settings {
   int                  dtype; /* ingot_dtype_choice */
   int                  labels, loss;
   uint64_t             memory_limit_bytes;
+  uint64_t             beside_bytes; /* regmean_plus, found by planning: of the host, that the merge takes beside the models */
   bool                 has_document;
   ingot_job_reference *models; /* [n_model] */
   int                  n_model;

@@ -10,5 +10,11 @@ ingot_status ingot_input_model_spec(const ingot_input *input, int64_t window, in
 /** The tensor of each parameter: tensor [layout->n_param]. INGOT_ERR_MISMATCH. */
 ingot_status ingot_input_model_bind(const ingot_input *input, const ingot_model_spec *spec, const ingot_model_layout *layout,
                                     int *tensor);
+/**
+ * Whether a block of one model can stand in the other: INGOT_ERR_MISMATCH with the first setting that differs. How many positions a
+ * model has may differ.
+ */
+ingot_status ingot_input_model_compare(const ingot_input *a, const ingot_model_spec *of_a, const ingot_input *b,
+                                       const ingot_model_spec *of_b);
 
 #endif

@@ -377,7 +377,7 @@ static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const 
   b->refs = ingot_arena_alloc(b->arena, (size_t)most_inputs(s), sizeof *b->refs);
   b->param_missing = ingot_arena_alloc(b->arena, (size_t)s->method->n_param + 1, sizeof *b->param_missing);
   b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number,
-                                s->is_export ? "export" : s->method->name);
+                                strcmp(step->type->name, "merge") == 0 ? s->method->name : step->type->name);
   plan->title = s->is_export ? "export" : ingot_arena_printf(b->arena, "merge by %s", s->method->name);
   INGOT_TRY_ALLOC(b->body && b->inputs && b->refs && b->param_missing && b->place && plan->title);
   plan->body = b->body;

@@ -6,6 +6,7 @@
 #include "driver/planner.h"
 #include "driver/step.h"
 #include "io/statistics.h"
+#include "workers/model/spec.h"
 
 /** The body of a merge step's plan. */
 typedef struct ingot_merge_body {
@@ -54,6 +55,7 @@ typedef struct ingot_merge_builder {
   ingot_merge_tensor         *tensors;   /* [n_tensor] so far */
   int                         n_tensor, capacity;
   int64_t                     n_tile, n_merged; /* tiles; elements of merged tensors so far */
+  ingot_model_layout          layout; /* live statistics: of the reference */
   int                         n_with, n_without; /* tensors with and without the statistics that they want */
   const char                 *first_without;
   int64_t                     n_row;     /* that cropped embeddings keep; -1: none is cropped */
@@ -63,7 +65,7 @@ typedef struct ingot_merge_builder {
   const char                 *place;            /* "job.cfg:12: step 1 (ties)" */
 } ingot_merge_builder;
 
-/** The `plan` of the merge step type. */
+/** The `plan` of the merge step type; other types that merge plan that part with it. */
 ingot_status ingot_merge_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan);
 
 /* The rest of the step type, shared with export. */
@@ -72,6 +74,11 @@ ingot_status ingot_merge_step_unpack(const void *bytes, size_t size, ingot_step_
 ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan,
                                   ingot_step_result *result);
 void         ingot_merge_step_release(ingot_step_plan *plan);
+/** Options for the workers; the merge's progress is not shown yet. */
+ingot_merge_options ingot_merge_step_options(const ingot_run_context *context, const ingot_step_plan *plan);
+/** Lines and events of what a merge came upon; *merged is released, and its checksums and timing go to *result. */
+void ingot_merge_step_report(const ingot_run_context *context, const ingot_merge_plan *plan, ingot_merge_result *merged,
+                             ingot_step_result *result);
 
 /* Parts of planning. */
 
@@ -91,14 +98,17 @@ ingot_shape ingot_merge_cropped_shape(const ingot_merge_builder *b, const ingot_
 /** Whether an input's tensor is used with its first rows only. */
 bool ingot_merge_is_cropped_to(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape);
 /** What a message about two shapes says besides: a setting that helps, or nothing. */
-const char *ingot_merge_crop_hint(const ingot_sink_tensor *t, const ingot_shape *shape);
+const char *ingot_merge_crop_hint(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape);
 /** Set n_row, and add problems where models mean other tokens by the same numbers. */
 ingot_status ingot_merge_check_vocabularies(ingot_merge_builder *b);
 /** Warn of cropped tensors, and note them in the recipe. */
 ingot_status ingot_merge_report_crops(const ingot_merge_builder *b, json_t *recipe);
 /** A problem, or a warning, where quantized weights are merged without their scales. */
 ingot_status ingot_merge_check_scales(ingot_merge_builder *b);
-/** Open the models' statistics and check what can be checked of them as a whole. *good: false when one is no use. */
+/**
+ * Open the models' statistics and check what can be checked of them as a whole; live ones: find out which layers have them. *good:
+ * false when one is no use.
+ */
 ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good);
 /** Append the statistics that a tensor wants to its inputs: source and tensor get new arrays. */
 ingot_status ingot_merge_add_statistics(ingot_merge_builder *b, const ingot_section_source *const *taking_part,

@@ -49,6 +49,7 @@ typedef struct ingot_merge_settings {
   const char        *model_name;         /* export: the one model, copied as it is */
   /* worked out */
   bool                is_export;
+  bool                live_statistics; /* they are gathered while the step runs, for the linear layers of the models' blocks */
   const ingot_method *method;
   bool                has_base, has_config;
   ingot_job_reference base, config;

@@ -3,7 +3,9 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "driver/input_model.h"
 #include "driver/merge_plan.h"
+#include "workers/statistics/regmean_plus.h"
 
 static void problem(ingot_merge_builder *b, ingot_status st, const ingot_section_source *source, const char *what)
 {
@@ -72,6 +74,24 @@ static void compare_infos(ingot_merge_builder *b, const ingot_section_source *a,
                       ingot_statistics_labels_name(c->info->labels));
 }
 
+/* What is wrong with the config is reported with the plan to run the models, which looks closer. */
+static ingot_status find_live(ingot_merge_builder *b, const ingot_section *section, bool *good)
+{
+  ingot_model_spec spec = {0};
+  ingot_status     st = INGOT_OK;
+  if (!*good) goto done; /* reported */
+  st = ingot_input_model_spec(section->sources[section->reference].input, 0, &spec);
+  if (st == INGOT_OK) st = ingot_model_layout_make(&spec, &b->layout);
+  *good = st == INGOT_OK;
+  if (st != INGOT_OK && st != INGOT_ERR_NOMEM) {
+    ingot_error_clear();
+    st = INGOT_OK;
+  }
+done:
+  ingot_model_spec_release(&spec);
+  return st;
+}
+
 ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good)
 {
   ingot_status                st = INGOT_OK;
@@ -79,6 +99,10 @@ ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good)
   const ingot_section_source *first = NULL;
   b->n_checkpoint = b->n_input;
   if (!b->settings->method->needs || b->settings->n_slice > 0) goto done;
+  if (b->settings->live_statistics) {
+    st = find_live(b, section, good);
+    goto done;
+  }
   for (int i = 0; i < section->n_source; i++) {
     ingot_section_source     *source = &section->sources[i];
     const ingot_merge_source *model = source->model >= 0 ? &b->settings->models[source->model] : NULL;
@@ -110,6 +134,7 @@ void ingot_merge_release_statistics(ingot_merge_builder *b)
       ingot_statistics_free(&info);
       b->sections[i].sources[k].info = NULL;
     }
+  ingot_model_layout_release(&b->layout);
 }
 
 static int lookup(const void *context, const char *name)
@@ -200,6 +225,12 @@ done:
   return st;
 }
 
+/* Every model will have the statistic, and none is an input. */
+static void add_live(const ingot_merge_builder *b, ingot_method_tensor *v)
+{
+  if (ingot_regmean_plus_solves(&b->layout, v->name, &v->transposed)) v->n_statistic = v->n_model;
+}
+
 ingot_status ingot_merge_add_statistics(ingot_merge_builder *b, const ingot_section_source *const *taking_part,
                                         const char *const *in_names, ingot_merge_tensor *tensor)
 {
@@ -215,6 +246,10 @@ ingot_status ingot_merge_add_statistics(ingot_merge_builder *b, const ingot_sect
   const ingot_section_source *const *models = taking_part + base;
   finding                            f = {0};
   if (!wanted) goto done;
+  if (b->settings->live_statistics) {
+    add_live(b, v);
+    goto done;
+  }
   f.source = ingot_arena_alloc(b->arena, (size_t)n + 2 * (size_t)v->n_model, sizeof *f.source);
   f.tensor = ingot_arena_alloc(b->arena, (size_t)n + 2 * (size_t)v->n_model, sizeof *f.tensor);
   INGOT_TRY_ALLOC(f.source && f.tensor);

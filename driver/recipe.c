@@ -185,7 +185,7 @@ ingot_status ingot_model_card(const ingot_job *job, const ingot_merge_settings *
 {
   ingot_status st = INGOT_OK;
   int          n_checkpoint = plan->n_input; /* without the models' statistics */
-  if (!settings->is_export && settings->method->needs) n_checkpoint -= settings->n_model;
+  if (!settings->is_export && settings->method->needs && !settings->live_statistics) n_checkpoint -= settings->n_model;
   INGOT_TRY(ingot_text_printf(text, "---\ntags:\n- merge\n- ingot\nlibrary_name: transformers\ningot_recipe:\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 2, text));
   INGOT_TRY(ingot_text_printf(text, "---\n\n# %s\n\n", job->name ? job->name : "Merged model"));

@@ -2,16 +2,13 @@
 #ifndef INGOT_DRIVER_SOUP_PLAN_H
 #define INGOT_DRIVER_SOUP_PLAN_H
 
-#include "driver/gather_plan.h"
-#include "driver/merge_plan.h"
 #include "driver/soup_settings.h"
 #include "workers/statistics/soup.h"
 
-/** The body of a soup step's plan: two plans of one output, and how to search. */
+/** The body of a soup step's plan. */
 typedef struct ingot_soup_body {
-  ingot_step_plan evaluate; /* of all candidates */
-  ingot_step_plan merge;    /* likewise: the run takes those that are in the soup */
-  ingot_soup_plan soup;     /* gather is set when it runs */
+  ingot_data_merge parts; /* of all candidates: the run merges those that are in the soup */
+  ingot_soup_plan  soup;  /* how to search; gather is set when it runs */
 } ingot_soup_body;
 
 /* As ingot_step_type.plan, .pack, .unpack and .release. */

@@ -2,16 +2,13 @@
 #ifndef INGOT_DRIVER_SOUP_SETTINGS_H
 #define INGOT_DRIVER_SOUP_SETTINGS_H
 
-#include "driver/gather_settings.h"
-#include "driver/merge_settings.h"
+#include "driver/data_merge.h"
 
 typedef struct ingot_soup_settings {
-  ingot_gather_settings gather; /* keys are read into it; its output stays NULL */
-  ingot_merge_settings  merge;  /* all candidates, weights of 1 */
-  const char           *output, *output_dtype;
-  int                   search; /* ingot_soup_kind */
-  int                   accept; /* ingot_soup_accept */
-  int                   metric; /* ingot_soup_metric */
+  ingot_data_merge_settings parts;  /* a linear merge of all candidates with weights of 1 */
+  int                       search; /* ingot_soup_kind */
+  int                       accept; /* ingot_soup_accept */
+  int                       metric; /* ingot_soup_metric */
 } ingot_soup_settings;
 
 extern const ingot_key         ingot_soup_keys[];

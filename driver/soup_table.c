@@ -7,7 +7,7 @@
 
 static const ingot_gather_plan *gather_of(const ingot_soup_body *body)
 {
-  return &((const ingot_gather_body *)body->evaluate.body)->plan;
+  return &((const ingot_gather_body *)body->parts.gather.body)->plan;
 }
 
 static json_t *number(double value)
@@ -64,7 +64,7 @@ ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup
   json_t *tree = json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "format", 1, "kind", "soup", "search",
                            ingot_soup_search_names[body->soup.kind], "accept", ingot_soup_accept_names[body->soup.accept],
                            "metric", ingot_soup_metric_names[body->soup.metric], "window", (json_int_t)g->window.length,
-                           "inputs", inputs_json(body->evaluate.body), "ranking", ranking_json(g, soup, scores), "trials",
+                           "inputs", inputs_json(body->parts.gather.body), "ranking", ranking_json(g, soup, scores), "trials",
                            trials_json(g, soup, scores), "members", members_json(g, soup), "score", number(soup->score));
   return ingot_json_append(tree, "the table of a soup", text);
 }

@@ -165,6 +165,27 @@ static void report_matrices(const ingot_run_context *context, const ingot_merge_
                                "with_ridge", (json_int_t)m->n_ridge, "ridge", m->ridge, "dead_features", (json_int_t)m->n_dead));
 }
 
+ingot_merge_options ingot_merge_step_options(const ingot_run_context *context, const ingot_step_plan *plan)
+{
+  return (ingot_merge_options){
+      .n_thread = plan->n_thread > 0 && plan->n_thread < context->n_thread ? plan->n_thread : context->n_thread,
+      .device = context->device,
+      .fresh = context->fresh,
+      .stop = context->stop,
+  };
+}
+
+void ingot_merge_step_report(const ingot_run_context *context, const ingot_merge_plan *plan, ingot_merge_result *merged,
+                             ingot_step_result *result)
+{
+  report_nonfinite(context, plan, merged);
+  report_matrices(context, plan, &merged->matrices);
+  result->timing = merged->timing;
+  result->checksums = merged->checksums;
+  merged->checksums = NULL;
+  ingot_merge_result_release(merged);
+}
+
 ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan,
                                   ingot_step_result *result)
 {
@@ -174,23 +195,14 @@ ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_
   ingot_progress          progress;
   bool                    quiet = context->quiet || ingot_comm_rank(context->comm) != 0;
   ingot_progress_start(&progress, context->events, plan->number, quiet);
-  ingot_merge_options options = {
-      .n_thread = plan->n_thread > 0 && plan->n_thread < context->n_thread ? plan->n_thread : context->n_thread,
-      .device = context->device,
-      .fresh = context->fresh,
-      .stop = context->stop,
-      .progress = ingot_progress_update,
-      .progress_context = &progress,
-  };
+  ingot_merge_options options = ingot_merge_step_options(context, plan);
+  options.progress = ingot_progress_update;
+  options.progress_context = &progress;
   merge.sink.lock = context->lock;
   st = ingot_merge_run(context->comm, &merge, &options, &merged);
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
-  report_nonfinite(context, &merge, &merged);
-  report_matrices(context, &merge, &merged.matrices);
-  result->timing = merged.timing;
-  result->checksums = merged.checksums;
-  merged.checksums = NULL;
+  ingot_merge_step_report(context, &merge, &merged, result);
 done:
   ingot_merge_result_release(&merged);
   return st;

@@ -56,8 +56,8 @@ static ingot_status reduce(const ingot_soup_body *all, const ingot_soup *soup, c
                            ingot_merge_body *body, ingot_step_plan *out)
 {
   ingot_status st = INGOT_OK;
-  *out = all->merge;
-  *body = *(const ingot_merge_body *)all->merge.body;
+  *out = all->parts.merge;
+  *body = *(const ingot_merge_body *)all->parts.merge.body;
   ingot_merge_plan   *plan = &body->plan;
   ingot_merge_tensor *tensors = ingot_arena_alloc(arena, (size_t)plan->n_tensor, sizeof *tensors);
   INGOT_TRY_ALLOC(tensors);
@@ -114,21 +114,6 @@ done:
   return st;
 }
 
-static void add_timing(ingot_merge_timing *t, const ingot_merge_timing *search)
-{
-  t->read_s += search->read_s;
-  t->merge_s += search->merge_s;
-  t->wall_s += search->wall_s;
-  t->cpu_s += search->cpu_s;
-  t->bytes_read += search->bytes_read;
-  t->tiles_done = search->tiles_done; /* windows: what the step's work is */
-  t->tiles_resumed = search->tiles_resumed;
-  t->tiles_on_device = search->tiles_on_device;
-  t->on_device = t->on_device || search->on_device;
-  if (search->peak_device_bytes > t->peak_device_bytes) t->peak_device_bytes = search->peak_device_bytes;
-  if (search->library_bytes > t->library_bytes) t->library_bytes = search->library_bytes;
-}
-
 static ingot_status run_soup(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
 {
   const ingot_soup_body *body = plan->body;
@@ -136,8 +121,8 @@ static ingot_status run_soup(const ingot_run_context *context, const ingot_step_
   ingot_soup             soup = {0};
   ingot_progress         progress;
   ingot_merge_timing     timing = {0};
-  ingot_gather_options   options = ingot_gather_step_options(context, &body->evaluate, &progress);
-  soup_plan.gather = &((const ingot_gather_body *)body->evaluate.body)->plan;
+  ingot_gather_options   options = ingot_gather_step_options(context, &body->parts.gather, &progress);
+  soup_plan.gather = &((const ingot_gather_body *)body->parts.gather.body)->plan;
   int          n = ingot_soup_evaluations(soup_plan.gather->n_model, soup_plan.kind) * soup_plan.gather->n_data;
   ingot_score *scores = calloc((size_t)n, sizeof *scores);
   bool         root = ingot_comm_rank(context->comm) == 0;
@@ -149,7 +134,7 @@ static ingot_status run_soup(const ingot_run_context *context, const ingot_step_
   st = root ? report(plan, &soup, scores) : INGOT_OK;
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   INGOT_TRY(merge_members(context, body, &soup, result));
-  add_timing(&result->timing, &timing);
+  ingot_data_merge_add_timing(&result->timing, &timing);
   st = root ? ingot_gather_forget(plan->output) : INGOT_OK;
   st = ingot_comm_agree(context->comm, st);
 done:
