@@ -83,7 +83,7 @@ ingot_status ingot_input_model_compare(const ingot_input *a, const ingot_model_s
               b->path, of_b->family);
   for (int i = 0; i < n; i++)
     INGOT_CHECK(in_a[i].value == in_b[i].value, INGOT_ERR_MISMATCH,
-                "models of one architecture are needed: %s: %.9g in \"%s\" (%s), %.9g in \"%s\" (%s)", in_a[i].name, in_a[i].value,
+                "models of one architecture are needed: %s: %.7g in \"%s\" (%s), %.7g in \"%s\" (%s)", in_a[i].name, in_a[i].value,
                 a->id, a->path, in_b[i].value, b->id, b->path);
   for (int i = 0; i < of_a->n_layer; i++)
     INGOT_CHECK(!of_a->layer_windowed || of_a->layer_windowed[i] == of_b->layer_windowed[i], INGOT_ERR_MISMATCH,
