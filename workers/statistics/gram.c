@@ -105,10 +105,16 @@ uint64_t ingot_gram_sums_bytes(const ingot_gather_plan *plan, const ingot_model_
   return most;
 }
 
+/* Logits: on the way to gradients, or to the head's input. */
+static bool needs_head(const ingot_gather_plan *plan)
+{
+  return plan->head || plan->outputs;
+}
+
 uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout)
 {
   ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_pass_options pass = {.n_batch = plan->batch, .n_time = plan->window.length, .backward = plan->outputs};
+  ingot_pass_options pass = ingot_gather_pass_options(plan, plan->outputs, !needs_head(plan));
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) + ingot_gram_sums_bytes(plan, layout);
 }
 
@@ -449,6 +455,7 @@ ingot_status ingot_gram_run(ingot_comm *comm, const ingot_gather_plan *plan, con
   int64_t      n_done = 0, n_group = 0;
   gram         m = {.g = {.plan = plan}};
   ingot_status st = ingot_gather_init(&m.g, comm, plan, options, timing);
+  m.g.headless = !needs_head(plan);
   if (st == INGOT_OK) st = ingot_gather_load(&m.g, 0, plan->outputs);
   if (st == INGOT_OK) st = open_gram(&m);
   n_group = m.at.n_group;

@@ -79,6 +79,11 @@ static ingot_status open_nn(ingot_gather *g)
   return st == INGOT_OK && g->options->on_device ? start_libraries(g) : st;
 }
 
+ingot_pass_options ingot_gather_pass_options(const ingot_gather_plan *plan, bool backward, bool headless)
+{
+  return (ingot_pass_options){.n_batch = plan->batch, .n_time = plan->window.length, .backward = backward, .head_rows = headless ? 1 : 0};
+}
+
 uint64_t ingot_gather_batch_bytes(const ingot_gather_plan *plan)
 {
   return N_ARRAY * (uint64_t)plan->batch * (uint64_t)plan->window.length * sizeof(int32_t);
@@ -137,7 +142,7 @@ ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward)
 {
   ingot_status       st = INGOT_OK;
   double             start_s = ingot_clock_s();
-  ingot_pass_options pass = {.n_batch = g->plan->batch, .n_time = g->plan->window.length, .backward = backward};
+  ingot_pass_options pass = ingot_gather_pass_options(g->plan, backward, g->headless);
   const char        *path = g->plan->models[model].path;
   unload(g);
   g->n_look = 0;

@@ -24,6 +24,7 @@ typedef struct ingot_gather {
   int64_t                     windows_before; /* for progress: of earlier runs of the loop */
   int64_t                     n_window;       /* for progress: all */
   int64_t                    *rank_windows;   /* rank 0: [size], of this run of the loop */
+  bool                        headless;       /* passes have no use for logits: set before a model is loaded */
   size_t                      free_before;    /* of the GPU, before anything of the step's */
   int                         n_look;         /* times that the GPU was asked since a model was loaded */
 } ingot_gather;
@@ -42,6 +43,8 @@ typedef struct ingot_gather_work {
   bool in_rounds;
 } ingot_gather_work;
 
+/** How passes are opened. */
+ingot_pass_options ingot_gather_pass_options(const ingot_gather_plan *plan, bool backward, bool headless);
 /** Bytes of a batch's windows, as ingot_gather_init takes them. */
 uint64_t ingot_gather_batch_bytes(const ingot_gather_plan *plan);
 /** Not collective. Release in any case. */

@@ -77,27 +77,36 @@ static uint64_t sums_bytes(const int64_t *width, int n)
 uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec, const ingot_model_layout *layout)
 {
   ingot_dtype        dtype = gather->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_pass_options pass = {.n_batch = gather->batch, .n_time = gather->window.length};
+  ingot_pass_options pass = ingot_gather_pass_options(gather, false, true);
   int64_t            width[ITEMS];
   int                n = block_widths(layout, 0, width);
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) + sums_bytes(width, n);
 }
 
+static int64_t of_a_tile(int64_t n)
+{
+  return n < INGOT_TILE ? n : INGOT_TILE;
+}
+
 uint64_t ingot_regmean_plus_host_bytes(const ingot_gather_plan *gather, const ingot_model_layout *layout)
 {
-  int64_t  width[ITEMS], piece = 0;
+  int64_t  width[ITEMS], piece = 0, largest = 0;
   int      n = block_widths(layout, 0, width);
   uint64_t packed = 0;
   bool     transposed = false;
-  for (int i = 0; i < n; i++) packed += (uint64_t)ingot_gram_packed_count(width[i]) * sizeof(float);
+  for (int i = 0; i < n; i++) {
+    int64_t count = ingot_gram_packed_count(width[i]);
+    packed += (uint64_t)count * sizeof(float);
+    if (count > largest) largest = count;
+  }
   for (int i = 0; i < layout->n_param; i++) {
     const ingot_model_param *p = &layout->params[i];
     transposed = transposed || p->transposed;
     int64_t most = p->transposed || p->n_elem < INGOT_MODEL_PIECE ? p->n_elem : INGOT_MODEL_PIECE;
     if (most > piece) piece = most;
   }
-  uint64_t pieces = (uint64_t)piece * sizeof(float) * (transposed ? 2 : 1); /* the filler's own are touched for bfloat16 alone */
-  return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces + 2 * (uint64_t)INGOT_TILE * sizeof(double);
+  uint64_t pieces = (uint64_t)piece * sizeof(float) * (transposed ? 2 : 1) + (uint64_t)of_a_tile(piece) * sizeof(float); /* as stored */
+  return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces + (uint64_t)of_a_tile(largest) * sizeof(double);
 }
 
 /* ---- what belongs to what ---- */
@@ -358,6 +367,7 @@ ingot_status ingot_regmean_plus_run(ingot_comm *comm, const ingot_gather_plan *g
   plus         p = {.g = {.plan = gather}, .merge = merge, .n_merged = -1};
   ingot_status st = ingot_gather_init(&p.g, comm, gather, gather_options, timing);
   *result = (ingot_merge_result){0};
+  p.g.headless = true;
   if (st == INGOT_OK) st = ingot_gather_load(&p.g, 0, false);
   if (st == INGOT_OK) st = open_lists(&p);
   if (st == INGOT_OK) st = open_block(&p);
