@@ -11,7 +11,7 @@
 #   nn        operators of the transformer runtime: against the CPU, under compute-sanitizer, and their speed
 #   linalg    float64 matrices: against the CPU, under compute-sanitizer, and the speed of RegMean's solves beside the
 #             library's own (WIDTHS, default "4096 14336"); under a minute
-#   statistics  steps evaluate, fisher and gram, and merges with statistics: against the CPU, two GPUs against one,
+#   statistics  steps evaluate, fisher, gram and regmean_plus, and merges with statistics: against the CPU, two GPUs against one,
 #             compute-sanitizer, time
 #   training  steps ensemble, logits, soup, distill and generate: against the CPU; the speed of a distillation beside PyTorch's
 #   process   whole runs of the program on generated models, CPU and GPU: time, and the same bytes

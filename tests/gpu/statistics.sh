@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Steps evaluate, fisher and gram, and merges with the statistics, on GPUs: against the CPU on the small family of tests/experts; with
+# Steps evaluate, fisher, gram and regmean_plus, and merges with statistics, on GPUs: against the CPU on the small family of tests/experts; with
 # two GPUs against one, there and on a generated Llama, whose times are printed; one run under compute-sanitizer.
 #
 #   tests/gpu/statistics.sh BUILD WORK [MILLIONS [WINDOWS [THREADS]]]
@@ -118,6 +118,52 @@ END
   rm -rf regmean
 }
 
+plus_job() { # NAME DTYPE
+  local family=$root/tests/experts
+  cat >"$1.cfg" <<END
+models = { add = "$family/add"; sort = "$family/sort"; dates = "$family/dates"; };
+steps = (
+  { type = "regmean_plus"; models = ( "add", "sort", "dates" ); window = 64; limit = 64; dtype = "$2"; output_dtype = "float32"; durable = false;
+    data = { add = "$family/data/add.calib.u16"; sort = "$family/data/sort.calib.u16"; dates = "$family/data/dates.calib.u16"; };
+    output = "$1/plus"; },
+  { type = "evaluate"; models = ( "$1/plus" ); window = 64; limit = 32; dtype = "float32"; output = "$1/scores.json";
+    data = { add = "$family/data/add.val.u16"; sort = "$family/data/sort.val.u16"; }; }
+);
+END
+}
+
+two_ranks_plus() { # NAME DEVICES
+  plus_job "$1" float32
+  CUDA_VISIBLE_DEVICES=$2 mpirun -n 2 --bind-to none "$ingot" run --quiet --fresh --device cuda --threads "$threads" --step 1 "$1.cfg" >/dev/null
+  python3 "$near" 1e-3 "$1/plus" plus-cuda-float32/plus
+}
+
+# RegMean++: each block is solved behind others, so differences of matrices go through what follows; bfloat16 by its scores. Two generated
+# Llamas, with the time and the memory beside its plan.
+part_plus() {
+  local kind name
+  for kind in cpu:float32 cuda:float32 cuda:bfloat16; do
+    name=plus-${kind/:/-}
+    plus_job "$name" "${kind#*:}"
+    "$ingot" run --quiet --fresh --device "${kind%:*}" --threads "$threads" "$name.cfg" >/dev/null
+  done
+  check "RegMean++, float32" python3 "$near" 1e-3 plus-cuda-float32/plus plus-cpu-float32/plus
+  check "RegMean++, float32, scores" python3 "$scores_near" 1e-3 plus-cuda-float32/scores.json plus-cpu-float32/scores.json
+  check "RegMean++, bfloat16, scores" python3 "$scores_near" 2e-2 plus-cuda-bfloat16/scores.json plus-cpu-float32/scores.json
+  check "RegMean++, two ranks on one GPU" two_ranks_plus plus-one-gpu 0
+  [ "$n_gpu" -lt 2 ] || check "RegMean++, two ranks, two GPUs" two_ranks_plus plus-two-gpus 0,1
+  [ -e expert-2/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 2 "$millions"
+  cat >plus.cfg <<END
+models = { a = "expert-1"; b = "expert-2"; };
+steps = ( { type = "regmean_plus"; models = ( "a", "b" ); data = { a = "tokens.u16"; b = "tokens.u16"; }; window = 2048; limit = 32; durable = false;
+  output = "plus-large/merged.h5"; } );
+END
+  "$ingot" run --fresh --device cuda --threads "$threads" plus.cfg >plus.log 2>&1 || { tail -n 20 plus.log; failed=1; }
+  grep -E "wall|merge  |memory|warning" plus.log || true
+  "$ingot" verify plus-large/merged.h5 || failed=1
+  rm -rf plus-large
+}
+
 part_passes() { # Gram matrices in several passes
   sed 's/outputs = true; head = true;/memory_limit = "'"${PASS_MEMORY:-7MiB}"'"; outputs = true; head = true;/; s/cuda-float32/passes/g' cuda-float32.cfg >passes.cfg
   "$ingot" plan passes.cfg | grep -i "passes over" || true
@@ -127,10 +173,13 @@ part_passes() { # Gram matrices in several passes
 
 part_sanitize() {
   command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer: not run: not installed"; return; }
-  sed 's/limit = 32/limit = 2/; s/cuda-bfloat16/sanitized/g' cuda-bfloat16.cfg >sanitized.cfg
-  compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
-    "$ingot" run --quiet --fresh --device cuda --threads 2 sanitized.cfg >sanitize.log 2>&1 || { tail -n 20 sanitize.log; failed=1; }
-  echo "compute-sanitizer memcheck: $(grep 'ERROR SUMMARY' sanitize.log | tail -n 1)"
+  local job
+  for job in cuda-bfloat16 plus-cuda-bfloat16; do
+    sed "s/limit = [0-9]*/limit = 2/; s/$job/sanitized/g" "$job.cfg" >sanitized.cfg
+    compute-sanitizer --tool memcheck --report-api-errors no --error-exitcode 9 \
+      "$ingot" run --quiet --fresh --device cuda --threads 2 sanitized.cfg >sanitize.log 2>&1 || { tail -n 20 sanitize.log; failed=1; }
+    echo "compute-sanitizer memcheck, $job: $(grep 'ERROR SUMMARY' sanitize.log | tail -n 1)"
+  done
 }
 
 part_large() {
@@ -154,5 +203,5 @@ part_large() {
   done
 }
 
-for part in ${PARTS:-small merges passes sanitize large}; do part_"$part"; done
+for part in ${PARTS:-small merges plus passes sanitize large}; do part_"$part"; done
 exit $failed
