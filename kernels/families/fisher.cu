@@ -14,7 +14,6 @@ template <int CAPACITY> struct fisher_args {
 
 enum { PAIRS = 2 }; /* models whose weights and Fisher information are loaded together */
 
-
 /** Counts bad values of inputs that the mean has no use for: a base. */
 template <int CAPACITY>
 static __device__ __forceinline__ void look_at_unused(const fisher_args<CAPACITY> &a, int64_t i, int count)
