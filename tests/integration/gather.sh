@@ -142,6 +142,7 @@ refuse 2 "dtype = \"bfloat16\" needs a GPU" 'steps[0].dtype="bfloat16"'
 refuse 3 "and memory_limit is 1.00 MiB" 'steps[0].memory_limit="1MiB"'
 refuse 2 "statistics are written to a .h5 file or a directory" 'steps[0].output="out/s.safetensors"'
 refuse 2 "separate = true needs \"document\"" 'steps[0].separate=true'
+refuse 2 "document = 79, and the vocabulary has 79 tokens" 'steps[0].document=79'
 refuse 2 "two data sets are called \"sort\"" 'steps[0].data=["family/data/sort.val.u16", "family/data/sort.calib.u16"]'
 cat >scores.cfg <<EOT
 models = { base = "family/base"; };

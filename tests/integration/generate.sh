@@ -61,6 +61,8 @@ grep -q "^| average |" table.txt || fail "no scores"
 "$INGOT" inspect out/beams.h5 | grep -q "tokens .*U16" || fail "no tokens in the file"
 
 # --- what is refused
+expect 2 "document = 79, and the vocabulary has 79 tokens" "$INGOT" plan --set 'steps[0].document=79' sample.cfg
+[ "$(grep -c "document = 79" stderr.txt)" = 1 ] || fail "the document is refused more than once"
 sed 's/length = 16/length = 60/' sample.cfg >long.cfg
 expect 3 "positions" "$INGOT" plan long.cfg
 sed -e 's/limit = 20;/memory_limit = "4MiB";/' -e 's|out/made|out/small|' sample.cfg >small.cfg
