@@ -365,6 +365,13 @@ done:
   return st;
 }
 
+const char *ingot_merge_hint(const ingot_merge_builder *b, const char *key, const char *hint)
+{
+  for (const ingot_key *k = b->step->type->keys; k->name; k++)
+    if (strcmp(k->name, key) == 0) return hint;
+  return "";
+}
+
 static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const ingot_job_step *step,
                           ingot_step_plan *plan)
 {
@@ -377,7 +384,7 @@ static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const 
   b->refs = ingot_arena_alloc(b->arena, (size_t)most_inputs(s), sizeof *b->refs);
   b->param_missing = ingot_arena_alloc(b->arena, (size_t)s->method->n_param + 1, sizeof *b->param_missing);
   b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number,
-                                s->is_export ? "export" : s->method->name);
+                                strcmp(step->type->name, "merge") == 0 ? s->method->name : step->type->name);
   plan->title = s->is_export ? "export" : ingot_arena_printf(b->arena, "merge by %s", s->method->name);
   INGOT_TRY_ALLOC(b->body && b->inputs && b->refs && b->param_missing && b->place && plan->title);
   plan->body = b->body;

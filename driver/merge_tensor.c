@@ -28,7 +28,7 @@ static bool fits(ingot_merge_builder *b, const ingot_input *input, int index, co
     ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: tensor %s: %s in \"%s\" (%s), %s in \"%s\" (%s)%s",
                        b->place, t->name, ingot_shape_text(&t->shape, text_t), input->id, input->path,
                        ingot_shape_text(&r->shape, text_r), reference->id, reference->path,
-                       ingot_merge_crop_hint(t, &r->shape));
+                       ingot_merge_crop_hint(b, t, &r->shape));
     return false;
   }
   if (!ingot_dtype_is_float(t->dtype)) {
