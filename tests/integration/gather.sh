@@ -105,6 +105,7 @@ EOT
 rm -rf out
 "$INGOT" plan --bandwidth 1,1 chain.cfg >plan.txt || fail "a statistic of a model that is not there yet does not plan"
 grep -qF "2 windows of 64 tokens" plan.txt || fail "the plan does not say what is done"
+grep -qE 'about [^ ]+ s without running the models, reading at' plan.txt || fail "the plan does not say what its time leaves out"
 "$INGOT" run --quiet --device cpu chain.cfg >/dev/null || fail "a statistic of a merged model"
 [ -e out/f/model.safetensors ] && [ -e out/f/ingot_statistics.json ] || fail "statistics in a directory"
 for n in $(rank_counts); do
