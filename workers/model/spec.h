@@ -123,6 +123,8 @@ typedef struct ingot_model_layout {
 
 ingot_status ingot_model_layout_make(const ingot_model_spec *spec, ingot_model_layout *out);
 void         ingot_model_layout_release(ingot_model_layout *layout);
+/** n_elem of the spec's layout, without making one: cannot fail. */
+int64_t ingot_model_elements(const ingot_model_spec *spec);
 /** Index of a role in a layer (or -1 for `layer`), or -1. */
 int ingot_model_layout_find(const ingot_model_layout *layout, ingot_param_role role, int layer);
 /**
