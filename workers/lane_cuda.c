@@ -11,8 +11,8 @@
 
 #include "base/clock.h"
 #include "kernels/convert.h"
+#include "kernels/count_bad.h"
 #include "kernels/device.h"
-#include "kernels/negative.h"
 #include "workers/device_cache.h"
 #include "workers/lane.h"
 

@@ -157,6 +157,12 @@ refuse 3 'not finite at [' bad.cfg
 poison nan-fisher-2.safetensors $nan
 sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'values are not finite' bad.cfg
+# In a model, in a tensor that the start alone decides (rest = "start").
+cp -rL models/expert-2 nan-model
+size=$(stat -c %s nan-model/model.safetensors)
+for ((at = size - 2; at < size; at++)); do printf '\xff' | dd of=nan-model/model.safetensors bs=1 seek=$at conv=notrunc status=none; done
+sed 's/models.expert-2/nan-model/; s/output =/statistics_model = "ignore"; output =/' mats.cfg >bad.cfg
+refuse 3 'values are not finite' bad.cfg
 # Below zero, in files of others; a zero's sign is nothing.
 cp tensors-1.safetensors negative-1.safetensors
 cp plain-1.h5 negative-1.h5

@@ -1,11 +1,11 @@
 /*
- * kernels/device.h and kernels/negative.h without a GPU: device memory is host memory, filled with NaN bytes, and what is enqueued is done at
- * once. It takes the place of the library's own in test programs of builds without CUDA, so that the GPU lane, the
+ * kernels/device.h and kernels/count_bad.h without a GPU: device memory is host memory, filled with NaN bytes, and what is
+ * enqueued is done at once. It takes the place of the library's own in test programs of builds without CUDA, so that the GPU lane, the
  * device cache and the schedule of GPU passes are tested where there is no GPU; a sanitizer then sees every overrun.
  */
 #include "kernels/convert.h"
+#include "kernels/count_bad.h"
 #include "kernels/device.h"
-#include "kernels/negative.h"
 #include "tests/workers/fake_device.h"
 
 #include <stdlib.h>
