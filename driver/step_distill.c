@@ -232,6 +232,7 @@ const ingot_step_type ingot_step_distill = {
     .summary = "a student trained to predict as its teachers do",
     .keys = ingot_distill_keys,
     .settings_bytes = sizeof(ingot_distill_settings),
+    .keeps_states = true,
     .read = ingot_distill_settings_read,
     .plan = ingot_distill_plan_make,
     .pack = ingot_distill_step_pack,
