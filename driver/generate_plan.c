@@ -350,14 +350,12 @@ ingot_status ingot_generate_step_unpack(const void *bytes, size_t size, ingot_st
   ingot_status         st = INGOT_OK;
   ingot_unpacker       u = {bytes, (const char *)bytes + size, false};
   ingot_generate_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
-  size_t               ensemble_size, plan_size;
-  const void          *ensemble = ingot_unpack_blob(&u, &ensemble_size), *own = ingot_unpack_blob(&u, &plan_size);
+  size_t               ensemble_size;
+  const void          *ensemble = ingot_unpack_blob(&u, &ensemble_size);
   INGOT_TRY_ALLOC(body);
-  INGOT_TRY(ingot_unpack_status(&u));
-  INGOT_CHECK(plan_size == sizeof body->plan, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
+  INGOT_TRY(ingot_unpack_exact(&u, &body->plan, sizeof body->plan));
   INGOT_TRY(ingot_ensemble_step_unpack(ensemble, ensemble_size, plan));
   body->ensemble = *(const ingot_ensemble_body *)plan->body;
-  memcpy(&body->plan, own, plan_size);
   body->plan.ensemble = body->ensemble.plan;
   plan->body = body;
 done:
