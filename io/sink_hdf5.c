@@ -107,6 +107,17 @@ void ingot_skeleton_close(ingot_skeleton *k)
   *k = INGOT_SKELETON_CLOSED;
 }
 
+/* Groups first: the file is closed, and its metadata written, with the last of its objects. */
+bool ingot_skeleton_write(ingot_skeleton *k)
+{
+  H5Gclose(k->tensors);
+  H5Gclose(k->files);
+  k->tensors = k->files = -1;
+  herr_t closed = H5Fclose(k->file);
+  k->file = -1;
+  return closed >= 0;
+}
+
 static hid_t list_without_times(hid_t class)
 {
   hid_t list = H5Pcreate(class);
@@ -351,13 +362,7 @@ static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart,
     if (sink->extents[i].bytes) k.end = *offset + pages(sink->extents[i].bytes) * PAGE_BYTES;
   }
   INGOT_TRY(end_padding(&k));
-  /* Groups first: the file is closed, and its metadata written, with the last of its objects. */
-  H5Gclose(k.tensors);
-  H5Gclose(k.files);
-  k.tensors = k.files = -1;
-  herr_t closed_file = H5Fclose(k.file);
-  k.file = -1;
-  INGOT_CHECK_H5(closed_file >= 0, "write", "the metadata");
+  INGOT_CHECK_H5(ingot_skeleton_write(&k), "write", "the metadata");
 done:
   for (int i = 0; i < n_type; i++) H5Tclose(type[i]);
   ingot_skeleton_close(&k);
