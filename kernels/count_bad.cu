@@ -3,7 +3,7 @@
 #include "kernels/device_error.cuh"
 #include "kernels/vector.cuh"
 
-enum { BLOCK = 256, GRID_MAX = 4096 };
+enum { BLOCK = 256 };
 
 struct is_negative {
   static __device__ __forceinline__ unsigned test(float v)
@@ -39,8 +39,8 @@ static ingot_status count_bad(ingot_dtype d, const void *src, int64_t n, uint64_
 {
   const int64_t per_block = static_cast<int64_t>(BLOCK) * INGOT_VECTOR;
   if (n == 0) return INGOT_OK;
-  int64_t grid = (n + per_block - 1) / per_block;
-  count_kernel<BAD><<<static_cast<unsigned>(grid < GRID_MAX ? grid : GRID_MAX), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(
+  int64_t grid = (n + per_block - 1) / per_block, most = 4096;
+  count_kernel<BAD><<<static_cast<unsigned>(grid < most ? grid : most), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(
     d, src, n, reinterpret_cast<unsigned long long *>(count));
   return ingot_cuda_status(cudaGetLastError(), "count_kernel");
 }

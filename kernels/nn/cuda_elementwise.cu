@@ -212,10 +212,10 @@ template <typename T> static __global__ void rope_kernel(ingot_nn_rope s, T *x, 
 template <typename T> static ingot_status rope_of(ingot_nn_cuda *nn, const ingot_nn_rope *s, void *data, float sign)
 {
   T       *x = static_cast<T *>(data);
-  int64_t  half = s->rotary_dim / 2;
-  bool     wide = ingot_nn_wide(x, s->ld) && ingot_nn_wide(x, s->head_dim) && ingot_nn_wide(x, half);
-  bool     wide_table = ingot_nn_wide(s->cos, half) && ingot_nn_wide(s->sin, half);
-  unsigned grid = ingot_nn_grid<BLOCK>(nn, s->n_token * s->n_head * ((half + 7) / 8));
+  int64_t  n_pair = s->rotary_dim / 2;
+  bool     wide = ingot_nn_wide(x, s->ld) && ingot_nn_wide(x, s->head_dim) && ingot_nn_wide(x, n_pair);
+  bool     wide_table = ingot_nn_wide(s->cos, n_pair) && ingot_nn_wide(s->sin, n_pair);
+  unsigned grid = ingot_nn_grid<BLOCK>(nn, s->n_token * s->n_head * ((n_pair + 7) / 8));
   rope_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(*s, x, sign, wide, wide_table);
   return ingot_nn_cuda_launched("rope_kernel");
 }
@@ -285,7 +285,7 @@ ingot_status ingot_nn_cuda_column_sum(ingot_nn *back_end, int64_t n_row, int64_t
 {
   ingot_status   st = INGOT_OK;
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
-  int64_t        n_part = (n_row + 31) / 32 < PARTIAL_ROWS ? (n_row + 31) / 32 : PARTIAL_ROWS;
+  int64_t        n_part = (n_row + 31) / 32 < PARTIAL_ROWS ? (n_row + 31) / 32 : static_cast<int64_t>(PARTIAL_ROWS);
   int64_t        share = n_part > 0 ? (n_row + n_part - 1) / n_part : 0, columns = (width + 7) / 8;
   dim3           grid(static_cast<unsigned>((columns + BLOCK - 1) / BLOCK), static_cast<unsigned>(n_part));
   void          *memory = nullptr;
