@@ -24,6 +24,7 @@ struct ingot_comm {
   bool            owns_mpi;
   pending_notice *pending;
   int64_t        *sent, *received; /* [size]: notices to and from each rank, ever */
+  int64_t        *expected;        /* [size], for ingot_comm_drain: how many have been sent here */
 };
 
 static ingot_status mpi_failed(int code, const char *what)
@@ -80,32 +81,47 @@ ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
 {
   ingot_status st = INGOT_OK;
   MPI_Comm     node = MPI_COMM_NULL;
-  ingot_comm  *comm = calloc(1, sizeof *comm);
-  INGOT_CHECK(comm, INGOT_ERR_NOMEM, "no memory for the communicator");
-  comm->comm = MPI_COMM_NULL;
-
-  int initialized = 0, provided = MPI_THREAD_SINGLE;
+  ingot_comm  *comm = NULL;
+  int64_t     *counts = NULL;
+  int          initialized = 0, provided = MPI_THREAD_SINGLE, size = 0;
+  bool         owns_mpi = false;
   MPI_Initialized(&initialized);
   if (!initialized) {
     prepare_environment();
     TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
-    comm->owns_mpi = true;
+    owns_mpi = true;
     INGOT_CHECK(provided >= MPI_THREAD_FUNNELED, INGOT_ERR_MPI, "this MPI does not allow threads beside its own");
   }
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  TRY_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size));
+  comm = calloc(1, sizeof *comm);
+  if (comm) comm->comm = MPI_COMM_NULL;
+  counts = calloc(3 * (size_t)size, sizeof *counts);
+  /* A rank that left here alone would keep the others waiting in the calls below. */
+  int is_short = !comm || !counts;
+  TRY_MPI(MPI_Allreduce(MPI_IN_PLACE, &is_short, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD));
+  INGOT_CHECK(!is_short && comm && counts, INGOT_ERR_NOMEM, "no memory for the communicator on this rank or another");
+  comm->sent = counts;
+  comm->received = counts + size;
+  comm->expected = comm->received + size;
   TRY_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm->comm));
   MPI_Comm_set_errhandler(comm->comm, MPI_ERRORS_RETURN);
   TRY_MPI(MPI_Comm_rank(comm->comm, &comm->rank));
   TRY_MPI(MPI_Comm_size(comm->comm, &comm->size));
-  comm->sent = calloc(2 * (size_t)comm->size, sizeof *comm->sent);
-  INGOT_CHECK(comm->sent, INGOT_ERR_NOMEM, "no memory for the communicator");
-  comm->received = comm->sent + comm->size;
   TRY_MPI(MPI_Comm_split_type(comm->comm, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &node));
   TRY_MPI(MPI_Comm_rank(node, &comm->local_rank));
   TRY_MPI(MPI_Comm_size(node, &comm->local_size));
 done:
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
-  if (st != INGOT_OK) ingot_comm_finalize(&comm);
+  if (st == INGOT_OK) {
+    comm->owns_mpi = owns_mpi;
+  } else {
+    if (comm && comm->comm != MPI_COMM_NULL) MPI_Comm_free(&comm->comm);
+    free(counts);
+    free(comm);
+    comm = NULL;
+    if (owns_mpi) MPI_Finalize();
+  }
   *out = comm;
   return st;
 }
@@ -395,18 +411,15 @@ ingot_status ingot_comm_drain(ingot_comm *comm)
   ingot_status st = INGOT_OK;
   MPI_Request  request;
   int          complete = 0;
-  int64_t     *expected = calloc((size_t)comm->size, sizeof *expected);
-  INGOT_CHECK(expected, INGOT_ERR_NOMEM, "no memory to count notices");
-  TRY_MPI(MPI_Ialltoall(comm->sent, 1, MPI_INT64_T, expected, 1, MPI_INT64_T, comm->comm, &request));
+  TRY_MPI(MPI_Ialltoall(comm->sent, 1, MPI_INT64_T, comm->expected, 1, MPI_INT64_T, comm->comm, &request));
   while (!complete) {
     INGOT_TRY(take_notices(comm, NULL));
     TRY_MPI(MPI_Test(&request, &complete, MPI_STATUS_IGNORE));
     if (!complete) nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL); /* ranks may be minutes apart: no spinning */
   }
-  INGOT_TRY(take_notices(comm, expected));
+  INGOT_TRY(take_notices(comm, comm->expected));
   while (comm->pending) reap_pending(comm, false);
 done:
-  free(expected);
   return st;
 }
 

@@ -1,6 +1,8 @@
 #include "base/params.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 int ingot_param_n_choice(const ingot_param_spec *spec)
@@ -74,5 +76,7 @@ ingot_status ingot_param_value_text(const ingot_param_spec *spec, double value, 
 {
   if (spec->type == INGOT_PARAM_BOOL) return ingot_text_printf(text, "%s", value != 0.0 ? "true" : "false");
   if (spec->type == INGOT_PARAM_CHOICE) return ingot_text_printf(text, "%s", spec->choices[(int)value]);
-  return ingot_text_printf(text, "%.17g", value);
+  char shortest[32]; /* that reads as the same number */
+  snprintf(shortest, sizeof shortest, "%.15g", value);
+  return ingot_text_printf(text, strtod(shortest, NULL) == value ? "%.15g" : "%.17g", value);
 }

@@ -82,8 +82,8 @@ static inline INGOT_HOST_DEVICE int ingot_philox_keep(uint64_t stream, uint64_t 
 {
   uint32_t word[4], top = (uint32_t)(threshold >> 32);
   ingot_philox4x32(stream, (uint64_t)i / 8, word);
-  uint32_t half = word[i % 8 / 2] >> (i % 2 * 16) & 0xffffu;
-  return half == top ? ingot_philox_keep_second(stream, threshold, i) : half < top;
+  uint32_t bits = word[i % 8 / 2] >> (i % 2 * 16) & 0xffffu;
+  return bits == top ? ingot_philox_keep_second(stream, threshold, i) : bits < top;
 }
 
 #endif

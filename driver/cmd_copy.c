@@ -61,7 +61,8 @@ static ingot_status copy(const ingot_command_context *context, const ingot_comma
     const char *text = ingot_source_attribute(src, kept[i]);
     if (text) attributes[options.n_attribute++] = (ingot_sink_attribute){kept[i], text};
   }
-  if (ingot_sink_format_of(options.path) == INGOT_SINK_HF_DIR) INGOT_TRY(make_card(src, &card));
+  if (ingot_sink_format_of(options.path) == INGOT_SINK_HF_DIR) st = make_card(src, &card);
+  INGOT_TRY(ingot_comm_agree(context->comm, st));
   if (card.size) attributes[options.n_attribute++] = (ingot_sink_attribute){"model_card", card.bytes};
   INGOT_TRY(ingot_copy_checkpoint(context->comm, src, &options, &result));
   if (ingot_comm_rank(context->comm) == 0)

@@ -39,21 +39,31 @@ static ingot_status read_device(const ingot_command_line *line, ingot_device_cho
   return ingot_fail(INGOT_ERR_USAGE, "--device: \"%s\" is not one of auto, cpu, cuda", text);
 }
 
+/* What may fail on one rank alone: the values of options. */
+static ingot_status read_values(const ingot_command_line *line, ingot_run_context *context, ingot_run_request *request,
+                                int *threads, const char ***set)
+{
+  ingot_status st = INGOT_OK;
+  INGOT_TRY(read_device(line, &context->device));
+  INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &request->plan.only_step));
+  INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, threads));
+  INGOT_TRY(ingot_line_number(line, "--wait", 1, 0, &request->wait_s));
+  INGOT_TRY(ingot_line_values(line, "--set", set, &request->n_set));
+done:
+  return st;
+}
+
 static ingot_status run_run(const ingot_command_context *command, const ingot_command_line *line)
 {
   ingot_status        st = INGOT_OK;
-  int                 threads;
+  int                 threads = 0;
   const char        **set = NULL;
   ingot_run_context   context = {.comm = command->comm, .stop = command->stop};
   ingot_run_request   request = {.job_path = line->args[0], .events_path = ingot_line_value(line, "--json")};
   ingot_plan_options *plan = &request.plan;
-  st = read_device(line, &context.device);
+  st = read_values(line, &context, &request, &threads, &set);
   INGOT_TRY(ingot_comm_agree(command->comm, st));
-  INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &plan->only_step));
-  INGOT_TRY(ingot_line_number(line, "--threads", 1, 0, &threads));
-  INGOT_TRY(ingot_line_number(line, "--wait", 1, 0, &request.wait_s));
   request.wait = ingot_line_has(line, "--wait");
-  INGOT_TRY(ingot_line_values(line, "--set", &set, &request.n_set));
   request.set = set;
   context.n_thread = ingot_run_threads(threads, ingot_comm_local_size(command->comm));
   context.fresh = plan->fresh = ingot_line_has(line, "--fresh");

@@ -464,6 +464,8 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   INGOT_TRY(start(&b, planner, step, plan));
   choose_compute(&b);
   INGOT_TRY(ingot_planner_take(b.planner, b.place, add_student(&b)));
+  if (b.settings->has_document && b.spec.n_vocab > 0)
+    ingot_vocabulary_check_id(&planner->problems, step, "document", b.settings->document, b.spec.n_vocab);
   INGOT_TRY(add_teachers(&b));
   INGOT_TRY(add_data(&b));
   INGOT_TRY(ingot_planner_take(b.planner, b.place, add_logits(&b)));

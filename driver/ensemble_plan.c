@@ -280,14 +280,12 @@ ingot_status ingot_ensemble_step_unpack(const void *bytes, size_t size, ingot_st
   ingot_status         st = INGOT_OK;
   ingot_unpacker       u = {bytes, (const char *)bytes + size, false};
   ingot_ensemble_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
-  size_t               plan_size, weights_size, members_size;
+  size_t               weights_size, members_size;
   INGOT_TRY_ALLOC(body);
   plan->body = body;
-  const void *packed = ingot_unpack_blob(&u, &plan_size), *weights = ingot_unpack_blob(&u, &weights_size);
-  const void *members = ingot_unpack_blob(&u, &members_size);
+  INGOT_TRY(ingot_unpack_exact(&u, &body->plan, sizeof body->plan));
+  const void *weights = ingot_unpack_blob(&u, &weights_size), *members = ingot_unpack_blob(&u, &members_size);
   INGOT_TRY(ingot_unpack_status(&u));
-  INGOT_CHECK(plan_size == sizeof body->plan, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
-  memcpy(&body->plan, packed, plan_size);
   body->plan.weights = (const double *)(const void *)ingot_arena_copy(&plan->arena, weights, weights_size);
   INGOT_TRY_ALLOC(body->plan.weights);
   INGOT_TRY(ingot_step_plan_unpack(members, members_size, &body->members));

@@ -9,6 +9,7 @@
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
 #include "driver/token_promise.h"
+#include "driver/vocabulary.h"
 #include "kernels/device.h"
 #include "workers/statistics/regmean_plus.h"
 
@@ -83,6 +84,16 @@ done:
   return ingot_planner_take(b->planner, b->place, st);
 }
 
+/* One message, of the smallest vocabulary that is known. */
+static void check_document(builder *b)
+{
+  int64_t n_token = 0;
+  for (int i = 0; i < b->plan->n_model; i++)
+    if (b->specs[i].n_vocab > 0 && (n_token == 0 || b->specs[i].n_vocab < n_token)) n_token = b->specs[i].n_vocab;
+  if (b->settings->has_document && n_token > 0)
+    ingot_vocabulary_check_id(&b->planner->problems, b->step, "document", b->settings->document, n_token);
+}
+
 static ingot_status add_models(builder *b)
 {
   ingot_status                 st = INGOT_OK;
@@ -106,6 +117,7 @@ static ingot_status add_models(builder *b)
     b->out->ready = b->out->ready && b->inputs[i]->source;
     INGOT_TRY(check_model(b, i));
   }
+  check_document(b);
 done:
   return st;
 }

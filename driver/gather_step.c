@@ -38,11 +38,8 @@ ingot_status ingot_gather_step_unpack(const void *bytes, size_t size, ingot_step
   ingot_status       st = INGOT_OK;
   ingot_unpacker     u = {bytes, (const char *)bytes + size, false};
   ingot_gather_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
-  size_t             body_size;
-  const void        *data = ingot_unpack_blob(&u, &body_size);
   INGOT_TRY_ALLOC(body);
-  INGOT_CHECK(data && body_size == sizeof *body, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
-  memcpy(body, data, sizeof *body);
+  INGOT_TRY(ingot_unpack_exact(&u, body, sizeof *body));
   ingot_gather_plan *g = &body->plan;
   g->n_model = (int)ingot_unpack_i64(&u);
   INGOT_TRY(ingot_unpack_status(&u));

@@ -62,11 +62,7 @@ static void take_settings(builder *b)
 
 static void check_id(builder *b, const char *key, bool has, int64_t id)
 {
-  int64_t            n = b->found.specs[0].n_vocab;
-  const ingot_value *v = ingot_value_member(b->step->value, key);
-  if (has && id >= n)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: %s = %lld, and the vocabulary has %lld tokens",
-                       ingot_value_place(v ? v : b->step->value), key, (long long)id, (long long)n);
+  if (has) ingot_vocabulary_check_id(&b->planner->problems, b->step, key, id, b->found.specs[0].n_vocab);
 }
 
 static void check_vocabulary(builder *b)
@@ -76,7 +72,6 @@ static void check_vocabulary(builder *b)
   check_id(b, "begin", s->has_begin, s->begin);
   check_id(b, "prompt_end", s->has_prompt_end, s->prompt_end);
   check_id(b, "fill", s->has_fill, s->fill);
-  check_id(b, "document", s->ensemble.gather.has_document, s->ensemble.gather.document);
   b->plan->width = b->found.specs[0].n_vocab > U16_VOCABULARY ? 4 : 2;
   if (ends_with(s->output, ".u32")) b->plan->width = 4;
   if (ends_with(s->output, ".u16") && b->plan->width == 4)
@@ -355,14 +350,12 @@ ingot_status ingot_generate_step_unpack(const void *bytes, size_t size, ingot_st
   ingot_status         st = INGOT_OK;
   ingot_unpacker       u = {bytes, (const char *)bytes + size, false};
   ingot_generate_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
-  size_t               ensemble_size, plan_size;
-  const void          *ensemble = ingot_unpack_blob(&u, &ensemble_size), *own = ingot_unpack_blob(&u, &plan_size);
+  size_t               ensemble_size;
+  const void          *ensemble = ingot_unpack_blob(&u, &ensemble_size);
   INGOT_TRY_ALLOC(body);
-  INGOT_TRY(ingot_unpack_status(&u));
-  INGOT_CHECK(plan_size == sizeof body->plan, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
+  INGOT_TRY(ingot_unpack_exact(&u, &body->plan, sizeof body->plan));
   INGOT_TRY(ingot_ensemble_step_unpack(ensemble, ensemble_size, plan));
   body->ensemble = *(const ingot_ensemble_body *)plan->body;
-  memcpy(&body->plan, own, plan_size);
   body->plan.ensemble = body->ensemble.plan;
   plan->body = body;
 done:

@@ -110,7 +110,8 @@ static ingot_status run_command(ingot_comm *comm, int argc, char **argv)
     if (root) ingot_command_help(command);
     goto done;
   }
-  INGOT_TRY(ingot_line_parse(command, argc - 2, argv + 2, &line));
+  st = ingot_line_parse(command, argc - 2, argv + 2, &line);
+  INGOT_TRY(ingot_comm_agree(comm, st)); /* a rank may lack the memory */
   if (command->collective || root) st = command->run(&context, &line);
 done:
   if (st == INGOT_OK && root) st = flush_output();

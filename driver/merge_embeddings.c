@@ -44,18 +44,10 @@ bool ingot_merge_is_cropped_to(const ingot_merge_builder *b, const ingot_sink_te
          t->shape.dim[0] > shape->dim[0];
 }
 
-/* Whether the step has a setting that its merge has: other types than merge have few of them. */
-static bool can_set(const ingot_merge_builder *b, const char *name)
-{
-  for (const ingot_key *key = b->step->type->keys; key->name; key++)
-    if (strcmp(key->name, name) == 0) return true;
-  return false;
-}
-
 const char *ingot_merge_crop_hint(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape)
 {
-  return can_set(b, "embeddings") && has_token_rows(t) && differ_in_rows(&t->shape, shape) ? " (embeddings = \"crop\" merges the rows that all have)"
-                                                               : "";
+  if (!has_token_rows(t) || !differ_in_rows(&t->shape, shape)) return "";
+  return ingot_merge_hint(b, "embeddings", " (embeddings = \"crop\" merges the rows that all have)");
 }
 
 /* The rows of the smallest cropped tensor; -1 when none is cropped. */
@@ -89,7 +81,7 @@ ingot_status ingot_merge_check_vocabularies(ingot_merge_builder *b)
     INGOT_TRY_ALLOC(message);
     ingot_error_clear();
     ingot_problems_add(&b->planner->problems, found, "%s: %s%s", b->place, message,
-                       found == INGOT_ERR_MISMATCH && can_set(b, "vocabulary") ? " (vocabulary = \"ignore\" merges all the same)" : "");
+                       found == INGOT_ERR_MISMATCH ? ingot_merge_hint(b, "vocabulary", " (vocabulary = \"ignore\" merges all the same)") : "");
   }
 done:
   return st;

@@ -365,6 +365,13 @@ done:
   return st;
 }
 
+const char *ingot_merge_hint(const ingot_merge_builder *b, const char *key, const char *hint)
+{
+  for (const ingot_key *k = b->step->type->keys; k->name; k++)
+    if (strcmp(k->name, key) == 0) return hint;
+  return "";
+}
+
 static ingot_status start(ingot_merge_builder *b, ingot_planner *planner, const ingot_job_step *step,
                           ingot_step_plan *plan)
 {

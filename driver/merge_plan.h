@@ -62,7 +62,7 @@ typedef struct ingot_merge_builder {
   bool                        kind_reported;    /* statistics of the kind that the method does not read */
   bool                        check_failed;     /* one message of method->check is enough */
   bool                       *param_missing;    /* [n_param]: reported */
-  const char                 *place;            /* "job.cfg:12: step 1 (ties)" */
+  const char                 *place;            /* "job.cfg:12: step 1 (ties)"; of other steps their type */
 } ingot_merge_builder;
 
 /** The `plan` of the merge step type; other types that merge plan that part with it. */
@@ -97,7 +97,9 @@ bool ingot_is_head(const char *tensor_name);
 ingot_shape ingot_merge_cropped_shape(const ingot_merge_builder *b, const ingot_sink_tensor *t);
 /** Whether an input's tensor is used with its first rows only. */
 bool ingot_merge_is_cropped_to(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape);
-/** What a message about two shapes says besides: a setting that helps, or nothing. */
+/** What a message says besides of a setting `key` that helps: `hint`, or nothing where the step has no such key. */
+const char *ingot_merge_hint(const ingot_merge_builder *b, const char *key, const char *hint);
+/** The same of a message about two shapes. */
 const char *ingot_merge_crop_hint(const ingot_merge_builder *b, const ingot_sink_tensor *t, const ingot_shape *shape);
 /** Set n_row, and add problems where models mean other tokens by the same numbers. */
 ingot_status ingot_merge_check_vocabularies(ingot_merge_builder *b);

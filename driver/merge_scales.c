@@ -45,8 +45,9 @@ static void report(ingot_merge_builder *b, const ingot_input *input, const ingot
   else
     ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
                        "%s: \"%s\" (%s) is quantized: %s (%s) has scales (%s), which a merge does not apply; merge the "
-                       "model in bfloat16 or the like (scales = \"ignore\" merges both as they are stored)",
-                       b->place, input->id, input->path, w->name, ingot_dtype_name(w->dtype), scale);
+                       "model in bfloat16 or the like%s",
+                       b->place, input->id, input->path, w->name, ingot_dtype_name(w->dtype), scale,
+                       ingot_merge_hint(b, "scales", " (scales = \"ignore\" merges both as they are stored)"));
 }
 
 ingot_status ingot_merge_check_scales(ingot_merge_builder *b)

@@ -81,6 +81,18 @@ ingot_status ingot_unpack_status(const ingot_unpacker *u)
   return u->bad ? ingot_fail(INGOT_ERR_INTERNAL, "a plan came broken from rank 0, or memory is out") : INGOT_OK;
 }
 
+ingot_status ingot_unpack_exact(ingot_unpacker *u, void *to, size_t size)
+{
+  ingot_status st = INGOT_OK;
+  size_t       found;
+  const void  *data = ingot_unpack_blob(u, &found);
+  INGOT_TRY(ingot_unpack_status(u));
+  INGOT_CHECK(found == size, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
+  if (size > 0) memcpy(to, data, size);
+done:
+  return st;
+}
+
 static ingot_status pack_sink(const ingot_sink_spec *s, ingot_text *bytes)
 {
   ingot_status st = INGOT_OK;

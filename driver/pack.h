@@ -29,6 +29,8 @@ int64_t  ingot_unpack_i64(ingot_unpacker *u);
 uint64_t ingot_unpack_u64(ingot_unpacker *u);
 /** Lends the bytes in place. */
 const void *ingot_unpack_blob(ingot_unpacker *u, size_t *size);
+/** Copies a blob that is to have this very size. INGOT_ERR_INTERNAL when it has another, or none came. */
+ingot_status ingot_unpack_exact(ingot_unpacker *u, void *to, size_t size);
 /** Copies into the arena; NULL for a packed NULL and after a failure. */
 const char *ingot_unpack_string(ingot_unpacker *u, ingot_arena *arena);
 /** INGOT_ERR_INTERNAL when something was wrong. */

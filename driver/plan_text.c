@@ -59,8 +59,9 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
   if (p->ready && p->host_bytes > 0)
     INGOT_TRY(ingot_text_printf(text, "           %s of the host a rank, and what the GPU's libraries take there\n", ingot_bytes_text(p->host_bytes, c)));
   if (seconds > 0.0 && !p->complete)
-    INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s, reading at %.2f GB/s and writing at %.2f GB/s\n",
-                                seconds, bandwidth->read_bytes_per_s / 1e9, bandwidth->write_bytes_per_s / 1e9));
+    INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s%s, reading at %.2f GB/s and writing at %.2f GB/s\n",
+                                seconds, p->work ? " without running the models" : "", bandwidth->read_bytes_per_s / 1e9,
+                                bandwidth->write_bytes_per_s / 1e9));
   INGOT_TRY(ingot_text_printf(text, "  settings\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 4, text));
 done:

@@ -16,6 +16,7 @@
 #include "driver/pack.h"
 #include "driver/recipe.h"
 #include "driver/report.h"
+#include "workers/statistics/gather.h"
 
 /* A positive number from the environment, or 0. */
 static int environment_number(const char *name)
@@ -141,12 +142,21 @@ done:
   return st;
 }
 
-/* Rank 0, after a failure: what was begun needs its note as long as there is something to continue. */
+/*
+ * Rank 0, after a failure: what was begun needs its note as long as there is something to continue. After values that cannot
+ * be used there is nothing: the same command would find the same.
+ */
 static void leave_step(ingot_status st, const ingot_step_plan *plan)
 {
-  char message[4096];
+  char         message[4096];
+  ingot_status left = INGOT_OK;
   snprintf(message, sizeof message, "%s", ingot_error_message());
-  if (ingot_begun_remove(plan->output, true) != INGOT_OK) ingot_fail(st, "%s", message);
+  if (st == INGOT_ERR_NUMERIC && !plan->type->keeps_states) {
+    left = ingot_sink_remove_partial(plan->output);
+    if (left == INGOT_OK) left = ingot_gather_forget(plan->output);
+  }
+  if (left == INGOT_OK) left = ingot_begun_remove(plan->output, true);
+  if (left != INGOT_OK) ingot_fail(st, "%s", message);
 }
 
 /* Run one step whose plan all ranks have. */

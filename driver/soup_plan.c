@@ -103,12 +103,9 @@ ingot_status ingot_soup_step_unpack(const void *bytes, size_t size, ingot_step_p
   ingot_status     st = INGOT_OK;
   ingot_unpacker   u = {bytes, (const char *)bytes + size, false};
   ingot_soup_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
-  size_t           soup_size;
   INGOT_TRY_ALLOC(body);
   plan->body = body;
-  const void *soup = ingot_unpack_blob(&u, &soup_size);
-  INGOT_CHECK(soup && soup_size == sizeof body->soup, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
-  memcpy(&body->soup, soup, soup_size);
+  INGOT_TRY(ingot_unpack_exact(&u, &body->soup, sizeof body->soup));
   body->soup.gather = NULL;
   INGOT_TRY(ingot_data_merge_unpack(&u, &body->parts));
 done:

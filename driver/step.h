@@ -77,6 +77,7 @@ struct ingot_step_type {
   const ingot_key *keys;           /* must have "type", "name" and "output"; ends with a row whose name is NULL */
   size_t           settings_bytes; /* step->settings, filled from keys; then `read` does the rest */
   bool             no_tensors;     /* the output is no checkpoint: no step can take it */
+  bool             keeps_states;   /* what was saved stays when values that cannot be used end the step */
   /** Adds problems of the job file; INGOT_ERR_NOMEM only. */
   ingot_status (*read)(ingot_job *job, ingot_job_step *step, ingot_problems *problems);
   /**

@@ -58,13 +58,9 @@ done:
 static ingot_status unpack_array(ingot_unpacker *u, ingot_arena *arena, size_t size, void **out)
 {
   ingot_status st = INGOT_OK;
-  size_t       found = 0;
-  const void  *data = ingot_unpack_blob(u, &found);
-  INGOT_TRY(ingot_unpack_status(u));
-  INGOT_CHECK(found == size, INGOT_ERR_INTERNAL, "a plan of another size came from rank 0");
   *out = ingot_arena_alloc(arena, size + 1, 1);
   INGOT_TRY_ALLOC(*out);
-  if (size > 0) memcpy(*out, data, size);
+  INGOT_TRY(ingot_unpack_exact(u, *out, size));
 done:
   return st;
 }
@@ -75,7 +71,6 @@ static ingot_status unpack_lists(ingot_unpacker *u, ingot_arena *arena, ingot_di
   ingot_gather_model *teachers = ingot_arena_alloc(arena, (size_t)p->n_teacher + 1, sizeof *teachers);
   ingot_distill_data *data = ingot_arena_alloc(arena, (size_t)p->n_data + 1, sizeof *data);
   ingot_gather_data  *checks = ingot_arena_alloc(arena, (size_t)p->validation.n_data + 1, sizeof *checks);
-  void               *weight = NULL;
   INGOT_TRY_ALLOC(teachers && data && checks);
   for (int i = 0; i < p->n_teacher; i++) {
     teachers[i].id = ingot_unpack_string(u, arena);
@@ -85,8 +80,7 @@ static ingot_status unpack_lists(ingot_unpacker *u, ingot_arena *arena, ingot_di
     data[i].name = ingot_unpack_string(u, arena);
     data[i].path = ingot_unpack_string(u, arena);
     data[i].dtype = ingot_unpack_string(u, arena);
-    INGOT_TRY(unpack_array(u, arena, sizeof(double), &weight));
-    data[i].weight = *(double *)weight;
+    INGOT_TRY(ingot_unpack_exact(u, &data[i].weight, sizeof data[i].weight));
     data[i].n_window = ingot_unpack_i64(u);
   }
   for (int i = 0; i < p->validation.n_data; i++) {
@@ -107,10 +101,11 @@ ingot_status ingot_distill_step_unpack(const void *bytes, size_t size, ingot_ste
 {
   ingot_status        st = INGOT_OK;
   ingot_unpacker      u = {bytes, (const char *)bytes + size, false};
-  void               *body = NULL, *array = NULL;
-  ingot_distill_plan *p = NULL;
-  INGOT_TRY(unpack_array(&u, &plan->arena, sizeof(ingot_distill_body), &body));
-  p = &((ingot_distill_body *)body)->plan;
+  ingot_distill_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
+  void               *array = NULL;
+  INGOT_TRY_ALLOC(body);
+  INGOT_TRY(ingot_unpack_exact(&u, body, sizeof *body));
+  ingot_distill_plan *p = &body->plan;
   p->student = ingot_unpack_string(&u, &plan->arena);
   p->config = ingot_unpack_string(&u, &plan->arena);
   p->logits = ingot_unpack_string(&u, &plan->arena);
@@ -232,6 +227,7 @@ const ingot_step_type ingot_step_distill = {
     .summary = "a student trained to predict as its teachers do",
     .keys = ingot_distill_keys,
     .settings_bytes = sizeof(ingot_distill_settings),
+    .keeps_states = true,
     .read = ingot_distill_settings_read,
     .plan = ingot_distill_plan_make,
     .pack = ingot_distill_step_pack,

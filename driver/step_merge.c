@@ -124,7 +124,7 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
                              const ingot_merge_result *result)
 {
   for (int i = 0; result->nonfinite && i < plan->n_source; i++) {
-    const ingot_nonfinite_report *r = &result->nonfinite[i];
+    const ingot_bad_report *r = &result->nonfinite[i];
     char                          position[INGOT_SHAPE_TEXT];
     if (r->count == 0) continue;
     const ingot_method_tensor *t = r->tensor >= 0 ? &plan->tensors[r->tensor].view : NULL;

@@ -173,3 +173,11 @@ done:
   vocabulary_release(&v);
   return st;
 }
+
+void ingot_vocabulary_check_id(ingot_problems *problems, const ingot_job_step *step, const char *key, int64_t id, int64_t n_token)
+{
+  const ingot_value *where = ingot_value_member(step->value, key);
+  if (id >= n_token)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s = %lld, and the vocabulary has %lld tokens",
+                       ingot_value_place(where ? where : step->value), key, (long long)id, (long long)n_token);
+}

@@ -328,6 +328,7 @@ static ingot_status put_in_place(ingot_sink *s, const uint64_t *checksums)
     INGOT_CHECK(rename(s->partial, s->path) == 0, ingot_file_status(errno), "%s: cannot rename to %s: %s", s->partial,
                 s->path, strerror(errno));
   if (s->spec.durable) st = ingot_file_sync_parent(s->path);
+  if (st != INGOT_OK) (void)rename(s->path, s->partial); /* a failure leaves no output */
 done:
   return st;
 }

@@ -107,6 +107,17 @@ void ingot_skeleton_close(ingot_skeleton *k)
   *k = INGOT_SKELETON_CLOSED;
 }
 
+/* Groups first: the file is closed, and its metadata written, with the last of its objects. */
+bool ingot_skeleton_write(ingot_skeleton *k)
+{
+  H5Gclose(k->tensors);
+  H5Gclose(k->files);
+  k->tensors = k->files = -1;
+  herr_t closed = H5Fclose(k->file);
+  k->file = -1;
+  return closed >= 0;
+}
+
 static hid_t list_without_times(hid_t class)
 {
   hid_t list = H5Pcreate(class);
@@ -142,13 +153,36 @@ done:
   return st;
 }
 
+/* Memory for making the skeleton. Had before any rank begins: one that left in the middle would keep the others waiting. */
+typedef struct skeleton_room {
+  uint64_t *side_offsets; /* [n_file]: the result */
+  char     *path;         /* for the longest of the tensors' names */
+} skeleton_room;
+
+static bool room_get(const ingot_sink_spec *spec, skeleton_room *room)
+{
+  size_t longest = 0;
+  for (int i = 0; i < spec->n_tensor; i++) {
+    size_t length = strlen(spec->tensors[i].name);
+    if (length > longest) longest = length;
+  }
+  room->side_offsets = calloc((size_t)spec->n_file + 1, sizeof *room->side_offsets);
+  room->path = malloc(longest + 1);
+  return room->side_offsets && room->path;
+}
+
+static void room_release(skeleton_room *room)
+{
+  free(room->side_offsets);
+  free(room->path);
+}
+
 /* Groups above a tensor whose name has slashes; HDF5 would make them itself, but with the time of day in them. */
-static ingot_status make_groups(const ingot_skeleton *k, const char *name)
+static ingot_status make_groups(const ingot_skeleton *k, const char *name, char *path)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
-  char             *path = ingot_strdup(name);
-  INGOT_CHECK(path, INGOT_ERR_NOMEM, "%s: no memory for a name", name);
+  memcpy(path, name, strlen(name) + 1);
   for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
     *slash = '\0';
     htri_t there = H5Lexists(k->tensors, path, H5P_DEFAULT);
@@ -161,7 +195,6 @@ static ingot_status make_groups(const ingot_skeleton *k, const char *name)
     *slash = '/';
   }
 done:
-  free(path);
   return st;
 }
 
@@ -302,7 +335,7 @@ done:
 }
 
 /* All objects in the spec's order. Collective: every rank makes the same calls; with `apart` this rank alone, and there. */
-static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart, uint64_t *side_offsets)
+static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart, skeleton_room *room)
 {
   ingot_status   st = INGOT_OK;
   ingot_skeleton k = INGOT_SKELETON_CLOSED;
@@ -317,25 +350,19 @@ static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart,
   for (int i = 0; i < sink->spec.n_file; i++) {
     const ingot_sink_file *f = &sink->spec.files[i];
     ingot_shape            shape = {.n_dim = 1, .dim = {(int64_t)f->size}};
-    INGOT_TRY(add_dataset(&k, k.files, f->name, type[INGOT_DTYPE_U8], &shape, false, &side_offsets[i]));
-    if (f->size) k.end = side_offsets[i] + pages(f->size) * PAGE_BYTES;
+    INGOT_TRY(add_dataset(&k, k.files, f->name, type[INGOT_DTYPE_U8], &shape, false, &room->side_offsets[i]));
+    if (f->size) k.end = room->side_offsets[i] + pages(f->size) * PAGE_BYTES;
   }
   for (int i = 0; i < sink->spec.n_tensor; i++) {
     const ingot_sink_tensor *t = &sink->spec.tensors[i];
     uint64_t                *offset = &sink->extents[i].offset;
-    INGOT_TRY(make_groups(&k, t->name));
+    INGOT_TRY(make_groups(&k, t->name, room->path));
     if (is_large(&sink->spec, t)) INGOT_TRY(align_next(&k, type[INGOT_DTYPE_U8]));
     INGOT_TRY(add_dataset(&k, k.tensors, t->name, type[t->dtype], &t->shape, true, offset));
     if (sink->extents[i].bytes) k.end = *offset + pages(sink->extents[i].bytes) * PAGE_BYTES;
   }
   INGOT_TRY(end_padding(&k));
-  /* Groups first: the file is closed, and its metadata written, with the last of its objects. */
-  H5Gclose(k.tensors);
-  H5Gclose(k.files);
-  k.tensors = k.files = -1;
-  herr_t closed_file = H5Fclose(k.file);
-  k.file = -1;
-  INGOT_CHECK_H5(closed_file >= 0, "write", "the metadata");
+  INGOT_CHECK_H5(ingot_skeleton_write(&k), "write", "the metadata");
 done:
   for (int i = 0; i < n_type; i++) H5Tclose(type[i]);
   ingot_skeleton_close(&k);
@@ -372,14 +399,14 @@ done:
  * The skeleton by this rank alone: made in memory, so that MPI-IO asks nothing of the file system, and then written. A file that other
  * nodes look at once this rank has closed it is the one thing that NFS does well.
  */
-static ingot_status build_alone(ingot_comm *comm, ingot_sink *sink, uint64_t *side_offsets)
+static ingot_status build_alone(ingot_comm *comm, ingot_sink *sink, skeleton_room *room)
 {
   ingot_status st = INGOT_OK;
   char         path[40];
   int          fd = memfd_create("skeleton", MFD_CLOEXEC);
   INGOT_CHECK(fd >= 0, INGOT_ERR_IO, "%s: no file in memory for its metadata: %s", sink->partial, strerror(errno));
   snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  INGOT_TRY(build(comm, sink, path, side_offsets));
+  INGOT_TRY(build(comm, sink, path, room));
   st = copy_skeleton(sink, fd);
 done:
   if (fd >= 0) close(fd);
@@ -430,22 +457,22 @@ ingot_status ingot_sink_hdf5_create(ingot_comm *comm, ingot_sink *sink)
   ingot_hdf5_quiet quiet;
   int64_t          alone = 0;
   bool             root = ingot_comm_rank(comm) == 0;
-  uint64_t        *side_offsets = calloc((size_t)sink->spec.n_file + 1, sizeof *side_offsets);
-  ingot_status     st = side_offsets ? ingot_sink_check_names(&sink->spec)
-                                     : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for side files", sink->path);
+  skeleton_room    room = {0};
+  ingot_status     st = room_get(&sink->spec, &room) ? ingot_sink_check_names(&sink->spec)
+                                                     : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its names", sink->path);
   ingot_hdf5_quiet_begin(&quiet);
   if (st == INGOT_OK && root) st = check_room(comm, sink, &alone);
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_comm_bcast(comm, &alone, sizeof alone, 0));
-  if (!alone) st = build(comm, sink, NULL, side_offsets);
-  else if (root) st = build_alone(comm, sink, side_offsets);
+  if (!alone) st = build(comm, sink, NULL, &room);
+  else if (root) st = build_alone(comm, sink, &room);
   INGOT_TRY(ingot_comm_agree(comm, st));
   if (alone) INGOT_TRY(ingot_comm_bcast(comm, sink->extents, (size_t)sink->spec.n_tensor * sizeof *sink->extents, 0));
-  if (root) st = write_side_files(sink, side_offsets);
+  if (root) st = write_side_files(sink, room.side_offsets);
   INGOT_TRY(ingot_comm_agree(comm, st));
   st = ingot_comm_bcast(comm, &sink->files[0].bytes, sizeof sink->files[0].bytes, 0);
 done:
   ingot_hdf5_quiet_end(&quiet);
-  free(side_offsets);
+  room_release(&room);
   return st;
 }

@@ -195,12 +195,7 @@ ingot_status ingot_sink_hdf5_finish(ingot_sink *sink, const uint64_t *checksums)
   INGOT_TRY(open_existing(&k, H5F_ACC_RDWR));
   for (int i = 0; i < sink->spec.n_tensor; i++)
     INGOT_TRY(store_checksum(sink, k.tensors, sink->spec.tensors[i].name, checksums[i]));
-  H5Gclose(k.tensors);
-  H5Gclose(k.files);
-  k.tensors = k.files = -1;
-  herr_t closed_file = H5Fclose(k.file);
-  k.file = -1;
-  INGOT_CHECK_H5(closed_file >= 0, "write", "the checksums");
+  INGOT_CHECK_H5(ingot_skeleton_write(&k), "write", "the checksums");
   if (sink->spec.durable) st = flush(sink);
 done:
   ingot_skeleton_close(&k);

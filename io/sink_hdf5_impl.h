@@ -16,6 +16,8 @@ typedef struct ingot_skeleton {
 #define INGOT_SKELETON_CLOSED ((ingot_skeleton){NULL, -1, -1, -1, -1, -1, -1, -1, -1, 0, 0})
 
 void ingot_skeleton_close(ingot_skeleton *skeleton);
+/** Closes the file, which writes its metadata; false when that fails. Lists and types may stay open. */
+bool ingot_skeleton_write(ingot_skeleton *skeleton);
 
 /** INGOT_ERR_IO or INGOT_ERR_NOSPACE, by HDF5's own words: it could not WHAT NAME. */
 ingot_status ingot_sink_hdf5_fail(const ingot_sink *sink, const char *what, const char *name);

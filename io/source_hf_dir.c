@@ -62,19 +62,28 @@ static ingot_status join(const char *folder, const char *name, ingot_text *path)
   return ingot_text_printf(path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", name);
 }
 
+/* *there: a file, or a link to one. What cannot be looked at is no file that is not there: the output would silently lack it. */
+static ingot_status look(const char *path, struct stat *info, bool *there)
+{
+  *there = stat(path, info) == 0;
+  if (*there || errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == EACCES) return INGOT_OK;
+  return ingot_fail(INGOT_ERR_IO, "%s: cannot look at this file: %s", path, strerror(errno));
+}
+
 static ingot_status listing_read(const char *folder, listing *list)
 {
   ingot_status   st = INGOT_OK;
   ingot_text     path = {0};
   struct stat    info;
+  bool           there;
   struct dirent *entry;
   DIR           *dir = opendir(folder);
   INGOT_CHECK(dir, INGOT_ERR_NOTFOUND, "%s: cannot read the directory: %s", folder, strerror(errno));
   for (errno = 0; (entry = readdir(dir)) != NULL; errno = 0) {
     INGOT_TRY(join(folder, entry->d_name, &path));
     /* stat, not lstat: the Hugging Face cache is made of symbolic links */
-    if (stat(ingot_text_string(&path), &info) == 0 && S_ISREG(info.st_mode))
-      INGOT_TRY(listing_add(list, entry->d_name));
+    INGOT_TRY(look(ingot_text_string(&path), &info, &there));
+    if (there && S_ISREG(info.st_mode)) INGOT_TRY(listing_add(list, entry->d_name));
   }
   INGOT_CHECK(errno == 0, INGOT_ERR_IO, "%s: reading the directory failed: %s", folder, strerror(errno));
   if (list->count) qsort(list->name, (size_t)list->count, sizeof *list->name, compare_string);
@@ -103,11 +112,13 @@ static ingot_status add_side_files(ingot_source *src, const listing *list)
   ingot_status st = INGOT_OK;
   ingot_text   path = {0};
   struct stat  info;
+  bool         there;
   for (int i = 0; i < list->count; i++) {
     if (list->name[i][0] == '.' || is_weight_file(list->name[i])) continue;
     if (strcmp(list->name[i], MANIFEST_NAME) == 0) continue; /* it speaks of this directory's bytes alone */
     INGOT_TRY(join(src->path, list->name[i], &path));
-    if (stat(ingot_text_string(&path), &info) != 0 || info.st_size > INGOT_SIDE_FILE_MAX) continue;
+    INGOT_TRY(look(ingot_text_string(&path), &info, &there));
+    if (!there || info.st_size > INGOT_SIDE_FILE_MAX) continue;
     INGOT_TRY(ingot_source_add_side_file(src, list->name[i]));
   }
 done:

@@ -107,3 +107,32 @@ int64_t ingot_first_nonfinite(ingot_dtype d, const void *src, int64_t n, bool *i
   }
   return -1;
 }
+
+static INGOT_CLONES uint32_t count_negative(const float *restrict v, int64_t n)
+{
+  uint32_t count = 0;
+  for (int64_t i = 0; i < n; i++) count += v[i] < 0;
+  return count;
+}
+
+int64_t ingot_count_negative(const float *v, int64_t n)
+{
+  enum { PIECE = 1 << 30 }; /* far from overflowing 32 bits */
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += PIECE) count += count_negative(v + i, n - i < PIECE ? n - i : PIECE);
+  return count;
+}
+
+int64_t ingot_first_negative(ingot_dtype d, const void *src, int64_t n)
+{
+  enum { PIECE = 256 };
+  float  v[PIECE];
+  size_t size = ingot_dtype_size(d);
+  for (int64_t i = 0; i < n; i += PIECE) {
+    int64_t m = n - i < PIECE ? n - i : PIECE;
+    ingot_widen(d, (const unsigned char *)src + (size_t)i * size, v, m);
+    for (int64_t j = 0; j < m; j++)
+      if (v[j] < 0) return i + j;
+  }
+  return -1;
+}

@@ -24,6 +24,10 @@ void ingot_narrow(ingot_dtype d, const float *src, void *dst, int64_t n);
 void ingot_replace_nonfinite(float *v, const float *fill, int64_t n);
 /** Index of the first NaN or infinity among n stored elements, or -1. *is_nan tells which it is. */
 int64_t ingot_first_nonfinite(ingot_dtype d, const void *src, int64_t n, bool *is_nan);
+/** How many of n values are below zero: neither -0.0 nor NaN is. */
+int64_t ingot_count_negative(const float *v, int64_t n);
+/** Index of the first of n stored elements that is below zero when widened, or -1. */
+int64_t ingot_first_negative(ingot_dtype d, const void *src, int64_t n);
 
 #ifdef __cplusplus
 }

@@ -15,10 +15,10 @@ __global__ static void pack_kernel(int64_t width, const double *sum, double scal
 ingot_status ingot_gram_pack(int64_t width, const double *sum, double scale, int64_t first, int64_t n, float *packed,
                              void *stream)
 {
-  enum { BLOCK = 256, GRID_MAX = 4096 };
+  enum { BLOCK = 256 };
   if (n == 0) return INGOT_OK;
-  int64_t grid = (n + BLOCK - 1) / BLOCK;
-  pack_kernel<<<static_cast<unsigned>(grid < GRID_MAX ? grid : GRID_MAX), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(
+  int64_t grid = (n + BLOCK - 1) / BLOCK, most = 4096;
+  pack_kernel<<<static_cast<unsigned>(grid < most ? grid : most), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(
       width, sum, scale, first, n, packed);
   return ingot_cuda_status(cudaGetLastError(), "pack_kernel");
 }

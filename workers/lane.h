@@ -31,17 +31,27 @@ typedef struct ingot_task {
   void                     *cache;    /* GPU: room of the tensor's inputs kept between passes, or NULL; see lane_cuda.h */
 } ingot_task;
 
-/** NaN and infinities seen in one input of one task. */
-typedef struct ingot_lane_nonfinite {
+/** Values of one kind that cannot be used, seen in one input of one task. */
+typedef struct ingot_lane_bad {
   uint64_t count;
   int64_t  first;  /* flat index in the tensor, -1 when count is 0 */
-  bool     is_nan;
-} ingot_lane_nonfinite;
+  bool     is_nan; /* of values that are not finite */
+} ingot_lane_bad;
+
+/**
+ * The first input of a tile that is Fisher information, a mean of squares and so never below zero; n_input when there is none.
+ * It is the only kind of statistics that comes to a lane.
+ */
+static inline int ingot_lane_first_fisher(const ingot_method_tensor *t)
+{
+  return t->n_input - t->n_statistic;
+}
 
 typedef struct ingot_lane_output {
-  const void                 *bytes;     /* APPLY: the merged tile; lent until the next begin or finish */
-  size_t                      size;
-  const ingot_lane_nonfinite *nonfinite; /* [n_input] when the task counted; lent likewise; NULL otherwise */
+  const void           *bytes;     /* APPLY: the merged tile; lent until the next begin or finish */
+  size_t                size;
+  const ingot_lane_bad *nonfinite; /* [n_input] when the task counted; lent likewise; NULL otherwise */
+  const ingot_lane_bad *negative;  /* the same of Fisher information below zero */
 } ingot_lane_output;
 
 typedef struct ingot_lane ingot_lane;

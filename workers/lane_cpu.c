@@ -29,7 +29,8 @@ typedef struct cpu_lane {
   char                 *out;         /* one tile in the output dtype */
   int64_t              *sums;        /* private sums of a scan task, added up at its end */
   int64_t               n_sum;
-  ingot_lane_nonfinite *nonfinite;   /* [n_input_max] */
+  ingot_lane_bad       *nonfinite;   /* [n_input_max] */
+  ingot_lane_bad       *negative;    /* [n_input_max] */
   ingot_lane_output     output;
 } cpu_lane;
 
@@ -89,6 +90,7 @@ static void cpu_close(ingot_lane *lane)
   free(l->out);
   ingot_pages_give_back(l->sums, (size_t)l->n_sum * sizeof *l->sums);
   free(l->nonfinite);
+  free(l->negative);
   free(l);
 }
 
@@ -116,8 +118,16 @@ static ingot_status read_inputs(cpu_lane *l, const ingot_merge_tensor *t, int64_
 static void note_nonfinite(cpu_lane *l, int input, ingot_dtype dtype, const void *raw, int64_t first, int64_t n,
                            int64_t count)
 {
-  ingot_lane_nonfinite *note = &l->nonfinite[input];
+  ingot_lane_bad *note = &l->nonfinite[input];
   if (note->first < 0) note->first = first + ingot_first_nonfinite(dtype, raw, n, &note->is_nan);
+  note->count += (uint64_t)count;
+}
+
+static void note_negative(cpu_lane *l, int input, ingot_dtype dtype, const void *raw, int64_t first, int64_t n,
+                          int64_t count)
+{
+  ingot_lane_bad *note = &l->negative[input];
+  if (note->first < 0) note->first = first + ingot_first_negative(dtype, raw, n);
   note->count += (uint64_t)count;
 }
 
@@ -135,6 +145,8 @@ static void widen_block(cpu_lane *l, const ingot_task *task, int64_t at, int64_t
       continue;
     }
     int64_t count = ingot_widen_counting(dtype, raw, wide, n);
+    int64_t negative = task->count_nonfinite && i >= ingot_lane_first_fisher(&t->view) ? ingot_count_negative(wide, n) : 0;
+    if (negative) note_negative(l, i, dtype, raw, first, n, negative);
     if (count == 0) continue;
     if (task->count_nonfinite) note_nonfinite(l, i, dtype, raw, first, n, count);
     if (replace) ingot_replace_nonfinite(wide, t->view.has_base && i > 0 ? l->wide : NULL, n);
@@ -267,8 +279,8 @@ static ingot_status cpu_begin(ingot_lane *lane, const ingot_task *task)
   int64_t                   n = t->view.n_elem - first < INGOT_TILE ? t->view.n_elem - first : INGOT_TILE;
   bool                      counted = task->count_nonfinite && !t->copy;
   if (counted)
-    for (int i = 0; i < t->view.n_input; i++) l->nonfinite[i] = (ingot_lane_nonfinite){.first = -1};
-  l->output = (ingot_lane_output){.nonfinite = counted ? l->nonfinite : NULL};
+    for (int i = 0; i < t->view.n_input; i++) l->nonfinite[i] = l->negative[i] = (ingot_lane_bad){.first = -1};
+  l->output = (ingot_lane_output){.nonfinite = counted ? l->nonfinite : NULL, .negative = counted ? l->negative : NULL};
   if (task->kind == INGOT_TASK_SCAN) return scan_tile(l, task, first, n);
   l->output.bytes = l->out;
   l->output.size = (size_t)n * ingot_dtype_size(t->dtype);
@@ -302,8 +314,9 @@ ingot_status ingot_lane_cpu_open(const ingot_merge_plan *plan, ingot_lane **out)
   l->merged = aligned(INGOT_BLOCK * sizeof *l->merged);
   l->out = aligned(INGOT_TILE * out_bytes);
   l->nonfinite = calloc(n, sizeof *l->nonfinite);
-  INGOT_CHECK(l->raw && l->raw_in && l->wide && l->wide_in && l->merged && l->out && l->nonfinite, INGOT_ERR_NOMEM,
-              "no memory for a lane of %llu bytes", (unsigned long long)ingot_lane_cpu_bytes(plan));
+  l->negative = calloc(n, sizeof *l->negative);
+  INGOT_CHECK(l->raw && l->raw_in && l->wide && l->wide_in && l->merged && l->out && l->nonfinite && l->negative,
+              INGOT_ERR_NOMEM, "no memory for a lane of %llu bytes", (unsigned long long)ingot_lane_cpu_bytes(plan));
   for (size_t i = 0; i < n; i++) l->wide_in[i] = l->wide + i * INGOT_BLOCK;
 done:
   if (st != INGOT_OK && l) {

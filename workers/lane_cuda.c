@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "kernels/convert.h"
+#include "kernels/count_bad.h"
 #include "kernels/device.h"
 #include "workers/device_cache.h"
 #include "workers/lane.h"
@@ -31,7 +32,7 @@ typedef struct sizes {
 typedef struct slot {
   void     *stream, *done;                              /* done: recorded after a chunk's last work */
   char     *pinned_in, *pinned_out, *pinned_scratch;    /* scratch: sums, then the tile's slot */
-  uint64_t *pinned_counts;                              /* [n_input] */
+  uint64_t *pinned_counts;                              /* [n_input] not finite, then [n_input] below zero */
   char     *device_in, *device_out, *device_workspace, *device_scratch;
   uint64_t *device_counts;
   void     *own_pinned_scratch, *own_device_scratch; /* grown; NULL while the first ones do */
@@ -44,7 +45,8 @@ typedef struct slot {
   const void          **in;           /* [n_input] device pointers of the chunk */
   void                **raw;          /* [n_input] room of its inputs in pinned memory */
   ingot_dtype          *in_dtype;     /* [n_input] */
-  ingot_lane_nonfinite *nonfinite;    /* [n_input] */
+  ingot_lane_bad       *nonfinite;    /* [n_input] */
+  ingot_lane_bad       *negative;     /* [n_input] */
 } slot;
 
 typedef struct cuda_lane {
@@ -107,7 +109,7 @@ static sizes sizes_of(const ingot_merge_plan *plan)
     }
     if (t->grain == INGOT_GRAIN_TENSOR) s.scratch = SCRATCH_BYTES;
   }
-  s.counts = align_up((uint64_t)s.n_input * sizeof(uint64_t));
+  s.counts = align_up(2 * (uint64_t)s.n_input * sizeof(uint64_t));
   return s;
 }
 
@@ -185,6 +187,16 @@ done:
   return st;
 }
 
+/* Enqueue the counting of Fisher information below zero: a pass over it on the device, a fiftieth of what its copy takes. */
+static ingot_status count_negative(slot *s)
+{
+  const ingot_method_tensor *t = &s->task.tensor->view;
+  ingot_status               st = INGOT_OK;
+  for (int i = ingot_lane_first_fisher(t); i < t->n_input && st == INGOT_OK; i++)
+    st = ingot_device_count_negative(s->in_dtype[i], s->in[i], s->chunk_n, s->device_counts + t->n_input + i, s->stream);
+  return st;
+}
+
 /* Enqueue one chunk: inputs, kernels, outputs. The slot is idle, so its pinned memory may be overwritten. */
 static ingot_status submit_chunk(cuda_lane *lane, slot *s)
 {
@@ -193,7 +205,7 @@ static ingot_status submit_chunk(cuda_lane *lane, slot *s)
   const ingot_merge_tensor *t = s->task.tensor;
   uint64_t                  offset = 0;
   size_t                    out_element = ingot_dtype_size(t->dtype);
-  size_t                    counts_bytes = (size_t)t->view.n_input * sizeof(uint64_t);
+  size_t                    counts_bytes = 2 * (size_t)t->view.n_input * sizeof(uint64_t);
 
   for (int i = 0; i < t->view.n_input; i++) {
     INGOT_TRY(load_input(lane, s, i, offset));
@@ -212,7 +224,10 @@ static ingot_status submit_chunk(cuda_lane *lane, slot *s)
       .workspace = s->device_workspace,
       .stream = s->stream,
   };
-  if (s->task.count_nonfinite) INGOT_TRY(ingot_device_zero(s->device_counts, counts_bytes, s->stream));
+  if (s->task.count_nonfinite) {
+    INGOT_TRY(ingot_device_zero(s->device_counts, counts_bytes, s->stream));
+    INGOT_TRY(count_negative(s));
+  }
   if (s->task.kind == INGOT_TASK_SCAN) {
     INGOT_TRY(ops->scan(&t->view, s->task.state, s->task.scan, &chunk, s->device_scratch + sums_bytes(s->task.scan),
                         (int64_t *)(void *)s->device_scratch));
@@ -231,17 +246,18 @@ done:
 }
 
 /* Find the first bad value of an input in the chunk, which has some. */
-static ingot_status find_nonfinite(slot *s, int input)
+static ingot_status find_first(slot *s, int input, bool negative)
 {
-  ingot_status          st = INGOT_OK;
-  ingot_lane_nonfinite *found = &s->nonfinite[input];
-  size_t                bytes = (size_t)s->chunk_n * ingot_dtype_size(s->in_dtype[input]);
+  ingot_status    st = INGOT_OK;
+  ingot_lane_bad *found = negative ? &s->negative[input] : &s->nonfinite[input];
+  size_t          bytes = (size_t)s->chunk_n * ingot_dtype_size(s->in_dtype[input]);
 
   if (s->from_cache) { /* not read this time: fetch it from the device */
     INGOT_TRY(ingot_device_copy_out(s->raw[input], s->in[input], bytes, s->stream));
     INGOT_TRY(ingot_device_stream_wait(s->stream));
   }
-  int64_t place = ingot_first_nonfinite(s->in_dtype[input], s->raw[input], s->chunk_n, &found->is_nan);
+  int64_t place = negative ? ingot_first_negative(s->in_dtype[input], s->raw[input], s->chunk_n)
+                           : ingot_first_nonfinite(s->in_dtype[input], s->raw[input], s->chunk_n, &found->is_nan);
   INGOT_CHECK(place >= 0, INGOT_ERR_INTERNAL, "%s: the GPU counted bad values that are not there",
               s->task.tensor->view.name);
   found->first = s->chunk_first + place;
@@ -258,9 +274,12 @@ static ingot_status wait_chunk(cuda_lane *lane, slot *s)
   INGOT_TRY(ingot_device_event_wait(s->done));
   lane->head.timing.merge_s += ingot_clock_s() - begin_s;
   if (!s->task.count_nonfinite) return INGOT_OK;
+  const uint64_t *nonfinite = s->pinned_counts, *negative = nonfinite + s->task.tensor->view.n_input;
   for (int i = 0; i < s->task.tensor->view.n_input; i++) {
-    if (s->pinned_counts[i] > 0 && s->nonfinite[i].count == 0) INGOT_TRY(find_nonfinite(s, i));
-    s->nonfinite[i].count += s->pinned_counts[i];
+    if (nonfinite[i] > 0 && s->nonfinite[i].count == 0) INGOT_TRY(find_first(s, i, false));
+    if (negative[i] > 0 && s->negative[i].count == 0) INGOT_TRY(find_first(s, i, true));
+    s->nonfinite[i].count += nonfinite[i];
+    s->negative[i].count += negative[i];
   }
 done:
   return st;
@@ -294,7 +313,7 @@ static ingot_status cuda_begin(ingot_lane *head, const ingot_task *task)
 
   for (int i = 0; i < t->view.n_input; i++) {
     s->in_dtype[i] = input_dtype(head->plan, t, i);
-    s->nonfinite[i] = (ingot_lane_nonfinite){.first = -1};
+    s->nonfinite[i] = s->negative[i] = (ingot_lane_bad){.first = -1};
   }
   uint64_t scratch = 0;
   if (task->kind == INGOT_TASK_SCAN) {
@@ -343,7 +362,10 @@ static ingot_status cuda_finish(ingot_lane *head, ingot_lane_output *output)
     INGOT_TRY(wait_chunk(lane, s));
     if (s->task.kind == INGOT_TASK_SCAN) take_sums(s);
     if (s->task.cache != NULL) ingot_device_cache_set_filled(s->task.cache, s->task.tile);
-    if (s->task.count_nonfinite) output->nonfinite = s->nonfinite;
+    if (s->task.count_nonfinite) {
+      output->nonfinite = s->nonfinite;
+      output->negative = s->negative;
+    }
   }
   if (s->task.kind == INGOT_TASK_APPLY) {
     output->bytes = s->pinned_out;
@@ -364,6 +386,7 @@ static void slot_release(slot *s)
   free(s->raw);
   free(s->in_dtype);
   free(s->nonfinite);
+  free(s->negative);
 }
 
 static void cuda_close(ingot_lane *head)
@@ -402,8 +425,9 @@ static ingot_status slot_init(slot *s, const sizes *size, char **pinned, char **
   s->raw = calloc(n, sizeof *s->raw);
   s->in_dtype = calloc(n, sizeof *s->in_dtype);
   s->nonfinite = calloc(n, sizeof *s->nonfinite);
-  INGOT_CHECK(s->in != NULL && s->raw != NULL && s->in_dtype != NULL && s->nonfinite != NULL, INGOT_ERR_NOMEM,
-              "out of memory for a GPU lane");
+  s->negative = calloc(n, sizeof *s->negative);
+  INGOT_CHECK(s->in != NULL && s->raw != NULL && s->in_dtype != NULL && s->nonfinite != NULL && s->negative != NULL,
+              INGOT_ERR_NOMEM, "out of memory for a GPU lane");
   INGOT_TRY(ingot_device_stream_create(&s->stream));
   INGOT_TRY(ingot_device_event_create(&s->done));
 done:

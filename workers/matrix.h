@@ -19,7 +19,7 @@ typedef struct ingot_matrix_run {
   ingot_journal             *journal;
   bool                      *done;     /* [n_tile]: this rank's range on entry; with those of matrices on return */
   uint64_t                  *checksum; /* [n_tile], likewise */
-  ingot_nonfinite_report    *nonfinite; /* [n_source], added to */
+  ingot_bad_report          *nonfinite; /* [n_source], added to */
   ingot_merge_timing        *timing;    /* added to */
   ingot_matrix_summary      *summary;   /* of all ranks */
 } ingot_matrix_run;

@@ -51,7 +51,7 @@ static ingot_status treat_nonfinite(ingot_matrix_reader *r, int input, const ing
                       ingot_shape_position(&r->tensor->view.shape, found->first_nonfinite, where));
   }
   if (counted) return INGOT_OK;
-  ingot_nonfinite_report *report = &r->nonfinite[source];
+  ingot_bad_report *report = &r->nonfinite[source];
   report->count += (uint64_t)found->n_nonfinite;
   if (report->tensor < 0 || r->tensor_index < report->tensor) {
     report->tensor = r->tensor_index;

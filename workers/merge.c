@@ -60,11 +60,12 @@ static ingot_status allocate(merge_run *r)
   r->begin = calloc((size_t)ingot_comm_size(r->comm) + 1, sizeof *r->begin);
   r->done = calloc(n_tile, sizeof *r->done);
   r->checksum = calloc(n_tile, sizeof *r->checksum);
-  r->result->nonfinite = calloc((size_t)plan->n_source, sizeof *r->result->nonfinite);
+  r->result->nonfinite = calloc(2 * (size_t)plan->n_source, sizeof *r->result->nonfinite);
   r->result->checksums = calloc((size_t)plan->n_tensor + 1, sizeof *r->result->checksums);
   INGOT_CHECK(r->begin && r->done && r->checksum && r->result->nonfinite && r->result->checksums, INGOT_ERR_NOMEM,
               "no memory for the books of %lld tiles", (long long)plan->n_tile);
-  for (int i = 0; i < plan->n_source; i++) r->result->nonfinite[i].tensor = -1;
+  r->result->negative = r->result->nonfinite + plan->n_source;
+  for (int i = 0; i < 2 * plan->n_source; i++) r->result->nonfinite[i].tensor = -1;
 done:
   return st;
 }
@@ -214,10 +215,13 @@ done:
   return st;
 }
 
-static bool saw_nonfinite(const merge_run *r)
+/* Whether values were found that the step does not go on with; their tiles are left undone. */
+static bool saw_bad(const merge_run *r)
 {
   bool found = false;
-  for (int i = 0; i < r->plan->n_source; i++) found |= r->result->nonfinite[i].count > 0;
+  for (int i = 0; i < r->plan->n_source; i++)
+    found |= r->result->negative[i].count > 0 ||
+             (r->result->nonfinite[i].count > 0 && r->plan->nonfinite == INGOT_NONFINITE_FAIL);
   return found;
 }
 
@@ -253,7 +257,7 @@ static ingot_status check_done(const merge_run *r)
 {
   int64_t n_left = 0;
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) n_left += !r->done[i];
-  if (n_left == 0 || saw_nonfinite(r)) return INGOT_OK;
+  if (n_left == 0 || saw_bad(r)) return INGOT_OK;
   return ingot_fail(INGOT_ERR_INTERNAL, "%lld tiles were left unmerged", (long long)n_left);
 }
 
@@ -267,6 +271,7 @@ static ingot_status merge_tiles(merge_run *r)
                                 .done = r->done,
                                 .checksum = r->checksum,
                                 .nonfinite = r->result->nonfinite,
+                                .negative = r->result->negative,
                                 .n_tile = r->plan->n_tile};
   for (int64_t i = first_tile_of(r); i < last_tile_of(r); i++) output.tiles_before += r->done[i];
   for (int i = 0; i < r->plan->n_tensor; i++)
@@ -287,22 +292,22 @@ done:
 }
 
 /* Reports of all ranks in one: counts add up, the first place is the lowest. */
-static ingot_status share_nonfinite(merge_run *r)
+static ingot_status share_bad(merge_run *r)
 {
-  ingot_status            st = INGOT_OK;
-  int                     size = ingot_comm_size(r->comm), rank = ingot_comm_rank(r->comm), n = r->plan->n_source;
-  ingot_nonfinite_report *mine = r->result->nonfinite;
-  ingot_nonfinite_report *all = calloc((size_t)size * (size_t)n, sizeof *all);
-  int64_t                *begin = calloc((size_t)size + 1, sizeof *begin);
+  ingot_status      st = INGOT_OK;
+  int               size = ingot_comm_size(r->comm), rank = ingot_comm_rank(r->comm), n = 2 * r->plan->n_source;
+  ingot_bad_report *mine = r->result->nonfinite; /* and the negative ones behind them */
+  ingot_bad_report *all = calloc((size_t)size * (size_t)n, sizeof *all);
+  int64_t          *begin = calloc((size_t)size + 1, sizeof *begin);
   if (!all || !begin) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for the reports of %d ranks", size);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
   for (int k = 0; k <= size; k++) begin[k] = (int64_t)k * n * (int64_t)sizeof *all;
   memcpy(all + (size_t)rank * (size_t)n, mine, (size_t)n * sizeof *mine);
   INGOT_TRY(ingot_comm_share(r->comm, all, begin));
   for (int i = 0; i < n; i++) {
-    mine[i] = (ingot_nonfinite_report){.tensor = -1};
+    mine[i] = (ingot_bad_report){.tensor = -1};
     for (int k = 0; k < size; k++) {
-      const ingot_nonfinite_report *other = &all[(size_t)k * (size_t)n + (size_t)i];
+      const ingot_bad_report *other = &all[(size_t)k * (size_t)n + (size_t)i];
       uint64_t                      count = mine[i].count + other->count;
       if (other->count && (mine[i].tensor < 0 || other->tensor < mine[i].tensor ||
                            (other->tensor == mine[i].tensor && other->element < mine[i].element)))
@@ -316,26 +321,44 @@ done:
   return st;
 }
 
-/* One message that names every model with bad values: an error under FAIL, else a warning. The same on all ranks. */
-static ingot_status judge_nonfinite(const merge_run *r)
+/* A line on each source in which something was found. */
+static ingot_status describe_bad(const merge_run *r, const ingot_bad_report *reports, const char *what, ingot_text *text)
 {
-  ingot_text   text = {0};
   ingot_status st = INGOT_OK;
   for (int i = 0; i < r->plan->n_source; i++) {
-    const ingot_nonfinite_report *n = &r->result->nonfinite[i];
+    const ingot_bad_report *n = &reports[i];
     if (n->count == 0) continue;
     char                       at[INGOT_SHAPE_TEXT];
     const ingot_method_tensor *t = &r->plan->tensors[n->tensor].view;
-    INGOT_TRY(ingot_text_printf(&text, "%s%s: %llu values are not finite; the first is %s in %s%s", text.size ? "\n" : "",
-                                r->plan->source_names[i], (unsigned long long)n->count, n->is_nan ? "NaN" : "infinite",
-                                t->name, ingot_shape_position(&t->shape, n->element, at)));
+    const char                *kind = reports == r->result->negative ? "" : n->is_nan ? "NaN " : "infinite ";
+    INGOT_TRY(ingot_text_printf(text, "%s%s: %llu values %s; the first is %sin %s%s", text->size ? "\n" : "",
+                                r->plan->source_names[i], (unsigned long long)n->count, what, kind, t->name,
+                                ingot_shape_position(&t->shape, n->element, at)));
   }
-  if (text.size && r->plan->nonfinite == INGOT_NONFINITE_FAIL)
-    st = ingot_fail(INGOT_ERR_NUMERIC, "%s\n(nonfinite = \"zero\" or \"keep\" merges all the same)", text.bytes);
-  else if (text.size)
-    ingot_log_warning("%s", text.bytes);
 done:
-  ingot_text_release(&text);
+  return st;
+}
+
+/*
+ * One message that names every model with bad values: an error under FAIL, else a warning. Fisher information below zero is
+ * an error always. The same on all ranks.
+ */
+static ingot_status judge_bad(const merge_run *r)
+{
+  ingot_text   nonfinite = {0}, negative = {0};
+  ingot_status st = INGOT_OK;
+  bool         fail = r->plan->nonfinite == INGOT_NONFINITE_FAIL;
+  INGOT_TRY(describe_bad(r, r->result->nonfinite, "are not finite", &nonfinite));
+  INGOT_TRY(describe_bad(r, r->result->negative, "of Fisher information, a mean of squares, are below zero", &negative));
+  if (nonfinite.size && !fail) ingot_log_warning("%s", nonfinite.bytes);
+  if (negative.size)
+    st = ingot_fail(INGOT_ERR_NUMERIC, "%s%s%s", negative.bytes, nonfinite.size && fail ? "\n" : "",
+                    nonfinite.size && fail ? nonfinite.bytes : "");
+  else if (nonfinite.size && fail)
+    st = ingot_fail(INGOT_ERR_NUMERIC, "%s\n(nonfinite = \"zero\" or \"keep\" merges all the same)", nonfinite.bytes);
+done:
+  ingot_text_release(&nonfinite);
+  ingot_text_release(&negative);
   return st;
 }
 
@@ -406,7 +429,7 @@ static ingot_status merge_others(merge_run *r, bool *good)
     if (t->grain != INGOT_GRAIN_MATRIX) continue;
     memcpy(r->done + t->first_tile, kept + t->first_tile, (size_t)ingot_tile_count(t->view.n_elem) * sizeof *kept);
   }
-  bad = saw_nonfinite(r) && r->plan->nonfinite == INGOT_NONFINITE_FAIL;
+  bad = saw_bad(r);
   INGOT_TRY(ingot_comm_max_i64(r->comm, &bad, 1));
   *good = bad == 0;
 done:
@@ -481,9 +504,9 @@ ingot_status ingot_merge_run_live(ingot_comm *comm, const ingot_merge_plan *plan
                               r.done, r.checksum, &r.sink, &r.journal));
   for (int64_t i = first_tile_of(&r); i < last_tile_of(&r); i++) r.tiles_resumed += r.done[i];
   INGOT_TRY(merge_all(&r));
-  INGOT_TRY(share_nonfinite(&r));
-  if (saw_nonfinite(&r) && plan->nonfinite == INGOT_NONFINITE_FAIL) discard_output(&r); /* running again would find the same: nothing is kept */
-  INGOT_TRY(judge_nonfinite(&r));
+  INGOT_TRY(share_bad(&r));
+  if (saw_bad(&r)) discard_output(&r); /* running again would find the same: nothing is kept */
+  INGOT_TRY(judge_bad(&r));
   INGOT_TRY(commit(&r));
 done:
   result->timing.on_device = r.device >= 0 || result->timing.tiles_on_device > 0;

@@ -93,13 +93,13 @@ void ingot_timing_of_lanes(ingot_merge_timing *timing, int64_t n_lane);
 /** A library was brought in, before which the process had anon_before bytes of anonymous memory: the rest is the library's. */
 void ingot_timing_add_library(ingot_merge_timing *timing, uint64_t anon_before);
 
-/** NaN and infinities found, by source. */
-typedef struct ingot_nonfinite_report {
+/** Values of one kind that cannot be used, found in one source. */
+typedef struct ingot_bad_report {
   uint64_t count;      /* over all tensors */
   int      tensor;     /* first place: lowest output tensor, then lowest element; -1 when count is 0 */
   int64_t  element;
-  bool     is_nan;
-} ingot_nonfinite_report;
+  bool     is_nan;     /* of values that are not finite */
+} ingot_bad_report;
 
 /** Matrices solved in this run, over all ranks. */
 typedef struct ingot_matrix_summary {
@@ -113,10 +113,11 @@ typedef struct ingot_matrix_summary {
 } ingot_matrix_summary;
 
 typedef struct ingot_merge_result {
-  ingot_merge_timing      timing;    /* of this rank */
-  ingot_matrix_summary    matrices;
-  ingot_nonfinite_report *nonfinite; /* [n_source], of all ranks; owned, free with ingot_merge_result_release */
-  uint64_t               *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
+  ingot_merge_timing   timing;    /* of this rank */
+  ingot_matrix_summary matrices;
+  ingot_bad_report    *nonfinite; /* [n_source], of all ranks; owned, free with ingot_merge_result_release */
+  ingot_bad_report    *negative;  /* [n_source], Fisher information below zero; in the same memory */
+  uint64_t            *checksums; /* [n_tensor] of the output, on every rank; owned likewise */
 } ingot_merge_result;
 
 /** Anonymous memory in bytes that one rank will take, for the plan; on_device: with the lanes of a GPU beside the others. */

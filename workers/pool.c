@@ -42,17 +42,17 @@ static void pool_fail(pool *p, ingot_status st)
   ingot_schedule_cancel(p->schedule);
 }
 
-/* Add what a task saw to the reports; true when something was seen. */
-static bool report_nonfinite(pool *p, const ingot_task *task, const ingot_lane_output *out)
+/* Add what a task saw of one kind, [n_input] or NULL, to the reports; true when something was seen. */
+static bool report_bad(pool *p, const ingot_task *task, const ingot_lane_bad *notes, ingot_bad_report *reports)
 {
   bool seen = false;
-  if (!out->nonfinite) return false;
+  if (!notes) return false;
   for (int i = 0; i < task->tensor->view.n_input; i++) {
-    const ingot_lane_nonfinite *note = &out->nonfinite[i];
+    const ingot_lane_bad *note = &notes[i];
     if (note->count == 0) continue;
     seen = true;
     pthread_mutex_lock(&p->lock);
-    ingot_nonfinite_report *r = &p->output->nonfinite[task->tensor->source[i]];
+    ingot_bad_report *r = &reports[task->tensor->source[i]];
     bool earlier = r->tensor < 0 || task->tensor_index < r->tensor ||
                    (task->tensor_index == r->tensor && note->first < r->element);
     if (earlier) {
@@ -119,9 +119,10 @@ static ingot_status finish_oldest(worker *w)
   ingot_status st = lane->ops->finish(lane, &out);
   if (st != INGOT_OK) return st;
   if (is_merge) {
-    bool bad = report_nonfinite(p, &task, &out);
-    /* Under FAIL the rest is still looked at, so that the report is complete; nothing of a bad tile is kept. */
-    if (!bad || p->plan->nonfinite != INGOT_NONFINITE_FAIL) st = store_tile(p, lane, &task, &out);
+    bool nonfinite = report_bad(p, &task, out.nonfinite, p->output->nonfinite);
+    bool negative = report_bad(p, &task, out.negative, p->output->negative);
+    /* The rest is still looked at, so that the report is complete; nothing of a bad tile is kept. */
+    if (!negative && (!nonfinite || p->plan->nonfinite != INGOT_NONFINITE_FAIL)) st = store_tile(p, lane, &task, &out);
     if (st != INGOT_OK) return st;
     atomic_fetch_add(&p->tiles_done, 1);
     atomic_fetch_add(&p->bytes_done, (long long)out.size);

@@ -1,7 +1,9 @@
 #include "kernels/families/fisher.h"
 
+#include "kernels/count_bad.h"
 #include "kernels/families/device_ops.h"
 #include "kernels/families/launch.cuh"
+#include "kernels/families/sum.h"
 #include "kernels/families/sum_apply.cuh"
 
 template <int CAPACITY> struct fisher_args {
@@ -13,7 +15,6 @@ template <int CAPACITY> struct fisher_args {
 };
 
 enum { PAIRS = 2 }; /* models whose weights and Fisher information are loaded together */
-
 
 /** Counts bad values of inputs that the mean has no use for: a base. */
 template <int CAPACITY>
@@ -161,7 +162,14 @@ static ingot_status fisher_apply(const ingot_method_tensor *t, const void *state
 
 static ingot_status mats_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)
 {
-  return t->n_statistic > 0 ? fisher_apply(t, state, c) : ingot_device_sum_apply(t, state, c);
+  if (t->n_statistic > 0) return fisher_apply(t, state, c);
+  ingot_status st = ingot_device_sum_apply(t, state, c);
+  /* Where the base is kept, the models are looked at all the same. */
+  int used = static_cast<const ingot_sum_state *>(state)->n_input;
+  for (int i = used; i < t->n_input && c->n_nonfinite != nullptr && st == INGOT_OK; i++) {
+    st = ingot_device_count_nonfinite(c->in_dtype[i], c->in[i], c->n, c->n_nonfinite + i, c->stream);
+  }
+  return st;
 }
 
 const ingot_device_ops ingot_device_fisher = {nullptr, nullptr, fisher_apply, nullptr, INGOT_LARGE_INPUTS};

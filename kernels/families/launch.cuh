@@ -79,8 +79,8 @@ static inline bool ingot_all_bf16(const ingot_method_tensor *t, const ingot_devi
 static inline unsigned ingot_vector_grid(int64_t n)
 {
   int64_t per_block = static_cast<int64_t>(INGOT_THREADS) * INGOT_VECTOR;
-  int64_t blocks = (n + per_block - 1) / per_block;
-  return static_cast<unsigned>(blocks < INGOT_MAX_GRID ? blocks : INGOT_MAX_GRID);
+  int64_t blocks = (n + per_block - 1) / per_block, most = INGOT_MAX_GRID;
+  return static_cast<unsigned>(blocks < most ? blocks : most);
 }
 
 /** Status of the launch just made. */

@@ -251,10 +251,10 @@ ingot_status ingot_cuda_give(ingot_linalg *l, int64_t m, int64_t n, const ingot_
   const int64_t      ahead = INGOT_CUDA_SLOTS - 1;
   ingot_cuda_linalg *c = ingot_cuda_linalg_of(l);
   ingot_status       st = INGOT_OK;
-  int64_t            all = m * n, n_piece = ingot_tile_count(all);
+  int64_t            all = m * n, n_piece = ingot_tile_count(all), tile = INGOT_TILE;
   for (int64_t k = 0; k < n_piece + ahead; k++) {
     if (k < n_piece) {
-      int64_t          first = k * INGOT_TILE, count = all - first < INGOT_TILE ? all - first : INGOT_TILE;
+      int64_t          first = k * INGOT_TILE, count = all - first < tile ? all - first : tile;
       ingot_cuda_slot *slot = &c->slots[k % INGOT_CUDA_SLOTS];
       float           *to = c->single + k % INGOT_CUDA_SLOTS * INGOT_TILE;
       INGOT_TRY_CUDA(cudaEventSynchronize(slot->moved)); /* pieces of a dropped input */
@@ -267,7 +267,7 @@ ingot_status ingot_cuda_give(ingot_linalg *l, int64_t m, int64_t n, const ingot_
       INGOT_TRY_CUDA(cudaEventRecord(slot->moved, c->compute));
     }
     if (k < ahead) continue;
-    int64_t          first = (k - ahead) * INGOT_TILE, count = all - first < INGOT_TILE ? all - first : INGOT_TILE;
+    int64_t          first = (k - ahead) * INGOT_TILE, count = all - first < tile ? all - first : tile;
     ingot_cuda_slot *slot = &c->slots[(k - ahead) % INGOT_CUDA_SLOTS];
     INGOT_TRY_CUDA(cudaEventSynchronize(slot->moved));
     INGOT_TRY(taker(context, first, count, reinterpret_cast<const float *>(slot->host)));

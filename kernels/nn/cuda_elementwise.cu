@@ -1,25 +1,8 @@
 /* Element by element: rotary embedding, activations, sums of two arrays; and column sums. Memory bounds all of them. */
-#include "kernels/nn/cuda_nn.cuh"
+#include "kernels/nn/cuda_grid.cuh"
 #include "kernels/nn/cuda_partials.cuh"
 
 enum { BLOCK = 256 };
-
-/** Blocks for n_thread threads; kernels stride over what is left. */
-static unsigned grid_for(const ingot_nn_cuda *nn, int64_t n_thread)
-{
-  int64_t blocks = (n_thread + BLOCK - 1) / BLOCK, most = 32 * static_cast<int64_t>(nn->sm_count);
-  return static_cast<unsigned>(blocks < most ? blocks : most);
-}
-
-static __device__ __forceinline__ int64_t first_index()
-{
-  return blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x;
-}
-
-static __device__ __forceinline__ int64_t index_step()
-{
-  return gridDim.x * static_cast<int64_t>(BLOCK);
-}
 
 /* Arrays of n elements, eight at a time. F: float v[8] from one array and another. */
 struct add_of {
@@ -55,7 +38,7 @@ struct gelu_gradient_of {
 template <typename T, typename F>
 static __global__ void map_kernel(int64_t n, const T *x, const T *y, T *out, bool wide)
 {
-  for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i * 8 < n; i += ingot_nn_step<BLOCK>()) {
     float v[8], w[8] = {};
     ingot_nn_load(x + i * 8, n - i * 8, wide, v);
     if (y != nullptr) ingot_nn_load(y + i * 8, n - i * 8, wide, w);
@@ -72,7 +55,7 @@ static ingot_status map(ingot_nn *back_end, const char *name, int64_t n, const v
   bool           wide =
       (reinterpret_cast<uintptr_t>(x) | reinterpret_cast<uintptr_t>(y) | reinterpret_cast<uintptr_t>(out)) % 16 == 0;
   if (n == 0) return INGOT_OK;
-  unsigned grid = grid_for(nn, (n + 7) / 8);
+  unsigned grid = ingot_nn_grid<BLOCK>(nn, (n + 7) / 8);
   if (nn->head.dtype == INGOT_DTYPE_BF16) {
     map_kernel<__nv_bfloat16, F><<<grid, BLOCK, 0, nn->stream>>>(n, static_cast<const __nv_bfloat16 *>(x),
                                                                  static_cast<const __nv_bfloat16 *>(y),
@@ -101,7 +84,7 @@ ingot_status ingot_nn_cuda_gelu_backward(ingot_nn *nn, int64_t n, const void *x,
 
 static __global__ void add_squares_kernel(int64_t n, float scale, const float *g, float *f, bool wide)
 {
-  for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i * 8 < n; i += ingot_nn_step<BLOCK>()) {
     float v[8], w[8];
     ingot_nn_load(g + i * 8, n - i * 8, wide, v);
     ingot_nn_load(f + i * 8, n - i * 8, wide, w);
@@ -116,7 +99,7 @@ ingot_status ingot_nn_cuda_add_squares(ingot_nn *back_end, int64_t n, float scal
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   bool           wide = (reinterpret_cast<uintptr_t>(g) | reinterpret_cast<uintptr_t>(f)) % 16 == 0;
   if (n == 0) return INGOT_OK;
-  add_squares_kernel<<<grid_for(nn, (n + 7) / 8), BLOCK, 0, nn->stream>>>(n, scale, g, f, wide);
+  add_squares_kernel<<<ingot_nn_grid<BLOCK>(nn, (n + 7) / 8), BLOCK, 0, nn->stream>>>(n, scale, g, f, wide);
   return ingot_nn_cuda_launched("add_squares_kernel");
 }
 
@@ -131,7 +114,7 @@ static __global__ void swiglu_kernel(int64_t n_row, int64_t width, const T *__re
                                      bool wide)
 {
   int64_t per_row = (width + 7) / 8;
-  for (int64_t i = first_index(); i < n_row * per_row; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i < n_row * per_row; i += ingot_nn_step<BLOCK>()) {
     int64_t  row = i / per_row, at = (i - row * per_row) * 8, left = width - at;
     const T *gate = gate_up + row * 2 * width + at;
     float    g[8], u[8];
@@ -149,7 +132,7 @@ static __global__ void swiglu_backward_kernel(int64_t n_row, int64_t width, cons
                                               T *d_gate_up, bool wide)
 {
   int64_t per_row = (width + 7) / 8;
-  for (int64_t i = first_index(); i < n_row * per_row; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i < n_row * per_row; i += ingot_nn_step<BLOCK>()) {
     int64_t  row = i / per_row, at = (i - row * per_row) * 8, left = width - at;
     const T *gate = gate_up + row * 2 * width + at;
     float    g[8], u[8], d[8];
@@ -175,7 +158,7 @@ static ingot_status swiglu_of(ingot_nn_cuda *nn, int64_t n_row, int64_t width, c
   const T *in = static_cast<const T *>(gate_up), *gradient = static_cast<const T *>(d_out);
   T       *result = static_cast<T *>(out);
   bool     wide = ingot_nn_wide(in, width) && ingot_nn_wide(gradient, width) && ingot_nn_wide(result, width);
-  unsigned grid = grid_for(nn, n_row * ((width + 7) / 8));
+  unsigned grid = ingot_nn_grid<BLOCK>(nn, n_row * ((width + 7) / 8));
   if (gradient == nullptr) {
     swiglu_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(n_row, width, in, result, wide);
   } else {
@@ -205,7 +188,7 @@ ingot_status ingot_nn_cuda_swiglu_backward(ingot_nn *back_end, int64_t n_row, in
 template <typename T> static __global__ void rope_kernel(ingot_nn_rope s, T *x, float sign, bool wide, bool wide_table)
 {
   int64_t half = s.rotary_dim / 2, per_head = (half + 7) / 8, per_token = per_head * s.n_head;
-  for (int64_t i = first_index(); i < s.n_token * per_token; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i < s.n_token * per_token; i += ingot_nn_step<BLOCK>()) {
     int64_t token = i / per_token, part = i - token * per_token, head = part / per_head;
     int64_t at = (part - head * per_head) * 8, left = half - at;
     T      *low = x + token * s.ld + head * s.head_dim + at, *high = low + half;
@@ -228,12 +211,12 @@ template <typename T> static __global__ void rope_kernel(ingot_nn_rope s, T *x, 
 
 template <typename T> static ingot_status rope_of(ingot_nn_cuda *nn, const ingot_nn_rope *s, void *data, float sign)
 {
-  T      *x = static_cast<T *>(data);
-  int64_t half = s->rotary_dim / 2;
-  bool    wide = ingot_nn_wide(x, s->ld) && ingot_nn_wide(x, s->head_dim) && ingot_nn_wide(x, half);
-  bool    wide_table = ingot_nn_wide(s->cos, half) && ingot_nn_wide(s->sin, half);
-  rope_kernel<T><<<grid_for(nn, s->n_token * s->n_head * ((half + 7) / 8)), BLOCK, 0, nn->stream>>>(*s, x, sign, wide,
-                                                                                                    wide_table);
+  T       *x = static_cast<T *>(data);
+  int64_t  n_pair = s->rotary_dim / 2;
+  bool     wide = ingot_nn_wide(x, s->ld) && ingot_nn_wide(x, s->head_dim) && ingot_nn_wide(x, n_pair);
+  bool     wide_table = ingot_nn_wide(s->cos, n_pair) && ingot_nn_wide(s->sin, n_pair);
+  unsigned grid = ingot_nn_grid<BLOCK>(nn, s->n_token * s->n_head * ((n_pair + 7) / 8));
+  rope_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(*s, x, sign, wide, wide_table);
   return ingot_nn_cuda_launched("rope_kernel");
 }
 
@@ -281,7 +264,7 @@ template <typename T>
 static __global__ void __launch_bounds__(BLOCK) column_sum_kernel(int64_t n_row, int64_t width, const T *__restrict__ x,
                                                                   int64_t ld, int64_t share, float *partial, bool wide)
 {
-  int64_t at = first_index() * 8, left = width - at, first = blockIdx.y * share;
+  int64_t at = ingot_nn_first<BLOCK>() * 8, left = width - at, first = blockIdx.y * share;
   int64_t end = first + share < n_row ? first + share : n_row;
   float   total[8] = {};
   if (left <= 0) return;
@@ -302,7 +285,7 @@ ingot_status ingot_nn_cuda_column_sum(ingot_nn *back_end, int64_t n_row, int64_t
 {
   ingot_status   st = INGOT_OK;
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
-  int64_t        n_part = (n_row + 31) / 32 < PARTIAL_ROWS ? (n_row + 31) / 32 : PARTIAL_ROWS;
+  int64_t        n_part = (n_row + 31) / 32 < PARTIAL_ROWS ? (n_row + 31) / 32 : static_cast<int64_t>(PARTIAL_ROWS);
   int64_t        share = n_part > 0 ? (n_row + n_part - 1) / n_part : 0, columns = (width + 7) / 8;
   dim3           grid(static_cast<unsigned>((columns + BLOCK - 1) / BLOCK), static_cast<unsigned>(n_part));
   void          *memory = nullptr;

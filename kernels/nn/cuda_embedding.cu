@@ -5,7 +5,7 @@
  */
 #include <cub/device/device_radix_sort.cuh>
 
-#include "kernels/nn/cuda_nn.cuh"
+#include "kernels/nn/cuda_grid.cuh"
 
 enum { BLOCK = 256 };
 
@@ -16,8 +16,7 @@ static __global__ void __launch_bounds__(BLOCK)
                      bool wide)
 {
   int64_t per_row = (width + 7) / 8;
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x; i < n_token * per_row;
-       i += static_cast<int64_t>(gridDim.x) * BLOCK) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i < n_token * per_row; i += ingot_nn_step<BLOCK>()) {
     int64_t token = i / per_row, at = (i - token * per_row) * 8, left = width - at;
     float   v[8];
     ingot_nn_load(table + tokens[token] * width + at, left, wide, v);
@@ -38,8 +37,7 @@ static ingot_status embedding_of(ingot_nn_cuda *nn, int64_t n_token, int64_t wid
   const T *rows = static_cast<const T *>(table), *position_rows = static_cast<const T *>(position_table);
   T       *result = static_cast<T *>(out);
   bool     wide = ingot_nn_wide(rows, width) && ingot_nn_wide(position_rows, width) && ingot_nn_wide(result, width);
-  int64_t  blocks = (n_token * ((width + 7) / 8) + BLOCK - 1) / BLOCK, most = 32 * static_cast<int64_t>(nn->sm_count);
-  embedding_kernel<T><<<static_cast<unsigned>(blocks < most ? blocks : most), BLOCK, 0, nn->stream>>>(
+  embedding_kernel<T><<<ingot_nn_grid<BLOCK>(nn, n_token * ((width + 7) / 8)), BLOCK, 0, nn->stream>>>(
       n_token, width, tokens, rows, positions, position_rows, result, wide);
   return ingot_nn_cuda_launched("embedding_kernel");
 }

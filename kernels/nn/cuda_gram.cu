@@ -5,6 +5,7 @@
  * are smaller than the GPU, so they go to several streams, each with its own workspace and room for sums; a panel is
  * always on the same one, so its pieces are added in order. Rows that do not count are set to zero in a copy.
  */
+#include "kernels/nn/cuda_grid.cuh"
 #include "kernels/nn/cuda_matmul.cuh"
 
 enum {
@@ -21,8 +22,7 @@ static __global__ void mask_rows_kernel(int64_t n_row, int64_t width, const T *_
                                         bool wide)
 {
   int64_t per_row = (width + 7) / 8;
-  for (int64_t i = blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x; i < n_row * per_row;
-       i += static_cast<int64_t>(gridDim.x) * BLOCK) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i < n_row * per_row; i += ingot_nn_step<BLOCK>()) {
     int64_t row = i / per_row, at = (i - row * per_row) * 8, left = width - at;
     float   v[8] = {};
     if (valid[row] != 0) ingot_nn_load(x + row * ld + at, left, wide, v);
@@ -36,8 +36,7 @@ static __global__ void __launch_bounds__(BLOCK)
                      const float *__restrict__ panel, double *sum)
 {
   int64_t row = blockIdx.y, n_column = width - first;
-  for (int64_t column = blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x; column < n_column;
-       column += static_cast<int64_t>(gridDim.x) * BLOCK) {
+  for (int64_t column = ingot_nn_first<BLOCK>(); column < n_column; column += ingot_nn_step<BLOCK>()) {
     if (column < row) continue;
     double total = 0.0;
     for (int p = 0; p < n_piece; p++) total += static_cast<double>(panel[p * stride + row * ld + column]);

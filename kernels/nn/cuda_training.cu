@@ -1,28 +1,12 @@
 /* The optimiser's side of training: norms of gradients, AdamW, conversions. Memory bounds all of it. */
 #include <math.h>
 
-#include "kernels/nn/cuda_nn.cuh"
+#include "kernels/nn/cuda_grid.cuh"
 
 enum {
   BLOCK = 256,
   SUM_BLOCKS = 1024 /* of any device: a sum's bits depend on its length alone */
 };
-
-static unsigned grid_for(const ingot_nn_cuda *nn, int64_t n_thread)
-{
-  int64_t blocks = (n_thread + BLOCK - 1) / BLOCK, most = 32 * static_cast<int64_t>(nn->sm_count);
-  return static_cast<unsigned>(blocks < most ? blocks : most);
-}
-
-static __device__ __forceinline__ int64_t first_index()
-{
-  return blockIdx.x * static_cast<int64_t>(BLOCK) + threadIdx.x;
-}
-
-static __device__ __forceinline__ int64_t index_step()
-{
-  return gridDim.x * static_cast<int64_t>(BLOCK);
-}
 
 static bool aligned(const void *p)
 {
@@ -35,7 +19,7 @@ static __global__ void __launch_bounds__(BLOCK)
   __shared__ double warps[BLOCK / 32];
   double            sum = 0.0;
 #pragma unroll 2
-  for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i * 8 < n; i += ingot_nn_step<BLOCK>()) {
     float v[8];
     ingot_nn_load(x + i * 8, n - i * 8, wide, v);
 #pragma unroll
@@ -89,7 +73,7 @@ template <typename T>
 static __global__ void __launch_bounds__(BLOCK) adamw_kernel(int64_t n, adamw_factors f, const float *gradient,
                                                              float *master, float *m, float *v, T *weight, bool wide)
 {
-  for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i * 8 < n; i += ingot_nn_step<BLOCK>()) {
     int64_t at = i * 8, left = n - at;
     float   g8[8], w8[8], m8[8], v8[8];
     ingot_nn_load(gradient + at, left, wide, g8);
@@ -121,7 +105,7 @@ ingot_status ingot_nn_cuda_adamw(ingot_nn *back_end, const ingot_nn_adamw *how, 
                      static_cast<float>(1.0 / (1.0 - power1)),
                      static_cast<float>(1.0 / (1.0 - power2))};
   bool          wide = aligned(gradient) && aligned(master) && aligned(m) && aligned(v) && aligned(weight);
-  unsigned      grid = grid_for(nn, (n + 7) / 8);
+  unsigned      grid = ingot_nn_grid<BLOCK>(nn, (n + 7) / 8);
   if (n == 0) return INGOT_OK;
   if (nn->head.dtype == INGOT_DTYPE_BF16) {
     adamw_kernel<<<grid, BLOCK, 0, nn->stream>>>(n, f, gradient, master, m, v, static_cast<__nv_bfloat16 *>(weight),
@@ -137,7 +121,7 @@ ingot_status ingot_nn_cuda_adamw(ingot_nn *back_end, const ingot_nn_adamw *how, 
 template <typename S, typename D>
 static __global__ void convert_kernel(int64_t n, const S *__restrict__ src, D *__restrict__ dst, bool wide)
 {
-  for (int64_t i = first_index(); i * 8 < n; i += index_step()) {
+  for (int64_t i = ingot_nn_first<BLOCK>(); i * 8 < n; i += ingot_nn_step<BLOCK>()) {
     float v[8];
     ingot_nn_load(src + i * 8, n - i * 8, wide, v);
     ingot_nn_store(dst + i * 8, n - i * 8, wide, v);
@@ -147,7 +131,8 @@ static __global__ void convert_kernel(int64_t n, const S *__restrict__ src, D *_
 template <typename S, typename D> static ingot_status convert(ingot_nn_cuda *nn, int64_t n, const S *src, D *dst)
 {
   if (n == 0) return INGOT_OK;
-  convert_kernel<<<grid_for(nn, (n + 7) / 8), BLOCK, 0, nn->stream>>>(n, src, dst, aligned(src) && aligned(dst));
+  bool wide = aligned(src) && aligned(dst);
+  convert_kernel<<<ingot_nn_grid<BLOCK>(nn, (n + 7) / 8), BLOCK, 0, nn->stream>>>(n, src, dst, wide);
   return ingot_nn_cuda_launched("convert_kernel");
 }
 

@@ -118,6 +118,11 @@ static void parameter_texts(void **state)
   check_ok(ingot_param_type_text(&rounds, &t));
   assert_string_equal(ingot_text_string(&t), "redtrue0.5integer");
   ingot_text_release(&t);
+  check_ok(ingot_param_value_text(&density, 0.9, &t));
+  check_ok(ingot_text_printf(&t, " "));
+  check_ok(ingot_param_value_text(&density, 1.0 / 3.0, &t));
+  assert_string_equal(ingot_text_string(&t), "0.9 0.33333333333333331");
+  ingot_text_release(&t);
 }
 
 /* Reference values: the packaged xxHash library's XXH3_64bits of the bytes i % 251. Lengths around the algorithm's steps. */

@@ -52,6 +52,8 @@ says 2 err 'no value of weight for model "one"' "$INGOT" run --set 'steps[0].mod
 [ "$(wc -l <err.txt)" = 1 ] || { cat err.txt >&2; fail "more is said of a weight that is missing"; }
 says 0 out 'ties: ' "$INGOT" methods
 says 0 out '(0, 1]' "$INGOT" methods ties
+says 0 out '  zero         step      auto|plus|majority         auto       ' "$INGOT" methods ties
+says 0 out '  alpha        step      real     0.9        [0, 1]     ' "$INGOT" methods regmean
 says 0 out 'needs no base, or one to start from' "$INGOT" methods mats
 says 2 err 'unknown method "linaer"; did you mean "linear"?' "$INGOT" methods linaer
 [ ! -e out ] || fail "something was written"

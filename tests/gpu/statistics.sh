@@ -82,6 +82,22 @@ steps = (
 END
 }
 
+# The base's weights given as Fisher information: the same refusal from CPU and GPU.
+refused_alike() {
+  local family=$root/tests/experts id code
+  cat >negative.cfg <<END
+models = { add = "$family/add"; sort = "$family/sort"; };
+steps = ( { type = "merge"; method = "fisher"; durable = false; output = "negative";
+  models = ( { model = "add"; statistics = "statistics/fisher-add.h5"; }, { model = "sort"; statistics = "$family/base/model.safetensors"; } ); } );
+END
+  for id in cpu cuda; do
+    code=0
+    "$ingot" run --quiet --fresh --device "$id" --threads "$threads" negative.cfg 2>"negative-$id.txt" || code=$?
+    [ "$code" -eq 3 ] || { echo "exit code $code on $id: $(cat "negative-$id.txt")"; return 1; }
+  done
+  cmp negative-cpu.txt negative-cuda.txt && grep -o '[0-9]* values of Fisher information.*' negative-cuda.txt
+}
+
 # Whole merges with one set of statistics, which the CPU gathers; RegMean of two generated Llamas, with its time.
 part_merges() {
   local data="$root/tests/experts/data" models="" steps="" id name
@@ -102,6 +118,7 @@ part_merges() {
   for name in fisher regmean regmean-ridge mats-gram mats-kfac mats-fisher; do
     check "merge, $name" python3 "$near" 1e-5 "merges-cuda/$name" "merges-cpu/$name"
   done
+  check "Fisher information below zero" refused_alike
   [ -e expert-2/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 2 "$millions"
   cat >regmean.cfg <<END
 models = { a = "expert-1"; b = "expert-2"; };

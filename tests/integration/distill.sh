@@ -262,6 +262,7 @@ expect_bad 3 'it fits with recompute = true' 's/batch = 8;/batch = 32; memory_li
 expect_bad 3 'ends early' "s/steps = $n_step/steps = 1000/; s/batch = 8;/batch = 8; repeat = false;/"
 expect_bad 3 'windows of 65 tokens' 's/window = 64/window = 65/'
 expect_bad 3 'none.u16' 's/dates.calib.u16/none.u16/'
+expect_bad 2 'document = 79, and the vocabulary has 79 tokens' 's/batch = 8;/batch = 8; document = 79;/'
 mkdir other
 cp family/dates/* other/
 sed -i 's/"a": *\([0-9]*\)/"@@": \1/' other/tokenizer.json

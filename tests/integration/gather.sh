@@ -105,6 +105,7 @@ EOT
 rm -rf out
 "$INGOT" plan --bandwidth 1,1 chain.cfg >plan.txt || fail "a statistic of a model that is not there yet does not plan"
 grep -qF "2 windows of 64 tokens" plan.txt || fail "the plan does not say what is done"
+grep -qE 'about [^ ]+ s without running the models, reading at' plan.txt || fail "the plan does not say what its time leaves out"
 "$INGOT" run --quiet --device cpu chain.cfg >/dev/null || fail "a statistic of a merged model"
 [ -e out/f/model.safetensors ] && [ -e out/f/ingot_statistics.json ] || fail "statistics in a directory"
 for n in $(rank_counts); do
@@ -142,6 +143,7 @@ refuse 2 "dtype = \"bfloat16\" needs a GPU" 'steps[0].dtype="bfloat16"'
 refuse 3 "and memory_limit is 1.00 MiB" 'steps[0].memory_limit="1MiB"'
 refuse 2 "statistics are written to a .h5 file or a directory" 'steps[0].output="out/s.safetensors"'
 refuse 2 "separate = true needs \"document\"" 'steps[0].separate=true'
+refuse 2 "document = 79, and the vocabulary has 79 tokens" 'steps[0].document=79'
 refuse 2 "two data sets are called \"sort\"" 'steps[0].data=["family/data/sort.val.u16", "family/data/sort.calib.u16"]'
 cat >scores.cfg <<EOT
 models = { base = "family/base"; };

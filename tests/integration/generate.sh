@@ -60,7 +60,26 @@ grep -q "^| average |" table.txt || fail "no scores"
 "$INGOT" verify out/beams.h5 >/dev/null || fail "the checksum of the tokens is wrong"
 "$INGOT" inspect out/beams.h5 | grep -q "tokens .*U16" || fail "no tokens in the file"
 
+# --- a model that is no use: exit 3, and nothing of the output stays; so it is with logits
+cp -rL family/add nan
+chmod -R u+w nan
+bytes=$(wc -c <nan/model.safetensors)
+printf '\377\377' | dd of=nan/model.safetensors bs=1 seek=$((bytes - 2)) conv=notrunc 2>/dev/null
+sed -e 's|add = "family/add"|add = "nan"|' -e 's|out/made|bad/made|' sample.cfg >bad.cfg
+cat >logits.cfg <<EOT
+models = { add = "nan"; sort = "family/sort"; };
+steps = ( { type = "logits"; models = ( "sort", "add" ); data = ( "family/data/sort.val.u16" ); window = 64; limit = 4; k = 8; output = "bad/l.h5"; } );
+EOT
+for n in $(rank_counts); do
+  for step in bad logits; do
+    expect 3 "holds values that are not finite" ranks "$n" "$INGOT" run --quiet --device cpu $step.cfg
+    [ -z "$(ls bad)" ] || fail "$step: something is left on $n ranks: $(ls bad)"
+  done
+done
+
 # --- what is refused
+expect 2 "document = 79, and the vocabulary has 79 tokens" "$INGOT" plan --set 'steps[0].document=79' sample.cfg
+[ "$(grep -c "document = 79" stderr.txt)" = 1 ] || fail "the document is refused more than once"
 sed 's/length = 16/length = 60/' sample.cfg >long.cfg
 expect 3 "positions" "$INGOT" plan long.cfg
 sed -e 's/limit = 20;/memory_limit = "4MiB";/' -e 's|out/made|out/small|' sample.cfg >small.cfg

@@ -157,6 +157,27 @@ refuse 3 'not finite at [' bad.cfg
 poison nan-fisher-2.safetensors $nan
 sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'values are not finite' bad.cfg
+# In a model, in a tensor that the start alone decides (rest = "start").
+cp -rL models/expert-2 nan-model
+size=$(stat -c %s nan-model/model.safetensors)
+for ((at = size - 2; at < size; at++)); do printf '\xff' | dd of=nan-model/model.safetensors bs=1 seek=$at conv=notrunc status=none; done
+sed 's/models.expert-2/nan-model/; s/output =/statistics_model = "ignore"; output =/' mats.cfg >bad.cfg
+refuse 3 'values are not finite' bad.cfg
+# Below zero, in files of others; a zero's sign is nothing.
+cp tensors-1.safetensors negative-1.safetensors
+cp plain-1.h5 negative-1.h5
+cp tensors-2.safetensors negative-2.safetensors
+poison negative-2.safetensors '\x00\x00\x80\xbf' # -1
+"$PLAIN_HDF5" negative-2.safetensors negative-2.h5
+negative='1 values of Fisher information, a mean of squares, are below zero; the first is in'
+statistics_job bad.cfg fisher negative safetensors
+refuse 3 "(negative-2.safetensors): $negative lm_head.weight[" bad.cfg
+statistics_job bad.cfg mats negative h5 'parameters = { metric = "fisher"; }; nonfinite = "keep";'
+refuse 3 "(negative-2.h5): $negative" bad.cfg
+poison negative-2.safetensors '\x00\x00\x00\x80'
+statistics_job good.cfg fisher negative safetensors
+rm -rf out
+"$INGOT" run --quiet good.cfg || fail "a negative zero of Fisher information"
 # A sum that is a little, and one that is far from positive definite.
 for k in 1 2; do
   cp other-$k.safetensors near-$k.safetensors

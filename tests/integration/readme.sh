@@ -52,8 +52,7 @@ for line in "${lines[@]}"; do
       ranks "$most" "$INGOT" run --quiet JOB || fail "$line" ;;
     "ingot "*"JOB"*)
       if [[ $line = *--set* ]]; then rm -rf out; fi # other settings need another output
-      read -r -a words <<<"$line"
-      "${words[@]}" >stdout.txt 2>stderr.txt || { cat stderr.txt >&2; fail "$line"; } ;;
+      eval "$line" >stdout.txt 2>stderr.txt || { cat stderr.txt >&2; fail "$line"; } ;;
     *) fail "unknown command line: $line" ;;
   esac
   commands=$((commands + 1))

@@ -242,13 +242,32 @@ static void test_nonfinite(void **state)
   free(v), free(fill);
 }
 
+static void test_negative(void **state)
+{
+  (void)state;
+  enum { N = 700 };
+  float         v[N] = {0}, narrow[4] = {1, -0.0F, -2, -INFINITY};
+  double        tiny[3] = {1, -1e-300, -1e-40}; /* the first of them becomes -0.0 in float32, the second a subnormal number */
+  unsigned char stored[4];
+  v[3] = -0.0F, v[4] = NAN, v[5] = -NAN;
+  assert_int_equal(ingot_count_negative(v, N), 0);
+  assert_int_equal(ingot_first_negative(INGOT_DTYPE_F32, v, N), -1);
+  v[699] = -INFINITY, v[300] = -1e-45F;
+  assert_int_equal(ingot_count_negative(v, N), 2);
+  assert_int_equal(ingot_count_negative(v + 301, N - 301), 1);
+  assert_int_equal(ingot_first_negative(INGOT_DTYPE_F32, v, N), 300);
+  assert_int_equal(ingot_first_negative(INGOT_DTYPE_F64, tiny, 3), 2);
+  ingot_narrow(INGOT_DTYPE_F8_E5M2, narrow, stored, 4);
+  assert_int_equal(ingot_first_negative(INGOT_DTYPE_F8_E5M2, stored, 4), 2);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_widen_every_pattern), cmocka_unit_test(test_narrow_halfway),
     cmocka_unit_test(test_narrow_any_bits),     cmocka_unit_test(test_round_trip),
     cmocka_unit_test(test_f32_and_f64),         cmocka_unit_test(test_any_alignment),
-    cmocka_unit_test(test_nonfinite),
+    cmocka_unit_test(test_nonfinite),           cmocka_unit_test(test_negative),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,10 @@
 /*
- * kernels/device.h without a GPU: device memory is host memory, filled with NaN bytes, and what is enqueued is done at
- * once. It takes the place of the library's own in test programs of builds without CUDA, so that the GPU lane, the
+ * kernels/device.h and kernels/count_bad.h without a GPU: device memory is host memory, filled with NaN bytes, and what is
+ * enqueued is done at once. It takes the place of the library's own in test programs of builds without CUDA, so that the GPU lane, the
  * device cache and the schedule of GPU passes are tested where there is no GPU; a sanitizer then sees every overrun.
  */
+#include "kernels/convert.h"
+#include "kernels/count_bad.h"
 #include "kernels/device.h"
 #include "tests/workers/fake_device.h"
 
@@ -122,5 +124,16 @@ ingot_status ingot_device_zero(void *device_dst, size_t bytes, void *stream)
 {
   (void)stream;
   memset(device_dst, 0, bytes);
+  return INGOT_OK;
+}
+
+ingot_status ingot_device_count_negative(ingot_dtype d, const void *src, int64_t n, uint64_t *count, void *stream)
+{
+  (void)stream;
+  float *v = malloc((size_t)n * sizeof *v + 1);
+  if (!v) return ingot_fail(INGOT_ERR_DEVICE, "out of fake memory");
+  ingot_widen(d, src, v, n);
+  *count += (uint64_t)ingot_count_negative(v, n);
+  free(v);
   return INGOT_OK;
 }

@@ -64,6 +64,11 @@ static ingot_status ties_apply(const ingot_method_tensor *t, const void *state, 
   return apply_with("ties", t, state, c);
 }
 
+static ingot_status fisher_apply(const ingot_method_tensor *t, const void *state, const ingot_device_chunk *c)
+{
+  return apply_with("fisher", t, state, c);
+}
+
 static ingot_status slerp_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
                                const ingot_device_chunk *c, void *slot, int64_t *sums)
 {
@@ -113,6 +118,7 @@ static ingot_status ties_scan(const ingot_method_tensor *t, const void *state, c
 
 static const ingot_device_ops linear_ops = {.apply = linear_apply, .max_input = 12};
 static const ingot_device_ops slerp_ops = {.next = ingot_slerp_next, .scan = slerp_scan, .apply = slerp_apply, .max_input = 2};
+static const ingot_device_ops fisher_ops = {.apply = fisher_apply, .max_input = 4};
 static const ingot_device_ops ties_ops = {.next = ingot_radix_ties_next, .scan = ties_scan, .apply = ties_apply, .max_input = 12};
 
 /* One job on files of its own: three tensors, the last one integers. */
@@ -342,6 +348,52 @@ static void test_no_room_in_the_cache(void **unused)
   fixture_release(&f);
 }
 
+/* How many of a model's values in "big" are below zero, and the first of them. */
+static int64_t count_below_zero(int model, int64_t elements, uint64_t seed, int64_t *first)
+{
+  float  *v = malloc((size_t)elements * sizeof *v);
+  int64_t count = 0;
+  assert_non_null(v);
+  fill(INGOT_DTYPE_F32, v, elements, seed + (uint64_t)model, 0);
+  for (int64_t i = elements - 1; i >= 0; i--) {
+    if (!(v[i] < 0)) continue;
+    count++;
+    *first = i;
+  }
+  free(v);
+  return count;
+}
+
+/* Two models and, as their Fisher information, two more, which have values below zero: refused whatever `nonfinite` says. */
+static void test_negative_fisher(void **unused)
+{
+  (void)unused;
+  fixture f;
+  char    path[SCRATCH_PATH], expected[2][256];
+  int64_t first = -1, in_small = -1;
+  fixture_init(&f, "fisher", &fisher_ops, 4, false, INGOT_DTYPE_F32, INGOT_NONFINITE_KEEP, 0);
+  for (int k = 0; k < 2; k++) f.tensor[k].view.n_model = f.tensor[k].view.n_statistic = 2;
+  set_parameter(&f, "weight", 1);
+  finish_plan(&f);
+  for (int i = 2; i < 4; i++) {
+    int64_t count = count_below_zero(i, ELEMENTS, 0, &first) + count_below_zero(i, SMALL, 100, &in_small);
+    snprintf(expected[i - 2], sizeof expected[0],
+             "%lld values of Fisher information, a mean of squares, are below zero; the first is in big[%lld]",
+             (long long)count, (long long)first);
+  }
+  for (int k = 0; k < 2; k++) {
+    ingot_merge_options options = {.n_thread = 2, .device = k ? INGOT_DEVICE_CUDA : INGOT_DEVICE_CPU, .fresh = true};
+    ingot_merge_result  result;
+    f.plan.sink = (ingot_sink_spec){.path = scratch_path(&f.dir, "m.safetensors", path), .format = INGOT_SINK_SAFETENSORS,
+                                    .tensors = f.sink_tensor, .n_tensor = N_TENSOR};
+    check_fails(ingot_merge_run(f.comm, &f.plan, &options, &result), INGOT_ERR_NUMERIC, expected[0]);
+    ingot_merge_result_release(&result);
+    check_fails(ingot_merge_run(f.comm, &f.plan, &options, &result), INGOT_ERR_NUMERIC, expected[1]);
+    ingot_merge_result_release(&result);
+  }
+  fixture_release(&f);
+}
+
 static void test_too_many_inputs(void **unused)
 {
   (void)unused;
@@ -370,6 +422,7 @@ int main(void)
     cmocka_unit_test(test_elementwise),          cmocka_unit_test(test_chunks_and_bad_values),
     cmocka_unit_test(test_summary_from_the_cache), cmocka_unit_test(test_selection),
     cmocka_unit_test(test_no_room_in_the_cache), cmocka_unit_test(test_too_many_inputs),
+    cmocka_unit_test(test_negative_fisher),
   };
   return cmocka_run_group_tests_name("workers/lane_cuda", tests, NULL, NULL);
 }

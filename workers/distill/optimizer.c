@@ -136,7 +136,7 @@ ingot_status ingot_optimizer_clear(ingot_optimizer *o)
   return nn->ops->zero(nn, o->gradient, (size_t)o->model->layout.n_elem * sizeof(float));
 }
 
-/* What came before is over, the exchange is waited for, and its time is counted. */
+/* What came before is over, the exchange is waited for, and its time is counted. All ranks end with the same status. */
 static ingot_status timed(ingot_optimizer *o, ingot_status (*exchange)(ingot_optimizer *))
 {
   ingot_status st = INGOT_OK;
@@ -145,8 +145,9 @@ static ingot_status timed(ingot_optimizer *o, ingot_status (*exchange)(ingot_opt
   if (ingot_comm_size(o->comm) == 1) return INGOT_OK;
   INGOT_TRY(ingot_comm_agree(o->comm, nn->ops->wait(nn)));
   start_s = ingot_clock_s();
-  INGOT_TRY(exchange(o));
-  INGOT_TRY(nn->ops->wait(nn));
+  st = exchange(o);
+  if (st == INGOT_OK) st = nn->ops->wait(nn);
+  INGOT_TRY(ingot_comm_agree(o->comm, st));
   o->exchange_s += ingot_clock_s() - start_s;
 done:
   return st;
@@ -160,7 +161,7 @@ static ingot_status exchange_gradient(ingot_optimizer *o)
   if (nn->kind == INGOT_NN_CPU) return ingot_comm_sum_f32(o->comm, o->gradient, n);
   if (o->nccl)
     return ingot_nccl_sum_slices(o->nccl, slice_length(n, ingot_comm_size(o->comm)), o->gradient, ingot_nn_cuda_stream(nn));
-  INGOT_TRY(nn->ops->copy_out(nn, o->host, o->gradient, (size_t)n * sizeof(float)));
+  INGOT_TRY(ingot_comm_agree(o->comm, nn->ops->copy_out(nn, o->host, o->gradient, (size_t)n * sizeof(float))));
   INGOT_TRY(ingot_comm_sum_f32(o->comm, (float *)(void *)o->host, n));
   INGOT_TRY(nn->ops->copy_in(nn, o->gradient, o->host, (size_t)n * sizeof(float)));
 done:

@@ -75,7 +75,7 @@ static ingot_status fill(ingot_nn *nn, int64_t n_elem, void *memory)
   ingot_status st = INGOT_OK;
   size_t       width = ingot_dtype_size(nn->dtype);
   float        wide[ROOM], narrow[ROOM];
-  for (int i = 0; i < ROOM; i++) wide[i] = (float)(i * 2654435761u % 8191u) / 8191.0f - 0.5f;
+  for (uint32_t i = 0; i < ROOM; i++) wide[i] = (float)(i * 2654435761u % 8191u) / 8191.0f - 0.5f;
   ingot_narrow(nn->dtype, wide, narrow, ROOM);
   for (int64_t at = 0; at < n_elem && st == INGOT_OK; at += ROOM)
     st = nn->ops->copy_in(nn, (char *)memory + (size_t)at * width, narrow, (size_t)(n_elem - at < ROOM ? n_elem - at : ROOM) * width);

@@ -95,11 +95,16 @@ static ingot_shape memory_shape(const ingot_model_spec *spec, ingot_param_role r
   }
 }
 
-/* Part of the same matrix (or vector of biases) as the parameter before it: no padding between them. */
-static bool continues_run(const ingot_model_layout *layout, ingot_param_role role)
+static int64_t padded(int64_t n_elem)
 {
-  if (layout->n_param == 0) return false;
-  const ingot_param_role before = layout->params[layout->n_param - 1].role;
+  return (n_elem + ALIGN_ELEM - 1) / ALIGN_ELEM * ALIGN_ELEM;
+}
+
+enum { NO_ROLE = -1 };
+
+/* Part of the same matrix (or vector of biases) as the parameter before it: no padding between them. */
+static bool continues_run(int before, ingot_param_role role)
+{
   switch (role) {
   case INGOT_ROLE_K: return before == INGOT_ROLE_Q;
   case INGOT_ROLE_V: return before == INGOT_ROLE_K;
@@ -109,6 +114,17 @@ static bool continues_run(const ingot_model_layout *layout, ingot_param_role rol
   case INGOT_ROLE_UP_BIAS: return before == INGOT_ROLE_GATE_BIAS;
   default: return false;
   }
+}
+
+/* Where a parameter begins, behind one that ends at `end`. */
+static int64_t begin_behind(int64_t end, int before, ingot_param_role role)
+{
+  return continues_run(before, role) ? end : padded(end);
+}
+
+static int64_t element_count(const ingot_shape *shape)
+{
+  return shape->dim[0] * (shape->n_dim == 2 ? shape->dim[1] : 1);
 }
 
 static ingot_status add_param(ingot_model_layout *layout, const ingot_model_spec *spec, ingot_param_role role,
@@ -121,11 +137,11 @@ static ingot_status add_param(ingot_model_layout *layout, const ingot_model_spec
   else if (layer < 0) st = ingot_text_printf(&text, "%s.%s", spec->conv1d ? "transformer" : "model", name);
   else st = ingot_text_printf(&text, "%s.%d.%s", spec->conv1d ? "transformer.h" : "model.layers", layer, name);
   if (st != INGOT_OK) return st;
-  if (!continues_run(layout, role)) layout->n_elem = (layout->n_elem + ALIGN_ELEM - 1) / ALIGN_ELEM * ALIGN_ELEM;
+  layout->n_elem = begin_behind(layout->n_elem, layout->n_param > 0 ? (int)layout->params[layout->n_param - 1].role : NO_ROLE, role);
   ingot_model_param *p = &layout->params[layout->n_param++];
   *p = (ingot_model_param){.name = text.bytes, .role = role, .layer = layer, .offset = layout->n_elem};
   p->shape = memory_shape(spec, role);
-  p->n_elem = p->shape.dim[0] * (p->shape.n_dim == 2 ? p->shape.dim[1] : 1);
+  p->n_elem = element_count(&p->shape);
   layout->n_elem += p->n_elem;
   p->transposed = spec->conv1d && layer >= 0 && p->shape.n_dim == 2;
   if (p->transposed) p->shape = (ingot_shape){2, {p->shape.dim[1], p->shape.dim[0]}};
@@ -181,11 +197,33 @@ ingot_status ingot_model_layout_make(const ingot_model_spec *spec, ingot_model_l
   for (int layer = 0; layer < spec->n_layer; layer++) INGOT_TRY(add_rows(out, spec, layer, layer_rows, N_LAYER_ROW));
   INGOT_TRY(add_rows(out, spec, -1, last_rows, N_LAST_ROW));
   INGOT_TRY(add_param(out, spec, INGOT_ROLE_HEAD, -1, "lm_head.weight"));
-  out->n_elem = (out->n_elem + ALIGN_ELEM - 1) / ALIGN_ELEM * ALIGN_ELEM;
+  out->n_elem = padded(out->n_elem);
   add_linears(out, spec);
 done:
   if (st != INGOT_OK) ingot_model_layout_release(out);
   return st;
+}
+
+static int64_t end_of_rows(const ingot_model_spec *spec, const row *rows, int n_row, int64_t end)
+{
+  int before = NO_ROLE;
+  for (int i = 0; i < n_row; i++) {
+    if (!(spec->conv1d ? rows[i].gpt2 : rows[i].llama) || !has_role(spec, rows[i].role)) continue;
+    ingot_shape shape = memory_shape(spec, rows[i].role);
+    end = begin_behind(end, before, rows[i].role) + element_count(&shape);
+    before = (int)rows[i].role;
+  }
+  return end;
+}
+
+/* As many as the layout has. Without memory for one: callers take the answer for a size, and ranks for one that all of them have. */
+int64_t ingot_model_elements(const ingot_model_spec *spec)
+{
+  static const row head = {INGOT_ROLE_HEAD, "lm_head.weight", "lm_head.weight"};
+  int64_t          end = end_of_rows(spec, first_rows, N_FIRST_ROW, 0);
+  for (int layer = 0; layer < spec->n_layer; layer++) end = end_of_rows(spec, layer_rows, N_LAYER_ROW, end);
+  end = end_of_rows(spec, last_rows, N_LAST_ROW, end);
+  return padded(end_of_rows(spec, &head, 1, end));
 }
 
 void ingot_model_layout_release(ingot_model_layout *layout)

@@ -134,9 +134,5 @@ void *ingot_model_weight(const ingot_model *model, int param)
 
 uint64_t ingot_model_bytes(const ingot_model_spec *spec, ingot_dtype dtype)
 {
-  ingot_model_layout layout;
-  if (ingot_model_layout_make(spec, &layout) != INGOT_OK) return 0;
-  const uint64_t bytes = (uint64_t)layout.n_elem * ingot_dtype_size(dtype);
-  ingot_model_layout_release(&layout);
-  return bytes;
+  return (uint64_t)ingot_model_elements(spec) * ingot_dtype_size(dtype);
 }

@@ -125,6 +125,8 @@ ingot_status ingot_model_layout_make(const ingot_model_spec *spec, ingot_model_l
 void         ingot_model_layout_release(ingot_model_layout *layout);
 /** The name of a tensor without a leading "model." or "transformer.", which files may have or not. */
 const char *ingot_model_short_name(const char *name);
+/** n_elem of the spec's layout, without making one: cannot fail. */
+int64_t ingot_model_elements(const ingot_model_spec *spec);
 /** Index of a role in a layer (or -1 for `layer`), or -1. */
 int ingot_model_layout_find(const ingot_model_layout *layout, ingot_param_role role, int layer);
 /**

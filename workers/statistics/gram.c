@@ -75,7 +75,20 @@ static int group_end(const ingot_gram_item *items, int n_item, int first, uint64
   return end;
 }
 
-/* Groups of a plan, and the bytes of the largest; 0 groups without memory for the list. */
+/* Groups that items come in, and the bytes of the largest. */
+static int group_items(const ingot_gram_item *items, int n_item, uint64_t sums_bytes, uint64_t *most)
+{
+  int n = 0;
+  *most = 0;
+  for (int first = 0; first < n_item; n++) {
+    uint64_t bytes;
+    first = group_end(items, n_item, first, sums_bytes, &bytes);
+    if (bytes > *most) *most = bytes;
+  }
+  return n;
+}
+
+/* For a plan's figures: 0 without memory for the list. */
 static int count_groups(const ingot_gather_plan *plan, const ingot_model_layout *layout, uint64_t *most)
 {
   int              n_item = ingot_gram_items(layout, plan->head, plan->outputs, NULL), n = 0;
@@ -83,11 +96,7 @@ static int count_groups(const ingot_gather_plan *plan, const ingot_model_layout 
   *most = 0;
   if (!items) return 0;
   ingot_gram_items(layout, plan->head, plan->outputs, items);
-  for (int first = 0; first < n_item; n++) {
-    uint64_t bytes;
-    first = group_end(items, n_item, first, plan->sums_bytes, &bytes);
-    if (bytes > *most) *most = bytes;
-  }
+  n = group_items(items, n_item, plan->sums_bytes, most);
   free(items);
   return n;
 }
@@ -165,7 +174,7 @@ static ingot_status open_gram(gram *m)
   uint64_t                 most;
   void                    *memory = NULL;
   INGOT_TRY(open_items(m));
-  m->at = (frame){.n_group = count_groups(plan, &m->g.model->layout, &most)};
+  m->at = (frame){.n_group = group_items(m->items, m->n_item, plan->sums_bytes, &most)};
   m->memory_bytes = (size_t)most;
   m->hash_bytes = (size_t)ingot_stat_writer_tiles(plan) * sizeof *m->hashes;
   INGOT_TRY(nn->ops->alloc(nn, m->memory_bytes + sizeof m->at + m->hash_bytes, &memory));

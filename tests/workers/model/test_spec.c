@@ -28,6 +28,7 @@ static int64_t count_params(const char *json)
     n += p->n_elem;
   }
   assert_true(layout.n_elem >= end && layout.n_elem % 128 == 0);
+  assert_int_equal(ingot_model_elements(&spec), layout.n_elem);
   ingot_model_layout_release(&layout);
   ingot_model_spec_release(&spec);
   return n;
