@@ -54,6 +54,19 @@ by_hand llama.cfg family layers 4 embed_tokens "window = 64; limit = 8; document
 "$NEAR" out/plus.h5 hand/all.h5 1e-6 || fail "Llama: not what other steps make of it block by block"
 rm -rf out hand
 
+# --- PyTorch's and NumPy's merges (regmean_plus/make_reference.py)
+ln -s "$SOURCE/tests/integration/regmean_plus" r
+cat >torch.cfg <<EOT
+models = { a = "g/a"; b = "g/b"; la = "r/la"; lb = "r/lb"; };
+steps = ( { type = "regmean_plus"; models = ( "a", "b" ); window = 16; alpha = 0.8; data = { a = "g/a.u16"; b = "g/b.u16"; }; output = "out/gpt2"; },
+  { type = "regmean_plus"; models = ( "la", "lb" ); window = 16; alpha = 0.8; data = { la = "r/la.u16"; lb = "r/lb.u16"; }; output = "out/llama"; } );
+EOT
+for n in $(rank_counts); do
+  ranks "$n" "$INGOT" run --quiet --device cpu torch.cfg || fail "$n ranks"
+  for m in gpt2 llama; do "$NEAR" "r/$m.safetensors" "out/$m" 2e-5 || fail "$m: not PyTorch's merge, $n ranks"; done
+  rm -rf out
+done
+
 # --- one model stays what it is
 cat >one.cfg <<EOT
 models = { a = "g/a"; };
