@@ -41,8 +41,8 @@ ingot_status ingot_comm_bcast(ingot_comm *comm, void *data, size_t bytes, int ro
 ingot_status ingot_comm_sum_i64(ingot_comm *comm, int64_t *values, int64_t count);
 ingot_status ingot_comm_max_i64(ingot_comm *comm, int64_t *values, int64_t count);
 /**
- * Collective: element-wise sum, in place; float32 values are added in float64 and rounded once. Added in the order of the
- * ranks, so that all ranks get the same bits, and the same ones in every run with as many ranks.
+ * Collective: element-wise sum, in place; float32 values are added in float64 and rounded once. Added in the order of
+ * the ranks, so that all ranks get the same bits, and the same ones in every run with as many ranks.
  */
 ingot_status ingot_comm_sum_f64(ingot_comm *comm, double *values, int64_t count);
 ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count);
@@ -52,10 +52,12 @@ ingot_status ingot_comm_sum_f32(ingot_comm *comm, float *values, int64_t count);
  */
 ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin);
 /**
- * Send out_bytes to rank dest while in_bytes come from rank src; a side of 0 bytes takes no part, and neither rank is this one.
- * Where every rank of a ring does the same, nobody waits for anybody in turn. What two ranks swap arrives in order.
+ * Send out_bytes to rank dest while in_bytes come from rank src; a side of 0 bytes takes no part, and neither rank is
+ * this one. Where every rank of a ring does the same, nobody waits for anybody in turn. What two ranks swap arrives in
+ * order.
  */
-ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes);
+ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in,
+                             size_t in_bytes);
 /**
  * Collective: gather a fixed-size record of every rank to rank 0. `all` holds size * bytes there; NULL elsewhere.
  */

@@ -35,13 +35,13 @@ static ingot_status mpi_failed(int code, const char *what)
   return ingot_fail(INGOT_ERR_MPI, "%s: %s", what, text);
 }
 
-#define TRY_MPI(call)                      \
-  do {                                     \
-    int code_ = (call);                    \
-    if (code_ != MPI_SUCCESS) {            \
-      st = mpi_failed(code_, #call);       \
-      goto done;                           \
-    }                                      \
+#define TRY_MPI(call)                \
+  do {                               \
+    int code_ = (call);              \
+    if (code_ != MPI_SUCCESS) {      \
+      st = mpi_failed(code_, #call); \
+      goto done;                     \
+    }                                \
   } while (0)
 
 /* Whether the launcher says that all ranks are on one machine. */
@@ -56,10 +56,10 @@ static bool is_on_one_node(void)
 /*
  * What Open MPI would do at its start and a merge has no use for: hwloc's look at every GPU through the vendor's
  * libraries; where all ranks are on one machine, the opening of fast networks; and, for a process that no launcher has
- * started and so is alone, a daemon, and hwloc's look at all processors, caches and devices (a virtual machine answers each
- * read of a device's registers slowly). That takes from 0.2 to 0.5 seconds. And what lone processes of one user share, so
- * that the first one to end takes it from the others: Open MPI's session folder, which nothing needs where there is no
- * other rank, and the shared file pointers of MPI-IO, which nobody uses. Settings of the user's own stay.
+ * started and so is alone, a daemon, and hwloc's look at all processors, caches and devices (a virtual machine answers
+ * each read of a device's registers slowly). That takes from 0.2 to 0.5 seconds. And what lone processes of one user
+ * share, so that the first one to end takes it from the others: Open MPI's session folder, which nothing needs where
+ * there is no other rank, and the shared file pointers of MPI-IO, which nobody uses. Settings of the user's own stay.
  */
 static void prepare_environment(void)
 {
@@ -246,8 +246,8 @@ static void add_in_order(int n, int64_t count, bool is_double, const void *all, 
 }
 
 /*
- * A reduction whose order is ours: every rank gets its own stretch from all ranks, adds it up in rank order, and gives the sums
- * to all. MPI_Allreduce may choose another order from call to call.
+ * A reduction whose order is ours: every rank gets its own stretch from all ranks, adds it up in rank order, and gives
+ * the sums to all. MPI_Allreduce may choose another order from call to call.
  */
 static ingot_status sum_real(ingot_comm *comm, void *values, int64_t count, bool is_double)
 {
@@ -260,7 +260,8 @@ static ingot_status sum_real(ingot_comm *comm, void *values, int64_t count, bool
   if (n == 1 || count == 0) return INGOT_OK;
   all = malloc(((size_t)SUM_ELEMENTS + (size_t)n) * width);
   table = malloc(4 * (size_t)n * sizeof *table);
-  INGOT_TRY(ingot_comm_agree(comm, all && table ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory to add up values")));
+  INGOT_TRY(
+      ingot_comm_agree(comm, all && table ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory to add up values")));
   int *length = table, *begin = table + n, *mine = table + 2 * n, *place = table + 3 * n;
   for (char *at = values; count > 0;) {
     int part = count < SUM_ELEMENTS ? (int)count : SUM_ELEMENTS;
@@ -299,13 +300,15 @@ ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin
   return INGOT_OK;
 }
 
-ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes)
+ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in,
+                             size_t in_bytes)
 {
   ingot_status st = INGOT_OK;
   const char  *from = out;
   char        *to = in;
   while (out_bytes > 0 || in_bytes > 0) {
-    int n_out = out_bytes < CHUNK_BYTES ? (int)out_bytes : CHUNK_BYTES, n_in = in_bytes < CHUNK_BYTES ? (int)in_bytes : CHUNK_BYTES;
+    int n_out = out_bytes < CHUNK_BYTES ? (int)out_bytes : CHUNK_BYTES,
+        n_in = in_bytes < CHUNK_BYTES ? (int)in_bytes : CHUNK_BYTES;
     TRY_MPI(MPI_Sendrecv(from, n_out, MPI_BYTE, n_out > 0 ? dest : MPI_PROC_NULL, SWAP_TAG, to, n_in, MPI_BYTE,
                          n_in > 0 ? src : MPI_PROC_NULL, SWAP_TAG, comm->comm, MPI_STATUS_IGNORE));
     from += n_out;
@@ -407,7 +410,8 @@ done:
 
 ingot_status ingot_comm_drain(ingot_comm *comm)
 {
-  /* A barrier does not push messages along: ranks tell each other how many notices they have sent, and take them all. */
+  /* A barrier does not push messages along: ranks tell each other how many notices they have sent, and take them
+   * all. */
   ingot_status st = INGOT_OK;
   MPI_Request  request;
   int          complete = 0;

@@ -108,7 +108,8 @@ ingot_status ingot_comm_share(ingot_comm *comm, void *data, const int64_t *begin
   return INGOT_OK;
 }
 
-ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in, size_t in_bytes)
+ingot_status ingot_comm_swap(ingot_comm *comm, int dest, const void *out, size_t out_bytes, int src, void *in,
+                             size_t in_bytes)
 {
   (void)comm;
   (void)dest;

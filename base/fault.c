@@ -12,18 +12,15 @@ static const struct {
   const char  *name;
   ingot_status status;
 } points[INGOT_FAULT_COUNT] = {
-    [INGOT_FAULT_READ] = {"read", INGOT_ERR_IO},
-    [INGOT_FAULT_WRITE] = {"write", INGOT_ERR_NOSPACE},
-    [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO},
-    [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
-    [INGOT_FAULT_STOP] = {"stop", INGOT_OK},
-    [INGOT_FAULT_SLOW] = {"slow", INGOT_OK},
+    [INGOT_FAULT_READ] = {"read", INGOT_ERR_IO},     [INGOT_FAULT_WRITE] = {"write", INGOT_ERR_NOSPACE},
+    [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO}, [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
+    [INGOT_FAULT_STOP] = {"stop", INGOT_OK},         [INGOT_FAULT_SLOW] = {"slow", INGOT_OK},
 };
 
 /* Set before threads start; afterwards only the counter changes. */
 static struct {
-  int         point; /* -1: nothing planned */
-  long long   at;
+  int          point; /* -1: nothing planned */
+  long long    at;
   atomic_llong seen;
 } fault = {.point = -1};
 

@@ -14,7 +14,12 @@
 extern "C" {
 #endif
 
-typedef enum ingot_param_type { INGOT_PARAM_REAL, INGOT_PARAM_INT, INGOT_PARAM_BOOL, INGOT_PARAM_CHOICE } ingot_param_type;
+typedef enum ingot_param_type {
+  INGOT_PARAM_REAL,
+  INGOT_PARAM_INT,
+  INGOT_PARAM_BOOL,
+  INGOT_PARAM_CHOICE
+} ingot_param_type;
 
 /** One value for the whole tensor, or one for each model. */
 typedef enum ingot_param_scope { INGOT_PARAM_GLOBAL, INGOT_PARAM_PER_MODEL } ingot_param_scope;
@@ -23,12 +28,12 @@ typedef struct ingot_param_spec {
   const char        *name;
   ingot_param_type   type;
   ingot_param_scope  scope;
-  bool               required;      /* no default */
+  bool               required; /* no default */
   double             default_value;
-  double             min, max;      /* closed range; use -INFINITY and INFINITY for "any finite number" */
-  bool               min_open;      /* min itself is outside */
-  const char *const *choices;       /* CHOICE: NULL-terminated names */
-  const char        *help;          /* one line */
+  double             min, max; /* closed range; use -INFINITY and INFINITY for "any finite number" */
+  bool               min_open; /* min itself is outside */
+  const char *const *choices;  /* CHOICE: NULL-terminated names */
+  const char        *help;     /* one line */
 } ingot_param_spec;
 
 /** Number of choices of a CHOICE parameter. */

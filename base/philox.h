@@ -21,7 +21,8 @@ static inline INGOT_HOST_DEVICE uint32_t ingot_philox_mul_high(uint32_t a, uint3
   return (uint32_t)(((uint64_t)a * b) >> 32);
 }
 
-/** Four random words for a 64-bit key and a counter of 128 bits, of which `domain` is the third word and the last is 0. */
+/** Four random words for a 64-bit key and a counter of 128 bits, of which `domain` is the third word and the last is
+ * 0. */
 static inline INGOT_HOST_DEVICE void ingot_philox4x32_of(uint64_t key, uint64_t counter, uint32_t domain,
                                                          uint32_t word[4])
 {

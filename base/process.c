@@ -57,7 +57,8 @@ uint64_t ingot_process_memory_bytes(void)
     if (!group) continue;
     *group++ = '\0';
     if (strcmp(controllers, ":") == 0) bytes = least_limit("/sys/fs/cgroup", group, "memory.max", bytes);
-    if (strcmp(controllers, ":memory") == 0) bytes = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", bytes);
+    if (strcmp(controllers, ":memory") == 0)
+      bytes = least_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", bytes);
   }
 done:
   if (f) fclose(f);

@@ -8,9 +8,11 @@
 extern "C" {
 #endif
 
-/** Anonymous memory in bytes, now: what is not a page of a file. 0 where the system does not tell (/proc). Any thread. */
+/** Anonymous memory in bytes, now: what is not a page of a file. 0 where the system does not tell (/proc). Any
+ * thread. */
 uint64_t ingot_process_anon_bytes(void);
-/** Memory that this machine has, or less where a control group (a batch system's) gives its processes less. 0: not known. Any thread. */
+/** Memory that this machine has, or less where a control group (a batch system's) gives its processes less. 0: not
+ * known. Any thread. */
 uint64_t ingot_process_memory_bytes(void);
 
 #ifdef __cplusplus

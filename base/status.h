@@ -39,22 +39,22 @@ ingot_status ingot_fail(ingot_status st, const char *fmt, ...) INGOT_PRINTF(2, 3
 ingot_status ingot_wrap(ingot_status st, const char *fmt, ...) INGOT_PRINTF(2, 3);
 /** This thread's message, or "" after success. Valid until the thread's next ingot_fail, ingot_wrap or clear. */
 const char *ingot_error_message(void);
-void ingot_error_clear(void);
+void        ingot_error_clear(void);
 
 /** Run an expression of type ingot_status; on failure go to `done` with `st` set. */
-#define INGOT_TRY(expr)               \
-  do {                                \
-    st = (expr);                      \
-    if (st != INGOT_OK) goto done;    \
+#define INGOT_TRY(expr)            \
+  do {                             \
+    st = (expr);                   \
+    if (st != INGOT_OK) goto done; \
   } while (0)
 
 /** Check a condition that input may break; on failure set the message and go to `done`. Never compiled away. */
-#define INGOT_CHECK(cond, code, ...)         \
-  do {                                       \
-    if (!(cond)) {                           \
-      st = ingot_fail(code, __VA_ARGS__);    \
-      goto done;                             \
-    }                                        \
+#define INGOT_CHECK(cond, code, ...)      \
+  do {                                    \
+    if (!(cond)) {                        \
+      st = ingot_fail(code, __VA_ARGS__); \
+      goto done;                          \
+    }                                     \
   } while (0)
 
 /** Our own mistakes only: prints file and line and aborts. Never on input, never around a call that does something. */

@@ -111,8 +111,8 @@ const char *ingot_nearest_name(const char *name, const char *const *candidates, 
 const char *ingot_bytes_text(uint64_t bytes, char text[32])
 {
   static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = (double)bytes;
-  int    unit = 0;
+  double                   value = (double)bytes;
+  int                      unit = 0;
   while (value >= 1024.0 && unit < 5) {
     value /= 1024.0;
     unit++;

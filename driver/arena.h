@@ -14,8 +14,8 @@ typedef struct ingot_arena {
 } ingot_arena;
 
 void ingot_arena_release(ingot_arena *arena);
-/** Zeroed memory of count * size bytes, aligned for any type; NULL with INGOT_ERR_NOMEM's message set. Never of size 0.
- */
+/** Zeroed memory of count * size bytes, aligned for any type; NULL with INGOT_ERR_NOMEM's message set. Never of size
+ * 0. */
 void *ingot_arena_alloc(ingot_arena *arena, size_t count, size_t size);
 /** Copies; NULL as above. */
 char *ingot_arena_strdup(ingot_arena *arena, const char *s);
@@ -23,12 +23,12 @@ char *ingot_arena_copy(ingot_arena *arena, const void *bytes, size_t size); /* w
 char *ingot_arena_printf(ingot_arena *arena, const char *fmt, ...) INGOT_PRINTF(2, 3);
 
 /** Go to `done` with INGOT_ERR_NOMEM when an allocation of the arena came back NULL. */
-#define INGOT_TRY_ALLOC(pointer)                                                                                       \
-  do {                                                                                                                 \
-    if (!(pointer)) {                                                                                                  \
-      st = INGOT_ERR_NOMEM;                                                                                            \
-      goto done;                                                                                                       \
-    }                                                                                                                  \
+#define INGOT_TRY_ALLOC(pointer) \
+  do {                           \
+    if (!(pointer)) {            \
+      st = INGOT_ERR_NOMEM;      \
+      goto done;                 \
+    }                            \
   } while (0)
 
 #endif

@@ -55,10 +55,9 @@ static ingot_status compare_objects(difference *d, const char *path, json_t *was
   ingot_status st = INGOT_OK;
   const char  *key;
   json_t      *value;
-  json_object_foreach(was, key, value)
-    INGOT_TRY(compare_member(d, path, key, value, json_object_get(now, key)));
-  json_object_foreach(now, key, value)
-    if (!json_object_get(was, key)) INGOT_TRY(compare_member(d, path, key, NULL, value));
+  json_object_foreach(was, key, value) INGOT_TRY(compare_member(d, path, key, value, json_object_get(now, key)));
+  json_object_foreach(now, key, value) if (!json_object_get(was, key))
+      INGOT_TRY(compare_member(d, path, key, NULL, value));
 done:
   return st;
 }
@@ -102,10 +101,11 @@ static ingot_status compare_input(difference *d, const json_t *was, const json_t
   st = ingot_text_printf(d->text, "input \"%s\" (%s", id, path);
   if (st == INGOT_OK && strcmp(old_path, path) != 0) st = ingot_text_printf(d->text, ", was %s", old_path);
   if (st == INGOT_OK)
-    st = ingot_text_printf(d->text, ") has changed: was %" JSON_INTEGER_FORMAT " bytes, identity %s, is %" JSON_INTEGER_FORMAT
-                           " bytes, identity %s", json_integer_value(json_object_get(was, "bytes")),
-                           member_text(was, "identity"), json_integer_value(json_object_get(now, "bytes")),
-                           member_text(now, "identity"));
+    st = ingot_text_printf(d->text,
+                           ") has changed: was %" JSON_INTEGER_FORMAT " bytes, identity %s, is %" JSON_INTEGER_FORMAT
+                           " bytes, identity %s",
+                           json_integer_value(json_object_get(was, "bytes")), member_text(was, "identity"),
+                           json_integer_value(json_object_get(now, "bytes")), member_text(now, "identity"));
   return st;
 }
 
@@ -134,8 +134,9 @@ json_t *ingot_inputs_list(const ingot_step_plan *plan)
     const ingot_plan_input *in = &plan->inputs[i];
     char                    identity[24];
     snprintf(identity, sizeof identity, "%016" PRIx64, in->identity);
-    json_array_append_new(list, json_pack("{s:o, s:o, s:I, s:s}", "id", ingot_json_text(in->id), "path",
-                                          ingot_json_text(in->path), "bytes", (json_int_t)in->bytes, "identity", identity));
+    json_array_append_new(list,
+                          json_pack("{s:o, s:o, s:I, s:s}", "id", ingot_json_text(in->id), "path",
+                                    ingot_json_text(in->path), "bytes", (json_int_t)in->bytes, "identity", identity));
   }
   return list;
 }
@@ -150,8 +151,9 @@ ingot_status ingot_begun_difference(const json_t *tree, const ingot_step_plan *p
   INGOT_TRY(compare_inputs(&d, json_object_get(tree, "inputs"), inputs));
   if (d.n > NAMED_MAX) INGOT_TRY(ingot_text_printf(text, "; and %d more", d.n - NAMED_MAX));
   if (d.n == 0)
-    INGOT_TRY(ingot_text_printf(text, "the output's layout or files beside the tensors differ, or the program's version (was %s, is %s)",
-                                member_text(tree, "program"), ingot_version_text()));
+    INGOT_TRY(ingot_text_printf(
+        text, "the output's layout or files beside the tensors differ, or the program's version (was %s, is %s)",
+        member_text(tree, "program"), ingot_version_text()));
 done:
   json_decref(recipe);
   json_decref(inputs);
@@ -174,7 +176,8 @@ static bool is_needed(const char *output)
   size_t n = strlen(base);
   for (struct dirent *entry = folder ? readdir(folder) : NULL; entry && !found; entry = readdir(folder))
     for (int i = 0; i < 3; i++)
-      found = found || (strncmp(entry->d_name, base, n) == 0 && strncmp(entry->d_name + n, kinds[i], strlen(kinds[i])) == 0);
+      found = found ||
+              (strncmp(entry->d_name, base, n) == 0 && strncmp(entry->d_name + n, kinds[i], strlen(kinds[i])) == 0);
   if (folder) closedir(folder);
   free(name);
   return found;
@@ -206,8 +209,8 @@ ingot_status ingot_begun_write(const ingot_step_plan *plan)
   char         fingerprint[24], *text = NULL;
   char        *path = ingot_file_sibling(plan->output, SUFFIX);
   snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, plan->fingerprint);
-  json_t *tree = json_pack("{s:s, s:s, s:o, s:o}", "program", ingot_version_text(), "fingerprint", fingerprint, "recipe",
-                           json_loads(plan->recipe ? plan->recipe : "null", JSON_DECODE_ANY, NULL), "inputs",
+  json_t *tree = json_pack("{s:s, s:s, s:o, s:o}", "program", ingot_version_text(), "fingerprint", fingerprint,
+                           "recipe", json_loads(plan->recipe ? plan->recipe : "null", JSON_DECODE_ANY, NULL), "inputs",
                            ingot_inputs_list(plan));
   text = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
   INGOT_CHECK(path && text, INGOT_ERR_NOMEM, "%s: no memory to note what it is made from", plan->output);

@@ -1,7 +1,7 @@
 /**
  * What an unfinished output was begun from: "<output>.begun.json" beside it, with the fingerprint, the settings and the
- * inputs. It is there from the step's start to its end, so that a run with other settings or inputs can be refused by the
- * name of what differs, before anything is overwritten.
+ * inputs. It is there from the step's start to its end, so that a run with other settings or inputs can be refused by
+ * the name of what differs, before anything is overwritten.
  */
 #ifndef INGOT_DRIVER_BEGUN_H
 #define INGOT_DRIVER_BEGUN_H
@@ -25,8 +25,8 @@ ingot_status ingot_begun_remove(const char *output, bool unless_needed);
 /** The settings and inputs as they are in manifests and begun files: a list of id, path, bytes and identity. */
 json_t *ingot_inputs_list(const ingot_step_plan *plan);
 /**
- * Say in what a plan differs from `tree`, which has the members "recipe", "inputs" and "program" of a manifest: the settings,
- * then the inputs, each with what it was and is now. The first few of them are named, the others counted.
+ * Say in what a plan differs from `tree`, which has the members "recipe", "inputs" and "program" of a manifest: the
+ * settings, then the inputs, each with what it was and is now. The first few of them are named, the others counted.
  */
 ingot_status ingot_begun_difference(const json_t *tree, const ingot_step_plan *plan, ingot_text *text);
 

@@ -16,9 +16,10 @@ static ingot_status run_export(const ingot_command_context *context, const ingot
   const char  *size = ingot_line_value(line, "--shard-size");
   INGOT_CHECK(!size || (ingot_parse_size(size, &shard_bytes) && shard_bytes > 0), INGOT_ERR_USAGE,
               "--shard-size %s: expected a size above 0, such as 5GB, 512MiB or a number of bytes", size);
-  INGOT_CHECK(ingot_sink_format_of(line->args[1]) != INGOT_SINK_HDF5, INGOT_ERR_USAGE,
-              "%s: `ingot export` writes Hugging Face directories and .safetensors files; for a .h5, use `ingot import`",
-              line->args[1]);
+  INGOT_CHECK(
+      ingot_sink_format_of(line->args[1]) != INGOT_SINK_HDF5, INGOT_ERR_USAGE,
+      "%s: `ingot export` writes Hugging Face directories and .safetensors files; for a .h5, use `ingot import`",
+      line->args[1]);
   st = ingot_copy_run(context, line, shard_bytes);
 done:
   return st;

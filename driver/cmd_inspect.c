@@ -91,9 +91,11 @@ static ingot_status json_tensor(const ingot_tensor_info *t, ingot_text *out)
   char         shape[INGOT_SHAPE_TEXT];
   INGOT_TRY(ingot_text_printf(out, "{\"name\": "));
   INGOT_TRY(ingot_json_append_string(out, t->name));
-  INGOT_TRY(ingot_text_printf(
-      out, ", \"dtype\": \"%s\", \"shape\": %s, \"bytes\": %" PRIu64 ", \"file\": %d, \"offset\": %" PRIu64,
-      ingot_dtype_name(t->dtype), ingot_shape_text(&t->shape, shape), t->bytes, t->file, t->offset));
+  INGOT_TRY(ingot_text_printf(out,
+                              ", \"dtype\": \"%s\", \"shape\": %s, \"bytes\": %" PRIu64
+                              ", \"file\": %d, \"offset\": %" PRIu64,
+                              ingot_dtype_name(t->dtype), ingot_shape_text(&t->shape, shape), t->bytes, t->file,
+                              t->offset));
   if (t->has_checksum) INGOT_TRY(ingot_text_printf(out, ", \"checksum\": \"%016" PRIx64 "\"", t->checksum));
   INGOT_TRY(ingot_text_printf(out, "}"));
 done:
@@ -119,9 +121,10 @@ static ingot_status json_report(const ingot_source *src, ingot_text *out)
     if (i) INGOT_TRY(ingot_text_printf(out, ", "));
     INGOT_TRY(ingot_json_append_string(out, ingot_source_side_file_name(src, i)));
   }
-  INGOT_TRY(ingot_text_printf(
-      out, "],\n \"n_tensor\": %d,\n \"n_parameter\": %" PRId64 ",\n \"bytes\": %" PRIu64 ",\n \"dtypes\": {",
-      ingot_source_count(src), sum.n_parameter, sum.bytes));
+  INGOT_TRY(ingot_text_printf(out,
+                              "],\n \"n_tensor\": %d,\n \"n_parameter\": %" PRId64 ",\n \"bytes\": %" PRIu64
+                              ",\n \"dtypes\": {",
+                              ingot_source_count(src), sum.n_parameter, sum.bytes));
   for (int d = 0; d < INGOT_DTYPE_COUNT; d++) {
     if (!sum.n_tensor[d]) continue;
     INGOT_TRY(ingot_text_printf(out, "%s\"%s\": {\"n_tensor\": %" PRId64 ", \"n_parameter\": %" PRId64 "}", separator,

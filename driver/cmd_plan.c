@@ -39,7 +39,8 @@ static void add_scaling(const ingot_planner *planner, const ingot_scaling *scali
   size_t at = 0;
   for (int i = 0; i < planner->job->n_step; i++) {
     if (!planner->steps[i].type) continue;
-    json_t *rows = ingot_scaling_json(&planner->steps[i], scaling), *step = json_array_get(json_object_get(json, "steps"), at++);
+    json_t *rows = ingot_scaling_json(&planner->steps[i], scaling),
+           *step = json_array_get(json_object_get(json, "steps"), at++);
     if (rows) json_object_set_new(step, "scaling", rows);
   }
 }
@@ -72,12 +73,9 @@ ingot_status ingot_print_plan(const ingot_command_line *line, const ingot_plan_o
     INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the plan");
     printf("%s\n", plain);
   } else {
-    if (form == INGOT_PLAN_RESOURCES)
-      INGOT_TRY(ingot_plan_resources(&planner, &bandwidth, &text));
-    else if (nodes)
-      INGOT_TRY(ingot_scaling_text(&planner, &scaling, &text));
-    else
-      INGOT_TRY(ingot_plan_text(&planner, &bandwidth, &text));
+    if (form == INGOT_PLAN_RESOURCES) INGOT_TRY(ingot_plan_resources(&planner, &bandwidth, &text));
+    else if (nodes) INGOT_TRY(ingot_scaling_text(&planner, &scaling, &text));
+    else INGOT_TRY(ingot_plan_text(&planner, &bandwidth, &text));
     printf("%s", ingot_text_string(&text));
   }
 done:
@@ -106,8 +104,10 @@ static const ingot_option options[] = {
 static ingot_status plan_run(const ingot_command_context *context, const ingot_command_line *line)
 {
   ingot_status       st = INGOT_OK;
-  ingot_plan_options plan = {.n_rank = ingot_comm_size(context->comm), .n_rank_node = ingot_comm_local_size(context->comm),
-                             .fresh = ingot_line_has(line, "--fresh"), .elsewhere = ingot_line_has(line, "--nodes")};
+  ingot_plan_options plan = {.n_rank = ingot_comm_size(context->comm),
+                             .n_rank_node = ingot_comm_local_size(context->comm),
+                             .fresh = ingot_line_has(line, "--fresh"),
+                             .elsewhere = ingot_line_has(line, "--nodes")};
   int                threads;
   plan.other_host = ingot_line_has(line, "--resources");
   INGOT_TRY(ingot_line_number(line, "--step", 1, 0, &plan.only_step));

@@ -39,8 +39,8 @@ static ingot_status open_input(const json_t *input, ingot_source **out)
   INGOT_CHECK(path && was, INGOT_ERR_FORMAT, "the manifest has an input without path or identity");
   INGOT_TRY(ingot_source_open(path, out));
   snprintf(now, sizeof now, "%016llx", (unsigned long long)ingot_source_identity(*out));
-  INGOT_CHECK(strcmp(was, now) == 0, INGOT_ERR_MISMATCH,
-              "%s: has changed since the merge: identity was %s, is %s", path, was, now);
+  INGOT_CHECK(strcmp(was, now) == 0, INGOT_ERR_MISMATCH, "%s: has changed since the merge: identity was %s, is %s",
+              path, was, now);
 done:
   return st;
 }
@@ -51,7 +51,8 @@ static ingot_status open_inputs(const char *output, work *w)
   const json_t *recipe = json_object_get(w->manifest, "recipe"), *inputs = json_object_get(w->manifest, "inputs");
   const char   *base = json_string_value(json_object_get(recipe, "base"));
   size_t        n = json_array_size(inputs);
-  INGOT_CHECK(base, INGOT_ERR_JOB, "%s: was not made by a merge with a base: there are no task vectors to report on", output);
+  INGOT_CHECK(base, INGOT_ERR_JOB, "%s: was not made by a merge with a base: there are no task vectors to report on",
+              output);
   INGOT_CHECK(n <= INGOT_MEASURE_MODELS, INGOT_ERR_JOB, "%s: has %zu inputs, a report takes %d at most", output, n,
               (int)INGOT_MEASURE_MODELS);
   w->experts = calloc(n + 1, sizeof(ingot_source *));
@@ -69,7 +70,8 @@ static ingot_status open_inputs(const char *output, work *w)
     INGOT_TRY(open_input(input, &w->experts[w->n_model]));
     w->n_model++;
   }
-  INGOT_CHECK(w->base && w->n_model > 0, INGOT_ERR_FORMAT, "%s: the manifest's inputs lack the base or the experts", output);
+  INGOT_CHECK(w->base && w->n_model > 0, INGOT_ERR_FORMAT, "%s: the manifest's inputs lack the base or the experts",
+              output);
 done:
   return st;
 }
@@ -91,21 +93,23 @@ static ingot_status print_json(const work *w)
   }
   for (int i = 0; i < m->n_row; i++) {
     const ingot_measure_row *r = &m->rows[i];
-    json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name", r->name, "elements", (json_int_t)r->n_elem,
-                                          "active", (json_int_t)r->n_active, "conflicts", (json_int_t)r->n_conflict, "square",
-                                          numbers(r->square, m->n_model), "mass", numbers(r->mass, m->n_model), "kept",
-                                          numbers(r->kept, m->n_model)));
+    json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:o}", "name", r->name, "elements",
+                                          (json_int_t)r->n_elem, "active", (json_int_t)r->n_active, "conflicts",
+                                          (json_int_t)r->n_conflict, "square", numbers(r->square, m->n_model), "mass",
+                                          numbers(r->mass, m->n_model), "kept", numbers(r->kept, m->n_model)));
   }
-  json_t *tree = json_pack("{s:o, s:o, s:o, s:I}", "models", models, "rows", rows, "dot", dot, "skipped", (json_int_t)m->n_skipped);
+  json_t *tree = json_pack("{s:o, s:o, s:o, s:I}", "models", models, "rows", rows, "dot", dot, "skipped",
+                           (json_int_t)m->n_skipped);
   json_t *method = json_array();
   for (int k = 0; k < w->kept.n_model; k++) {
     const ingot_kept_model *of = &w->kept.models[k];
-    json_array_append_new(method, json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:f}", "model", ingot_json_text(w->kept.names[k]), "mass",
-                                            of->mass, "square", of->square, "kept_mass", of->kept_mass, "kept_square", of->kept_square,
-                                            "agreed_mass", of->agreed_mass, "agreed_square", of->agreed_square));
+    json_array_append_new(method, json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:f}", "model",
+                                            ingot_json_text(w->kept.names[k]), "mass", of->mass, "square", of->square,
+                                            "kept_mass", of->kept_mass, "kept_square", of->kept_square, "agreed_mass",
+                                            of->agreed_mass, "agreed_square", of->agreed_square));
   }
   json_object_set_new(tree, "method", method);
-  char   *text = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
+  char *text = tree ? ingot_json_dump(tree, JSON_INDENT(1)) : NULL;
   json_decref(tree);
   if (!text) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the figures");
   printf("%s\n", text);
@@ -120,7 +124,8 @@ static ingot_status run_report(const ingot_command_context *context, const ingot
   work         w = {0};
   ingot_text   path = {0}, html = {0};
   (void)context;
-  INGOT_CHECK(page || ingot_line_has(line, "--json"), INGOT_ERR_USAGE, "ingot report: say --html FILE or --json, or both");
+  INGOT_CHECK(page || ingot_line_has(line, "--json"), INGOT_ERR_USAGE,
+              "ingot report: say --html FILE or --json, or both");
   INGOT_TRY(ingot_manifest_path(output, &path));
   INGOT_TRY(ingot_json_read(ingot_text_string(&path), MANIFEST_MAX, &w.manifest));
   INGOT_TRY(open_inputs(output, &w));

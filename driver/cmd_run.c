@@ -72,7 +72,8 @@ static ingot_status run_run(const ingot_command_context *command, const ingot_co
   plan->n_thread = context.n_thread;
   plan->n_rank = ingot_comm_size(command->comm);
   plan->n_rank_node = ingot_comm_local_size(command->comm);
-  plan->on_device = context.device == INGOT_DEVICE_CUDA || (context.device == INGOT_DEVICE_AUTO && ingot_gpu_may_be_there());
+  plan->on_device =
+      context.device == INGOT_DEVICE_CUDA || (context.device == INGOT_DEVICE_AUTO && ingot_gpu_may_be_there());
   ingot_log_set_quiet(context.quiet);
   if (ingot_line_has(line, "--dry-run")) {
     st = ingot_comm_rank(command->comm) == 0 ? ingot_print_plan(line, plan, INGOT_PLAN_PLAIN) : INGOT_OK;

@@ -7,9 +7,8 @@
 #include "base/text.h"
 
 const ingot_command *const ingot_commands[] = {
-    &ingot_command_run,     &ingot_command_plan,   &ingot_command_methods,
-    &ingot_command_inspect, &ingot_command_diff,   &ingot_command_verify,
-    &ingot_command_export,  &ingot_command_import, &ingot_command_report, NULL,
+    &ingot_command_run,    &ingot_command_plan,   &ingot_command_methods, &ingot_command_inspect, &ingot_command_diff,
+    &ingot_command_verify, &ingot_command_export, &ingot_command_import,  &ingot_command_report,  NULL,
 };
 
 enum { NAMES_MAX = 64 };

@@ -17,8 +17,8 @@ static void read_dtype(ingot_data_merge_settings *s, const ingot_value *step, in
   if (!ingot_dtype_parse(s->output_dtype, &s->merge.dtype))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown dtype \"%s\"", ingot_value_place(where), s->output_dtype);
   else if (!ingot_dtype_is_float(s->merge.dtype))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a merge has a floating-point dtype, not %s", ingot_value_place(where),
-                       ingot_dtype_long_name(s->merge.dtype));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a merge has a floating-point dtype, not %s",
+                       ingot_value_place(where), ingot_dtype_long_name(s->merge.dtype));
 }
 
 /* Two ids of one checkpoint; the same id twice is reported with the list. */
@@ -28,13 +28,13 @@ static void check_models(const ingot_gather_settings *g, ingot_problems *problem
     for (int k = 0; k < i; k++)
       if (g->models[i].path && g->models[k].path && strcmp(g->models[i].path, g->models[k].path) == 0 &&
           strcmp(g->models[i].id, g->models[k].id) != 0)
-        ingot_problems_add(problems, INGOT_ERR_JOB, "%s: \"%s\" and \"%s\" are the same checkpoint", ingot_value_place(g->models_value),
-                           g->models[k].id, g->models[i].id);
+        ingot_problems_add(problems, INGOT_ERR_JOB, "%s: \"%s\" and \"%s\" are the same checkpoint",
+                           ingot_value_place(g->models_value), g->models[k].id, g->models[i].id);
 }
 
-ingot_status ingot_data_merge_settings_read(ingot_job *job, const ingot_job_step *step, ingot_data_merge_settings *s, const char *method,
-                                            const ingot_value *parameters, const char *const *others, int n_other,
-                                            ingot_problems *problems)
+ingot_status ingot_data_merge_settings_read(ingot_job *job, const ingot_job_step *step, ingot_data_merge_settings *s,
+                                            const char *method, const ingot_value *parameters,
+                                            const char *const *others, int n_other, ingot_problems *problems)
 {
   ingot_status          st = INGOT_OK;
   ingot_merge_settings *m = &s->merge;
@@ -54,12 +54,13 @@ ingot_status ingot_data_merge_settings_read(ingot_job *job, const ingot_job_step
   m->n_model = s->gather.n_model;
   m->models = ingot_arena_alloc(&job->arena, (size_t)m->n_model + 1, sizeof *m->models);
   INGOT_TRY_ALLOC(m->models);
-  INGOT_TRY(ingot_param_set_read(m->method, INGOT_ALLOW_GLOBAL | INGOT_ALLOW_PER_MODEL, parameters, others, n_other, &job->arena,
-                                 problems, &m->params));
+  INGOT_TRY(ingot_param_set_read(m->method, INGOT_ALLOW_GLOBAL | INGOT_ALLOW_PER_MODEL, parameters, others, n_other,
+                                 &job->arena, problems, &m->params));
   for (int i = 0; i < m->n_model; i++) {
     m->models[i].ref = s->gather.models[i];
     m->models[i].value = m->models_value;
-    INGOT_TRY(ingot_param_set_read(m->method, INGOT_ALLOW_PER_MODEL, NULL, NULL, 0, &job->arena, problems, &m->models[i].params));
+    INGOT_TRY(ingot_param_set_read(m->method, INGOT_ALLOW_PER_MODEL, NULL, NULL, 0, &job->arena, problems,
+                                   &m->models[i].params));
   }
 done:
   return st;
@@ -67,8 +68,8 @@ done:
 
 /* ---- plans ---- */
 
-ingot_status ingot_data_merge_plan(ingot_planner *planner, const ingot_job_step *step, ingot_data_merge_settings *s, ingot_data_merge *d,
-                                   ingot_step_plan *plan, bool *good)
+ingot_status ingot_data_merge_plan(ingot_planner *planner, const ingot_job_step *step, ingot_data_merge_settings *s,
+                                   ingot_data_merge *d, ingot_step_plan *plan, bool *good)
 {
   ingot_status   st = INGOT_OK;
   ingot_job_step gather = *step, merge = *step;
@@ -81,7 +82,8 @@ ingot_status ingot_data_merge_plan(ingot_planner *planner, const ingot_job_step 
   d->gather.output = d->merge.output = plan->output;
   INGOT_TRY(ingot_merge_plan_make(planner, &merge, &d->merge));
   if (s->merge.live_statistics && d->merge.memory_bytes > INGOT_PROCESS_BYTES)
-    s->gather.beside_bytes = d->merge.memory_bytes - INGOT_PROCESS_BYTES; /* models are in memory while layers are solved */
+    s->gather.beside_bytes =
+        d->merge.memory_bytes - INGOT_PROCESS_BYTES; /* models are in memory while layers are solved */
   INGOT_TRY(ingot_gather_plan_make(planner, &gather, &d->gather));
   plan->inputs = d->gather.inputs;
   plan->n_input = d->gather.n_input;
@@ -104,8 +106,8 @@ done:
 }
 
 /* The merge's attributes with the step's own recipe and card. */
-static ingot_status make_attributes(const ingot_planner *planner, const ingot_data_merge_output *output, const ingot_sink_spec *part,
-                                    ingot_step_plan *plan)
+static ingot_status make_attributes(const ingot_planner *planner, const ingot_data_merge_output *output,
+                                    const ingot_sink_spec *part, ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
   ingot_text   card = {0};
@@ -128,8 +130,8 @@ static void set_fingerprint(const char *version, ingot_data_merge *d, ingot_step
   d->merge.fingerprint = ((ingot_merge_body *)d->merge.body)->plan.fingerprint = plan->fingerprint;
 }
 
-ingot_status ingot_data_merge_finish(const ingot_planner *planner, const ingot_data_merge_settings *s, const ingot_data_merge_output *output,
-                                     ingot_data_merge *d, ingot_step_plan *plan)
+ingot_status ingot_data_merge_finish(const ingot_planner *planner, const ingot_data_merge_settings *s,
+                                     const ingot_data_merge_output *output, ingot_data_merge *d, ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
   plan->ready = d->gather.ready && d->merge.ready;
@@ -137,7 +139,8 @@ ingot_status ingot_data_merge_finish(const ingot_planner *planner, const ingot_d
   plan->n_pass = 1;
   plan->n_thread = d->merge.n_thread;
   plan->bytes_written = d->merge.bytes_written;
-  json_object_set_new(output->recipe, "output_dtype", json_string(s->merge.keep_dtype ? "source" : ingot_dtype_long_name(s->merge.dtype)));
+  json_object_set_new(output->recipe, "output_dtype",
+                      json_string(s->merge.keep_dtype ? "source" : ingot_dtype_long_name(s->merge.dtype)));
   INGOT_TRY(ingot_recipe_keep(output->recipe, &plan->arena, &plan->recipe));
   INGOT_TRY(make_attributes(planner, output, &d->merge.sink, plan));
   set_fingerprint(output->version, d, plan);

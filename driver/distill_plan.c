@@ -28,13 +28,15 @@ static ingot_status read_config(builder *b)
   long         size = -1;
   INGOT_CHECK(f, INGOT_ERR_NOTFOUND, "%s: cannot be read", path);
   if (fseek(f, 0, SEEK_END) == 0) size = ftell(f);
-  INGOT_CHECK(size >= 0 && size < 1 << 20 && fseek(f, 0, SEEK_SET) == 0, INGOT_ERR_FORMAT, "%s: no config.json of a model", path);
+  INGOT_CHECK(size >= 0 && size < 1 << 20 && fseek(f, 0, SEEK_SET) == 0, INGOT_ERR_FORMAT,
+              "%s: no config.json of a model", path);
   text = ingot_arena_alloc(b->arena, (size_t)size + 1, 1);
   INGOT_TRY_ALLOC(text);
   INGOT_CHECK(fread(text, 1, (size_t)size, f) == (size_t)size, INGOT_ERR_IO, "%s: cannot be read", path);
   INGOT_TRY(ingot_model_spec_parse(text, (size_t)size, path, &b->spec));
-  INGOT_CHECK(b->plan->window.length <= b->spec.n_position, INGOT_ERR_MISMATCH, "windows of %lld tokens, and %s has %lld positions",
-              (long long)b->plan->window.length, path, (long long)b->spec.n_position);
+  INGOT_CHECK(b->plan->window.length <= b->spec.n_position, INGOT_ERR_MISMATCH,
+              "windows of %lld tokens, and %s has %lld positions", (long long)b->plan->window.length, path,
+              (long long)b->spec.n_position);
   b->plan->config = text;
 done:
   if (f) fclose(f);
@@ -121,7 +123,8 @@ static bool logits_promised(const builder *b)
 {
   for (int i = 0; b->plan->logits && i < b->step->number - 1; i++) {
     const ingot_step_plan *earlier = &b->planner->steps[i];
-    if (earlier->type && !earlier->complete && strcmp(b->planner->job->steps[i].output, b->plan->logits) == 0) return true;
+    if (earlier->type && !earlier->complete && strcmp(b->planner->job->steps[i].output, b->plan->logits) == 0)
+      return true;
   }
   return false;
 }
@@ -155,15 +158,17 @@ static ingot_status check_logits(builder *b, const ingot_tokens *tokens)
   uint64_t      tokenizer = 0;
   if (b->student) INGOT_TRY(ingot_vocabulary_hash(b->student, &tokenizer));
   INGOT_TRY(ingot_logits_open(b->plan->logits, &file));
-  if (b->spec.n_vocab > 0) INGOT_TRY(ingot_logits_check_tokenizer(file, b->spec.n_vocab, tokenizer, b->student ? b->student->path : "the student"));
+  if (b->spec.n_vocab > 0)
+    INGOT_TRY(
+        ingot_logits_check_tokenizer(file, b->spec.n_vocab, tokenizer, b->student ? b->student->path : "the student"));
   INGOT_TRY(ingot_logits_find_data(file, tokens, &b->plan->window, &number));
 done:
   ingot_logits_close(&file);
   return st;
 }
 
-static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingot_window_spec *window, bool train, int64_t *n_window,
-                                 uint64_t *identity)
+static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingot_window_spec *window, bool train,
+                                 int64_t *n_window, uint64_t *identity)
 {
   ingot_tokens *tokens = NULL;
   ingot_status  st = INGOT_OK;
@@ -172,8 +177,8 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, const ingo
     *n_window = ingot_promised_windows(promised, window);
     *identity = 0;
     b->out->ready = false;
-    INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path, (long long)promised,
-                (long long)window->length);
+    INGOT_CHECK(*n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path,
+                (long long)promised, (long long)window->length);
     goto done;
   }
   INGOT_TRY(ingot_tokens_open(d->path, d->dtype, &tokens));
@@ -241,9 +246,10 @@ static ingot_status check_amount(builder *b)
   for (int d = 0; d < plan->n_data; d++)
     if (drawn[d] > plan->data[d].n_window)
       ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
-                         "%s: data \"%s\" (%s) ends early: %lld windows are drawn from it and it has %lld (repeat = true begins again)",
-                         ingot_value_place(b->settings->data[d].value), plan->data[d].name, plan->data[d].path, (long long)drawn[d],
-                         (long long)plan->data[d].n_window);
+                         "%s: data \"%s\" (%s) ends early: %lld windows are drawn from it and it has %lld (repeat = "
+                         "true begins again)",
+                         ingot_value_place(b->settings->data[d].value), plan->data[d].name, plan->data[d].path,
+                         (long long)drawn[d], (long long)plan->data[d].n_window);
 done:
   return st;
 }
@@ -252,13 +258,13 @@ done:
 
 static void choose_compute(builder *b)
 {
-  int  choice = b->settings->dtype;
-  bool gpu = b->planner->options.on_device && ingot_device_count() > 0;
+  int                choice = b->settings->dtype;
+  bool               gpu = b->planner->options.on_device && ingot_device_count() > 0;
   ingot_gather_plan *v = &b->plan->validation;
   b->body->on_device = gpu;
-  v->compute = choice == INGOT_DTYPE_TF32                                                 ? INGOT_COMPUTE_TF32
+  v->compute = choice == INGOT_DTYPE_TF32                                              ? INGOT_COMPUTE_TF32
                : choice == INGOT_DTYPE_BFLOAT16 || (choice == INGOT_DTYPE_AUTO && gpu) ? INGOT_COMPUTE_BF16
-                                                                                          : INGOT_COMPUTE_F32;
+                                                                                       : INGOT_COMPUTE_F32;
   if (!gpu && v->compute != INGOT_COMPUTE_F32)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: dtype = \"%s\" needs a GPU, and this run uses none",
                        ingot_value_place(ingot_value_member(b->step->value, "dtype")), ingot_compute_name(v->compute));
@@ -271,7 +277,8 @@ static uint64_t host_bytes_on(const builder *b, int n_rank)
 
 static uint64_t bytes_on(const builder *b, int n_rank)
 {
-  return ingot_rank_memory_need(b->body->on_device, ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank), host_bytes_on(b, n_rank));
+  return ingot_rank_memory_need(b->body->on_device, ingot_distill_bytes(b->plan, &b->spec, b->specs, n_rank),
+                                host_bytes_on(b, n_rank));
 }
 
 /* Of the host beside a GPU: models are read with the best of the training still to come. */
@@ -311,7 +318,9 @@ static void suggest(const builder *b, uint64_t limit, char text[160])
     snprintf(text, 160, "it fits on %d ranks, which share the optimiser's state%s", n_rank,
              b->plan->placement == INGOT_PLACEMENT_SPREAD && b->plan->n_teacher > 0 ? " and the teachers" : "");
   else
-    snprintf(text, 160, "weights, teachers and gradients alone are %s: fewer teachers, a logits file instead, shorter windows or a smaller student",
+    snprintf(text, 160,
+             "weights, teachers and gradients alone are %s: fewer teachers, a logits file instead, shorter windows or "
+             "a smaller student",
              ingot_bytes_text(least, need));
 }
 
@@ -342,11 +351,12 @@ static ingot_status say_placement(builder *b, const ingot_rank_memory *limit, co
   ingot_bytes_text(bytes[1], apart);
   ingot_bytes_text(limit->bytes, have);
   if (spread)
-    b->held = ingot_arena_printf(b->arena, "; teachers: spread over %d ranks%s: %s a rank; %s with all %d on each; %s %s", n_rank, by, apart, all, n,
-                                 limit->what, have);
+    b->held =
+        ingot_arena_printf(b->arena, "; teachers: spread over %d ranks%s: %s a rank; %s with all %d on each; %s %s",
+                           n_rank, by, apart, all, n, limit->what, have);
   else
-    b->held = ingot_arena_printf(b->arena, "; teachers: all %d on each rank%s: %s a rank; %s spread over the %d; %s %s", n, by, all, apart, n_rank,
-                                 limit->what, have);
+    b->held = ingot_arena_printf(b->arena, "; teachers: all %d on each rank%s: %s a rank; %s spread over the %d; %s %s",
+                                 n, by, all, apart, n_rank, limit->what, have);
   return b->held ? INGOT_OK : INGOT_ERR_NOMEM;
 }
 
@@ -374,14 +384,15 @@ static ingot_status fit_memory(builder *b)
   b->out->memory_bytes = bytes[b->plan->placement == INGOT_PLACEMENT_SPREAD];
   b->out->host_bytes = host_need(b);
   b->plan->validation.batch = b->plan->micro_batch;
-  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->n_teacher; i++) /* read by one rank, not by all */
+  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->n_teacher;
+       i++) /* read by one rank, not by all */
     b->out->bytes_read -= ingot_input_bytes(b->teachers[i]) * (uint64_t)(n_rank - 1);
   INGOT_TRY(say_placement(b, &limit, bytes));
   if (!all_fit) {
     suggest(b, limit.bytes, hint);
     ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
-                       "%s: the student does not fit: a rank needs %s with %lld window%s in a pass, and %s %s; %s", b->place,
-                       ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->micro_batch,
+                       "%s: the student does not fit: a rank needs %s with %lld window%s in a pass, and %s %s; %s",
+                       b->place, ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->micro_batch,
                        b->plan->micro_batch == 1 ? "" : "s", limit.what, ingot_bytes_text(limit.bytes, have), hint);
   }
 done:
@@ -396,8 +407,10 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   const ingot_distill_settings *s = step->settings;
   *b = (builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
-  b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (distill)", step->value->file, step->value->line, step->number);
-  plan->inputs = ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 4), sizeof *plan->inputs);
+  b->place =
+      ingot_arena_printf(b->arena, "%s:%d: step %d (distill)", step->value->file, step->value->line, step->number);
+  plan->inputs =
+      ingot_arena_alloc(b->arena, (size_t)(s->n_data + s->n_validation + s->n_teacher + 4), sizeof *plan->inputs);
   INGOT_TRY_ALLOC(b->body && b->place && plan->inputs);
   b->plan = &b->body->plan;
   plan->body = b->body;
@@ -406,20 +419,37 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   plan->n_pass = 1;
   int32_t document = s->has_document ? (int32_t)s->document : -1;
   *b->plan = (ingot_distill_plan){
-      .logits = s->alpha > 0.0 ? s->logits_path : NULL, .combine = (ingot_distill_combine)s->combine, .floor = s->floor,
-      .plausibility = s->plausibility.share, .reference = s->plausibility.reference,
+      .logits = s->alpha > 0.0 ? s->logits_path : NULL,
+      .combine = (ingot_distill_combine)s->combine,
+      .floor = s->floor,
+      .plausibility = s->plausibility.share,
+      .reference = s->plausibility.reference,
       .window = {.length = s->window, .limit = s->limit, .document = document, .separate = s->separate},
       .shift = s->shift,
-      .n_step = s->steps, .batch = s->batch, .micro_batch = 1, .recompute = s->recompute,
-      .loss = {.divergence = (ingot_nn_divergence)s->loss, .beta = (float)s->beta, .temperature = (float)s->temperature,
+      .n_step = s->steps,
+      .batch = s->batch,
+      .micro_batch = 1,
+      .recompute = s->recompute,
+      .loss = {.divergence = (ingot_nn_divergence)s->loss,
+               .beta = (float)s->beta,
+               .temperature = (float)s->temperature,
                .alpha = (float)s->alpha},
-      .optimizer = {.rate = s->rate, .final_rate = s->final_rate * s->rate, .warmup = s->warmup,
-                    .schedule = (ingot_distill_schedule)s->schedule, .beta1 = s->beta1, .beta2 = s->beta2, .epsilon = s->epsilon,
-                    .decay = s->decay, .clip = s->clip},
-      .seed = (uint64_t)s->seed, .validate_every = s->validate_every,
+      .optimizer = {.rate = s->rate,
+                    .final_rate = s->final_rate * s->rate,
+                    .warmup = s->warmup,
+                    .schedule = (ingot_distill_schedule)s->schedule,
+                    .beta1 = s->beta1,
+                    .beta2 = s->beta2,
+                    .epsilon = s->epsilon,
+                    .decay = s->decay,
+                    .clip = s->clip},
+      .seed = (uint64_t)s->seed,
+      .validate_every = s->validate_every,
       .keep_best = (s->keep == INGOT_KEEP_BEST || s->keep == INGOT_KEEP_BEST_AND_LAST) && s->n_validation > 0,
       .save_every_s = (double)s->save_every_s};
-  b->plan->validation.window = (ingot_window_spec){.length = s->window, .limit = s->validation_limit, .document = document,
+  b->plan->validation.window = (ingot_window_spec){.length = s->window,
+                                                   .limit = s->validation_limit,
+                                                   .document = document,
                                                    .separate = s->separate};
   b->plan->validation.batch = 1;
 done:
@@ -431,10 +461,12 @@ static void check_plausibility(builder *b)
 {
   const ingot_distill_plan *p = b->plan;
   if (p->plausibility <= 0.0 || p->n_teacher == 0) return;
-  if (!b->settings->weights_path || b->out->ready) ingot_plausibility_check_weights(b->place, p->plausibility, p->reference, p->teachers[p->reference].id, p->weights, p->n_data, p->n_teacher,
-                                   &b->planner->problems);
+  if (!b->settings->weights_path || b->out->ready)
+    ingot_plausibility_check_weights(b->place, p->plausibility, p->reference, p->teachers[p->reference].id, p->weights,
+                                     p->n_data, p->n_teacher, &b->planner->problems);
   if (p->loss.divergence == INGOT_NN_REVERSE_KL)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: loss = \"reverse_kl\" is infinite where plausibility rules tokens out", b->place);
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
+                       "%s: loss = \"reverse_kl\" is infinite where plausibility rules tokens out", b->place);
 }
 
 static ingot_status make_title(builder *b)
@@ -445,11 +477,15 @@ static ingot_status make_title(builder *b)
   if (p->logits) b->out->title = ingot_arena_printf(b->arena, "distill %s into %s", b->settings->logits, student);
   else if (p->n_teacher == 0) b->out->title = ingot_arena_printf(b->arena, "train %s", student);
   else
-    b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher, p->n_teacher == 1 ? "" : "s", student);
-  b->out->work = ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
-                                    (long long)p->n_step, (long long)p->batch, (long long)p->window.length, (long long)p->micro_batch,
-                                    ingot_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU",
-                                    b->held, p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "", p->other ? p->other : "");
+    b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher,
+                                       p->n_teacher == 1 ? "" : "s", student);
+  b->out->work =
+      ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
+                         (long long)p->n_step, (long long)p->batch, (long long)p->window.length,
+                         (long long)p->micro_batch, ingot_compute_name(p->validation.compute),
+                         b->body->on_device ? "GPU" : "CPU", b->held,
+                         p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "",
+                         p->other ? p->other : "");
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:
   return st;
@@ -469,7 +505,8 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
   INGOT_TRY(add_teachers(&b));
   INGOT_TRY(add_data(&b));
   INGOT_TRY(ingot_planner_take(b.planner, b.place, add_logits(&b)));
-  if (planner->problems.count == n_problem) INGOT_TRY(ingot_planner_take(b.planner, b.place, ingot_distill_take_weights(&b)));
+  if (planner->problems.count == n_problem)
+    INGOT_TRY(ingot_planner_take(b.planner, b.place, ingot_distill_take_weights(&b)));
   check_plausibility(&b);
   add_models_as_inputs(&b);
   if (planner->problems.count != n_problem || b.layout.n_param == 0) goto done;

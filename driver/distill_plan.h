@@ -20,9 +20,12 @@ ingot_status ingot_distill_plan_make(ingot_planner *planner, const ingot_job_ste
 ingot_status ingot_distill_step_pack(const ingot_step_plan *plan, ingot_text *bytes);
 ingot_status ingot_distill_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan);
 
-/** ingot_training.json: losses, rates, norms and validations of a finished training, with the best student or the last; appended. */
-ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *history, bool best, ingot_text *text);
+/** ingot_training.json: losses, rates, norms and validations of a finished training, with the best student or the last;
+ * appended. */
+ingot_status ingot_distill_report(const ingot_distill_plan *plan, const ingot_distill_history *history, bool best,
+                                  ingot_text *text);
 /** The curves as an SVG picture that needs nothing else; appended. */
-ingot_status ingot_distill_picture(const ingot_distill_plan *plan, const ingot_distill_history *history, ingot_text *text);
+ingot_status ingot_distill_picture(const ingot_distill_plan *plan, const ingot_distill_history *history,
+                                   ingot_text *text);
 
 #endif

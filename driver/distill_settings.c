@@ -15,26 +15,34 @@
 static const char *const combine_names[] = {"linear", "log_linear", "average_loss", NULL};
 static const char *const loss_names[] = {"forward_kl", "reverse_kl", "jsd", NULL};
 static const char *const schedule_names[] = {"cosine", "linear", "constant", NULL};
-static const char *const keep_names[] = {"best_and_last", "last_and_best", "best", "last", NULL}; /* as enum ingot_distill_keep */
+static const char *const keep_names[] = {"best_and_last", "last_and_best", "best", "last",
+                                         NULL}; /* as enum ingot_distill_keep */
 
 const ingot_key ingot_distill_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(type), "\"distill\""},
     {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(name), "name by which later steps may take the output"},
-    {"student", INGOT_KEY_STRING, false, NULL, NULL, FIELD(student_name), "the model to train: an id, or an earlier step"},
-    {"config", INGOT_KEY_STRING, false, NULL, NULL, FIELD(config), "instead of a student: a config.json; weights are drawn from the seed"},
-    {"teachers", INGOT_KEY_LIST, false, NULL, NULL, FIELD(teachers_value), "the teachers: ids, or groups { model = id; weight = w; }"},
+    {"student", INGOT_KEY_STRING, false, NULL, NULL, FIELD(student_name),
+     "the model to train: an id, or an earlier step"},
+    {"config", INGOT_KEY_STRING, false, NULL, NULL, FIELD(config),
+     "instead of a student: a config.json; weights are drawn from the seed"},
+    {"teachers", INGOT_KEY_LIST, false, NULL, NULL, FIELD(teachers_value),
+     "the teachers: ids, or groups { model = id; weight = w; }"},
     {"weights", INGOT_KEY_STRING, false, NULL, NULL, FIELD(weights_written),
      "the teachers' weights: the output of an ensemble step, or its name"},
-    {"logits", INGOT_KEY_STRING, false, NULL, NULL, FIELD(logits), "instead of teachers: a logits file made from the same windows"},
+    {"logits", INGOT_KEY_STRING, false, NULL, NULL, FIELD(logits),
+     "instead of teachers: a logits file made from the same windows"},
     {"combine", INGOT_KEY_CHOICE, false, "linear", combine_names, FIELD(combine),
      "teachers as a mixture of distributions, a product of powers of them, or the mean of the losses with each"},
     {"floor", INGOT_KEY_REAL, false, "-30", NULL, FIELD(floor), "log_linear: log-probabilities below it count as it"},
     INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "teachers"),
-    {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(data_value), "token files: a group { name = \"path\"; ... }, or a list of paths and groups"},
+    {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(data_value),
+     "token files: a group { name = \"path\"; ... }, or a list of paths and groups"},
     {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(window), "tokens of a window"},
     {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(limit), "windows of a data set at most; 0: all"},
-    {"repeat", INGOT_KEY_BOOL, false, "true", NULL, FIELD(repeat), "begin a data set again, in a new order, when all of it was used"},
-    {"shift", INGOT_KEY_BOOL, false, "false", NULL, FIELD(shift), "repeat: a data set that begins again is cut into windows at another place"},
+    {"repeat", INGOT_KEY_BOOL, false, "true", NULL, FIELD(repeat),
+     "begin a data set again, in a new order, when all of it was used"},
+    {"shift", INGOT_KEY_BOOL, false, "false", NULL, FIELD(shift),
+     "repeat: a data set that begins again is cut into windows at another place"},
     {"document", INGOT_KEY_INT, false, NULL, NULL, FIELD(document), "id of the token that begins a document"},
     {"separate", INGOT_KEY_BOOL, false, "false", NULL, FIELD(separate),
      "documents do not see each other, and their first tokens are not predicted"},
@@ -42,11 +50,15 @@ const ingot_key ingot_distill_keys[] = {
     {"batch", INGOT_KEY_INT, false, "32", NULL, FIELD(batch), "windows of a step, over all ranks"},
     {"micro_batch", INGOT_KEY_INT, false, "0", NULL, FIELD(micro_batch), "windows of a pass; 0: chosen by memory"},
     {"recompute", INGOT_KEY_BOOL, false, "false", NULL, FIELD(recompute),
-     "keep the layers' inputs alone, and run each layer again in the backward pass: less memory, more time, the same student"},
+     "keep the layers' inputs alone, and run each layer again in the backward pass: less memory, more time, the same "
+     "student"},
     {"loss", INGOT_KEY_CHOICE, false, "forward_kl", loss_names, FIELD(loss), "divergence of teacher and student"},
-    {"beta", INGOT_KEY_REAL, false, "0.5", NULL, FIELD(beta), "jsd: the teacher's share of the mixture, between 0 and 1"},
-    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature), "of teacher and student; the loss is multiplied by its square"},
-    {"alpha", INGOT_KEY_REAL, false, "1", NULL, FIELD(alpha), "part of the teachers' loss, the rest is cross-entropy with the data"},
+    {"beta", INGOT_KEY_REAL, false, "0.5", NULL, FIELD(beta),
+     "jsd: the teacher's share of the mixture, between 0 and 1"},
+    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature),
+     "of teacher and student; the loss is multiplied by its square"},
+    {"alpha", INGOT_KEY_REAL, false, "1", NULL, FIELD(alpha),
+     "part of the teachers' loss, the rest is cross-entropy with the data"},
     {"rate", INGOT_KEY_REAL, false, "0.0001", NULL, FIELD(rate), "learning rate at its peak"},
     {"final_rate", INGOT_KEY_REAL, false, "0.1", NULL, FIELD(final_rate), "rate at the end, as a part of the peak"},
     {"warmup", INGOT_KEY_INT, false, "0", NULL, FIELD(warmup), "steps in which the rate rises to its peak"},
@@ -57,8 +69,10 @@ const ingot_key ingot_distill_keys[] = {
     {"decay", INGOT_KEY_REAL, false, "0", NULL, FIELD(decay), "weight decay of tensors with two dimensions or more"},
     {"clip", INGOT_KEY_REAL, false, "1", NULL, FIELD(clip), "norm of the gradient at most; 0: any"},
     {"validation", INGOT_KEY_ANY, false, NULL, NULL, FIELD(validation_value), "token files to validate on, as `data`"},
-    {"validation_limit", INGOT_KEY_INT, false, "0", NULL, FIELD(validation_limit), "windows of a validation data set at most; 0: all"},
-    {"validate_every", INGOT_KEY_INT, false, "0", NULL, FIELD(validate_every), "steps between validations; 0: at the start and the end"},
+    {"validation_limit", INGOT_KEY_INT, false, "0", NULL, FIELD(validation_limit),
+     "windows of a validation data set at most; 0: all"},
+    {"validate_every", INGOT_KEY_INT, false, "0", NULL, FIELD(validate_every),
+     "steps between validations; 0: at the start and the end"},
     {"keep", INGOT_KEY_CHOICE, false, "best_and_last", keep_names, FIELD(keep),
      "the output: the best by validation, or the last; the one named second is a checkpoint beside it"},
     {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(seed), "seed of this step's random choices"},
@@ -72,7 +86,8 @@ const ingot_key ingot_distill_keys[] = {
     {"save_every", INGOT_KEY_INT, false, "300", NULL, FIELD(save_every_s),
      "seconds between saved states, from which the same command continues; 0: when stopped alone"},
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5, or else a directory"},
-    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable), "flush the output to disk before it gets its name"},
+    {"durable", INGOT_KEY_BOOL, false, "true", NULL, FIELD(durable),
+     "flush the output to disk before it gets its name"},
     {.name = NULL},
 };
 
@@ -82,7 +97,8 @@ typedef struct teacher_group {
 } teacher_group;
 
 const ingot_key ingot_teacher_keys[] = {
-    {"model", INGOT_KEY_STRING, true, NULL, NULL, offsetof(teacher_group, model), "id of the teacher, or an earlier step"},
+    {"model", INGOT_KEY_STRING, true, NULL, NULL, offsetof(teacher_group, model),
+     "id of the teacher, or an earlier step"},
     {"weight", INGOT_KEY_REAL, false, "equal", NULL, offsetof(teacher_group, weight), "its weight among the teachers"},
 };
 const int ingot_teacher_n_key = sizeof ingot_teacher_keys / sizeof ingot_teacher_keys[0];
@@ -99,7 +115,8 @@ static void read_teacher(ingot_job *job, const ingot_job_step *step, const ingot
   ingot_job_teacher      *t = &s->teachers[s->n_teacher];
   teacher_group           group = {NULL, 1.0};
   if (v->kind == INGOT_VALUE_STRING) group.model = v->string;
-  else if (v->kind == INGOT_VALUE_GROUP) ingot_keys_read(ingot_teacher_keys, ingot_teacher_n_key, v, &group, NULL, 0, problems);
+  else if (v->kind == INGOT_VALUE_GROUP)
+    ingot_keys_read(ingot_teacher_keys, ingot_teacher_n_key, v, &group, NULL, 0, problems);
   else
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a model's id or a group { model = id; }, found %s",
                        ingot_value_place(v), ingot_value_kind_text(v->kind));
@@ -121,15 +138,18 @@ static ingot_status read_models(ingot_job *job, ingot_job_step *step, ingot_prob
   s->teachers = ingot_arena_alloc(&job->arena, (size_t)(list ? list->n_item : 0) + 1, sizeof *s->teachers);
   INGOT_TRY_ALLOC(s->teachers);
   if (s->student_name)
-    s->has_student = ingot_job_resolve(job, step->number, s->student_name, member(step, "student"), problems, &s->student);
+    s->has_student =
+        ingot_job_resolve(job, step->number, s->student_name, member(step, "student"), problems, &s->student);
   if (!s->student_name == !s->config)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: exactly one of \"student\" and \"config\" is needed", ingot_value_place(step->value));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: exactly one of \"student\" and \"config\" is needed",
+                       ingot_value_place(step->value));
   for (int i = 0; list && i < list->n_item; i++) read_teacher(job, step, list->item[i], problems);
   if (s->logits) s->logits_path = ingot_job_path(job, s->logits);
   if (s->config) s->config_path = ingot_job_path(job, s->config);
   INGOT_TRY_ALLOC((!s->logits || s->logits_path) && (!s->config || s->config_path));
   if (s->alpha > 0.0 && !(list && list->n_item > 0) == !s->logits)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: exactly one of \"teachers\" and \"logits\" is needed (or alpha = 0)",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: exactly one of \"teachers\" and \"logits\" is needed (or alpha = 0)",
                        ingot_value_place(step->value));
 done:
   return st;
@@ -171,13 +191,15 @@ static void check_weights(const ingot_job_step *step, ingot_problems *problems)
       ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight %g: weights of combine = \"%s\" must be above 0",
                          ingot_value_place(t->value), t->weight, combine_names[s->combine]);
     else if (t->weight == 0.0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight 0: a teacher that says nothing", ingot_value_place(t->value));
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight 0: a teacher that says nothing",
+                         ingot_value_place(t->value));
   }
   if (n_given > 0 && n_given < s->n_teacher)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %d of %d teachers have a weight; give it for all or for none",
                        ingot_value_place(member(step, "teachers")), n_given, s->n_teacher);
   else if (n_given > 0 && !routed && s->combine != INGOT_COMBINE_LOG_LINEAR && fabs(sum - 1.0) > 1e-6)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the weights of the teachers sum to %g; those of combine = \"%s\" must sum to 1",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: the weights of the teachers sum to %g; those of combine = \"%s\" must sum to 1",
                        ingot_value_place(member(step, "teachers")), sum, combine_names[s->combine]);
 }
 
@@ -199,7 +221,8 @@ done:
   return st;
 }
 
-/* Teachers' weights of each data set: of those that answer for it, and with sum 1 unless they were given for log_linear. */
+/* Teachers' weights of each data set: of those that answer for it, and with sum 1 unless they were given for
+ * log_linear. */
 static ingot_status make_weights(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
 {
   ingot_status            st = INGOT_OK;
@@ -219,8 +242,8 @@ static ingot_status make_weights(ingot_job *job, ingot_job_step *step, ingot_pro
     for (int i = 0; i < s->n_teacher && sum != 0.0; i++)
       if (s->combine != INGOT_COMBINE_LOG_LINEAR || !given) row[i] /= sum;
     if (s->data[d].weight <= 0.0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight %g of data \"%s\": must be above 0", ingot_value_place(s->data[d].value),
-                         s->data[d].weight, s->data[d].name);
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight %g of data \"%s\": must be above 0",
+                         ingot_value_place(s->data[d].value), s->data[d].weight, s->data[d].name);
   }
 done:
   return st;
@@ -230,11 +253,12 @@ static ingot_status read_plausibility(ingot_job *job, ingot_job_step *step, ingo
 {
   ingot_status            st = INGOT_OK;
   ingot_distill_settings *s = step->settings;
-  bool                    follows = s->weights_path && !ingot_value_member(step->value, "combine"); /* the file's kind */
-  const char            **ids = ingot_arena_alloc(&job->arena, (size_t)s->n_teacher + 1, sizeof *ids);
+  bool         follows = s->weights_path && !ingot_value_member(step->value, "combine"); /* the file's kind */
+  const char **ids = ingot_arena_alloc(&job->arena, (size_t)s->n_teacher + 1, sizeof *ids);
   INGOT_TRY_ALLOC(ids);
   for (int i = 0; i < s->n_teacher; i++) ids[i] = s->teachers[i].ref.id;
-  ingot_plausibility_check(step, &s->plausibility, (s->combine == INGOT_COMBINE_LOG_LINEAR || follows) && s->n_teacher > 0,
+  ingot_plausibility_check(step, &s->plausibility,
+                           (s->combine == INGOT_COMBINE_LOG_LINEAR || follows) && s->n_teacher > 0,
                            "teachers with combine = \"log_linear\"", ids, s->n_teacher, problems);
 done:
   return st;
@@ -253,9 +277,12 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
 {
   const ingot_distill_settings *s = step->settings;
   enum { LENGTH_MAX = 1 << 24, STEPS_MAX = 100000000 };
-  check_range(step, "window", (double)s->window, s->window >= 2 && s->window <= LENGTH_MAX, "a number of tokens from 2 to 16777216", problems);
-  check_range(step, "steps", (double)s->steps, s->steps >= 1 && s->steps <= STEPS_MAX, "a number of steps from 1 to 100000000", problems);
-  check_range(step, "batch", (double)s->batch, s->batch >= 1 && s->batch <= 1 << 20, "a number of windows from 1 to 1048576", problems);
+  check_range(step, "window", (double)s->window, s->window >= 2 && s->window <= LENGTH_MAX,
+              "a number of tokens from 2 to 16777216", problems);
+  check_range(step, "steps", (double)s->steps, s->steps >= 1 && s->steps <= STEPS_MAX,
+              "a number of steps from 1 to 100000000", problems);
+  check_range(step, "batch", (double)s->batch, s->batch >= 1 && s->batch <= 1 << 20,
+              "a number of windows from 1 to 1048576", problems);
   check_range(step, "beta", s->beta, s->beta > 0.0 && s->beta < 1.0, "between 0 and 1", problems);
   check_range(step, "temperature", s->temperature, s->temperature > 0.0, "above 0", problems);
   check_range(step, "alpha", s->alpha, s->alpha >= 0.0 && s->alpha <= 1.0, "from 0 to 1", problems);
@@ -268,18 +295,21 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
   check_range(step, "decay", s->decay, s->decay >= 0.0, "0 or more", problems);
   check_range(step, "clip", s->clip, s->clip >= 0.0, "0 or more", problems);
   if (s->warmup > s->steps)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld steps of warm-up, and there are %lld", ingot_value_place(member(step, "warmup")),
-                       (long long)s->warmup, (long long)s->steps);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld steps of warm-up, and there are %lld",
+                       ingot_value_place(member(step, "warmup")), (long long)s->warmup, (long long)s->steps);
   if (s->separate && !s->has_document)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: separate = true needs \"document\", the id that begins a document",
                        ingot_value_place(member(step, "separate")));
   if (s->document > INT32_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id", ingot_value_place(member(step, "document")), (long long)s->document);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id", ingot_value_place(member(step, "document")),
+                       (long long)s->document);
   if (s->logits && s->shift)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits file is of windows at their own places: shift = false with it",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a logits file is of windows at their own places: shift = false with it",
                        ingot_value_place(member(step, "shift")));
   if (s->logits && s->loss != INGOT_NN_FORWARD_KL)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a logits file holds the likeliest tokens alone: loss = \"forward_kl\" only",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a logits file holds the likeliest tokens alone: loss = \"forward_kl\" only",
                        ingot_value_place(member(step, "loss")));
 }
 
@@ -288,11 +318,13 @@ static void check_output(const ingot_job_step *step, ingot_problems *problems)
   const ingot_distill_settings *s = step->settings;
   ingot_dtype                   dtype;
   if (s->output && ingot_sink_format_of(s->output) == INGOT_SINK_SAFETENSORS)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a student is written to a .h5 file or a directory: it needs its config.json",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a student is written to a .h5 file or a directory: it needs its config.json",
                        ingot_value_place(member(step, "output")));
-  if (strcmp(s->output_dtype, "source") != 0 && (!ingot_dtype_parse(s->output_dtype, &dtype) || !ingot_dtype_is_float(dtype)))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: \"%s\" is no floating-point dtype", ingot_value_place(member(step, "output_dtype")),
-                       s->output_dtype);
+  if (strcmp(s->output_dtype, "source") != 0 &&
+      (!ingot_dtype_parse(s->output_dtype, &dtype) || !ingot_dtype_is_float(dtype)))
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: \"%s\" is no floating-point dtype",
+                       ingot_value_place(member(step, "output_dtype")), s->output_dtype);
 }
 
 ingot_status ingot_distill_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
@@ -302,7 +334,8 @@ ingot_status ingot_distill_settings_read(ingot_job *job, ingot_job_step *step, i
   if (!ingot_value_member(step->value, "seed")) s->seed = job->seed;
   s->has_document = ingot_value_member(step->value, "document") != NULL;
   INGOT_TRY(read_models(job, step, problems));
-  INGOT_TRY(ingot_job_data_read(job, s->data_value, ingot_train_data_keys, ingot_train_data_n_key, problems, &s->data, &s->n_data));
+  INGOT_TRY(ingot_job_data_read(job, s->data_value, ingot_train_data_keys, ingot_train_data_n_key, problems, &s->data,
+                                &s->n_data));
   INGOT_TRY(ingot_job_data_read(job, s->validation_value, ingot_data_keys, ingot_data_n_key, problems, &s->validation,
                                 &s->n_validation));
   INGOT_TRY(make_weights(job, step, problems));

@@ -31,15 +31,15 @@ typedef struct ingot_distill_settings {
   double             rate, final_rate, beta1, beta2, epsilon, decay, clip;
   int64_t            window, limit, document, steps, batch, micro_batch, warmup, validate_every, validation_limit, seed,
       save_every_s;
-  bool               separate, repeat, shift, recompute, durable;
-  uint64_t           memory_limit_bytes;
+  bool     separate, repeat, shift, recompute, durable;
+  uint64_t memory_limit_bytes;
   /* worked out */
   bool                has_document;
   bool                has_student;
   ingot_job_reference student;
   const char         *logits_path, *config_path, *weights_path;
   int                 weights_step; /* that makes the file of weights; 0: none of this job */
-  ingot_job_teacher  *teachers; /* [n_teacher] */
+  ingot_job_teacher  *teachers;     /* [n_teacher] */
   int                 n_teacher;
   ingot_job_data     *data, *validation; /* [n_data], [n_validation] */
   int                 n_data, n_validation;

@@ -25,9 +25,9 @@ const char *ingot_distill_combine_name(ingot_distill_combine combine)
 
 static json_t *optimizer_json(const ingot_distill_settings *s)
 {
-  return json_pack("{s:f, s:f, s:I, s:s, s:f, s:f, s:f, s:f, s:f}", "rate", s->rate, "final_rate", s->final_rate, "warmup",
-                   (json_int_t)s->warmup, "schedule", schedule_names[s->schedule], "beta1", s->beta1, "beta2", s->beta2, "epsilon",
-                   s->epsilon, "decay", s->decay, "clip", s->clip);
+  return json_pack("{s:f, s:f, s:I, s:s, s:f, s:f, s:f, s:f, s:f}", "rate", s->rate, "final_rate", s->final_rate,
+                   "warmup", (json_int_t)s->warmup, "schedule", schedule_names[s->schedule], "beta1", s->beta1, "beta2",
+                   s->beta2, "epsilon", s->epsilon, "decay", s->decay, "clip", s->clip);
 }
 
 static json_t *data_json(const builder *b, int d)
@@ -45,16 +45,18 @@ static json_t *recipe_json(const builder *b)
 {
   const ingot_distill_settings *s = b->settings;
   json_t *r = json_pack("{s:s, s:o, s:s, s:I, s:b, s:I, s:I, s:s, s:f, s:f}", "type", "distill", "student",
-                        b->student ? ingot_json_text(b->student->id) : json_null(), "combine", ingot_distill_combine_name(b->plan->combine), "window",
-                        (json_int_t)s->window, "separate", (int)s->separate, "steps", (json_int_t)s->steps, "batch",
-                        (json_int_t)s->batch, "loss", loss_names[s->loss],
-                        "temperature", s->temperature, "alpha", s->alpha);
+                        b->student ? ingot_json_text(b->student->id) : json_null(), "combine",
+                        ingot_distill_combine_name(b->plan->combine), "window", (json_int_t)s->window, "separate",
+                        (int)s->separate, "steps", (json_int_t)s->steps, "batch", (json_int_t)s->batch, "loss",
+                        loss_names[s->loss], "temperature", s->temperature, "alpha", s->alpha);
   json_t *data = json_array(), *checks = json_array();
-  if (s->micro_batch > 0) json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
+  if (s->micro_batch > 0)
+    json_object_set_new(r, "micro_batch", json_integer(s->micro_batch)); /* else it follows from ranks and memory */
   if (s->shift) json_object_set_new(r, "shift", json_true());
   if (s->loss == INGOT_NN_JSD) json_object_set_new(r, "beta", json_real(s->beta));
   if (b->plan->combine == INGOT_COMBINE_LOG_LINEAR) json_object_set_new(r, "floor", json_real(b->plan->floor));
-  if (b->plan->plausibility > 0.0) ingot_plausibility_note(r, b->plan->plausibility, b->plan->teachers[b->plan->reference].id);
+  if (b->plan->plausibility > 0.0)
+    ingot_plausibility_note(r, b->plan->plausibility, b->plan->teachers[b->plan->reference].id);
   if (s->has_document) json_object_set_new(r, "document", json_integer(s->document));
   if (b->plan->config) json_object_set_new(r, "config", ingot_json_text(b->plan->config));
   if (b->plan->logits) json_object_set_new(r, "logits", ingot_json_text(s->logits));
@@ -66,8 +68,9 @@ static json_t *recipe_json(const builder *b)
   json_object_set_new(r, "optimizer", optimizer_json(s));
   json_object_set_new(r, "validation", checks);
   json_object_set_new(r, "validate_every", json_integer(s->validate_every));
-  json_object_set_new(r, "keep", json_string(b->plan->keep_best ? (b->plan->other ? "best_and_last" : "best")
-                                                                : (b->plan->other ? "last_and_best" : "last")));
+  json_object_set_new(r, "keep",
+                      json_string(b->plan->keep_best ? (b->plan->other ? "best_and_last" : "best")
+                                                     : (b->plan->other ? "last_and_best" : "last")));
   json_object_set_new(r, "seed", json_integer(s->seed));
   json_object_set_new(r, "dtype", json_string(ingot_compute_name(b->plan->validation.compute)));
   json_object_set_new(r, "output_dtype", json_string(s->output_dtype));
@@ -93,7 +96,8 @@ static ingot_status add_tensors(builder *b)
     const char              *name = ingot_arena_strdup(b->arena, from ? from->name : b->layout.params[p].name);
     INGOT_TRY_ALLOC(name);
     params[b->out->sink.n_tensor] = p;
-    tensors[b->out->sink.n_tensor++] = (ingot_sink_tensor){name, from && source ? from->dtype : dtype, b->layout.params[p].shape};
+    tensors[b->out->sink.n_tensor++] =
+        (ingot_sink_tensor){name, from && source ? from->dtype : dtype, b->layout.params[p].shape};
   }
   b->plan->tensor_param = params;
 done:
@@ -116,7 +120,8 @@ done:
 /* Side files that describe the student's own making: the output gets its own. */
 static bool is_own_business(const char *name)
 {
-  return strcmp(name, "README.md") == 0 || strcmp(name, "ingot_manifest.json") == 0 || strcmp(name, INGOT_TRAINING_FILE) == 0;
+  return strcmp(name, "README.md") == 0 || strcmp(name, "ingot_manifest.json") == 0 ||
+         strcmp(name, INGOT_TRAINING_FILE) == 0;
 }
 
 static ingot_status add_files(builder *b)
@@ -154,12 +159,14 @@ ingot_status ingot_distill_name_other(builder *b)
 {
   ingot_status st = INGOT_OK;
   int          keep = b->settings->keep;
-  if (b->settings->n_validation == 0 || (keep != INGOT_KEEP_BEST_AND_LAST && keep != INGOT_KEEP_LAST_AND_BEST)) goto done;
+  if (b->settings->n_validation == 0 || (keep != INGOT_KEEP_BEST_AND_LAST && keep != INGOT_KEEP_LAST_AND_BEST))
+    goto done;
   const char *path = b->out->output, *which = keep == INGOT_KEEP_BEST_AND_LAST ? "last" : "best";
   size_t      n = strlen(path);
   while (n > 1 && path[n - 1] == '/') n--;
   const char *dot = ingot_sink_format_of(path) == INGOT_SINK_HDF5 ? strrchr(path, '.') : path + n;
-  b->plan->other = ingot_arena_printf(b->arena, "%.*s.%s%.*s", (int)(dot - path), path, which, (int)(path + n - dot), dot);
+  b->plan->other =
+      ingot_arena_printf(b->arena, "%.*s.%s%.*s", (int)(dot - path), path, which, (int)(path + n - dot), dot);
   INGOT_TRY_ALLOC(b->plan->other);
   b->out->other = b->plan->other;
 done:

@@ -26,17 +26,19 @@ static ingot_status take_kind(builder *b, const ingot_mixture *mixture)
 {
   ingot_status                  st = INGOT_OK;
   const ingot_distill_settings *s = b->settings;
-  bool                          linear = strcmp(mixture->kind, "linear") == 0, product = strcmp(mixture->kind, "log_linear") == 0;
-  bool                          stated = ingot_value_member(b->step->value, "combine") != NULL;
-  INGOT_CHECK(linear || product, INGOT_ERR_MISMATCH, "%s holds weights for kind = \"%s\"; teachers are combined by \"linear\" or \"log_linear\"",
+  bool linear = strcmp(mixture->kind, "linear") == 0, product = strcmp(mixture->kind, "log_linear") == 0;
+  bool stated = ingot_value_member(b->step->value, "combine") != NULL;
+  INGOT_CHECK(linear || product, INGOT_ERR_MISMATCH,
+              "%s holds weights for kind = \"%s\"; teachers are combined by \"linear\" or \"log_linear\"",
               s->weights_path, mixture->kind);
   INGOT_CHECK(!stated || product == (s->combine == INGOT_COMBINE_LOG_LINEAR), INGOT_ERR_MISMATCH,
               "%s holds weights for kind = \"%s\", and combine is \"%s\"", s->weights_path, mixture->kind,
               ingot_distill_combine_name((ingot_distill_combine)s->combine));
   if (!stated) b->plan->combine = product ? INGOT_COMBINE_LOG_LINEAR : INGOT_COMBINE_LINEAR;
   if (!ingot_value_member(b->step->value, "floor")) b->plan->floor = mixture->floor;
-  INGOT_CHECK(product || s->plausibility.share <= 0.0, INGOT_ERR_MISMATCH, "%s holds weights for kind = \"%s\", and plausibility is for \"log_linear\"",
-              s->weights_path, mixture->kind);
+  INGOT_CHECK(product || s->plausibility.share <= 0.0, INGOT_ERR_MISMATCH,
+              "%s holds weights for kind = \"%s\", and plausibility is for \"log_linear\"", s->weights_path,
+              mixture->kind);
   if (!ingot_value_member(b->step->value, "plausibility")) {
     b->plan->plausibility = mixture->plausibility;
     b->plan->reference = mixture->reference;
@@ -54,17 +56,18 @@ static ingot_status take_row(builder *b, int data, const double *from, double *r
   double                        all = 0.0, sum = 0.0, most = 0.0;
   bool                          product = b->plan->combine == INGOT_COMBINE_LOG_LINEAR;
   for (int i = 0; i < n; i++) {
-    INGOT_CHECK(product || from[i] >= 0.0, INGOT_ERR_MISMATCH, "%s: weight %g of \"%s\" is negative, and kind = \"linear\" has none that are",
-                s->weights_path, from[i], b->plan->teachers[i].id);
+    INGOT_CHECK(product || from[i] >= 0.0, INGOT_ERR_MISMATCH,
+                "%s: weight %g of \"%s\" is negative, and kind = \"linear\" has none that are", s->weights_path,
+                from[i], b->plan->teachers[i].id);
     row[i] = s->weights[data * n + i] != 0.0 ? from[i] : 0.0; /* which teachers answer */
     all += from[i];
     sum += row[i];
     most = fmax(most, fabs(row[i]));
   }
-  INGOT_CHECK(product || fabs(all - 1.0) <= 1e-6, INGOT_ERR_MISMATCH, "%s: the weights sum to %.9g; for kind = \"linear\" they sum to 1",
-              s->weights_path, all);
-  INGOT_CHECK(most > 0.0, INGOT_ERR_MISMATCH, "%s: no teacher of data \"%s\" has a weight that is not 0", s->weights_path,
-              s->data[data].name);
+  INGOT_CHECK(product || fabs(all - 1.0) <= 1e-6, INGOT_ERR_MISMATCH,
+              "%s: the weights sum to %.9g; for kind = \"linear\" they sum to 1", s->weights_path, all);
+  INGOT_CHECK(most > 0.0, INGOT_ERR_MISMATCH, "%s: no teacher of data \"%s\" has a weight that is not 0",
+              s->weights_path, s->data[data].name);
   for (int i = 0; i < n && !product; i++) row[i] /= sum;
 done:
   return st;
@@ -80,7 +83,8 @@ static ingot_status read_weights(builder *b, uint64_t *identity)
   const char                  **names = ingot_arena_alloc(b->arena, (size_t)s->n_data + 1, sizeof *names);
   double                       *weights = ingot_arena_alloc(b->arena, (size_t)(s->n_data * n) + 1, sizeof *weights);
   INGOT_TRY_ALLOC(models && names && weights);
-  for (int i = 0; i < n; i++) models[i] = (ingot_mixture_model){b->teachers[i]->id, ingot_source_identity(b->teachers[i]->source)};
+  for (int i = 0; i < n; i++)
+    models[i] = (ingot_mixture_model){b->teachers[i]->id, ingot_source_identity(b->teachers[i]->source)};
   for (int d = 0; d < s->n_data; d++) names[d] = s->data[d].name;
   INGOT_TRY(ingot_mixture_read(s->weights_path, models, n, names, s->n_data, b->arena, &mixture));
   INGOT_TRY(take_kind(b, &mixture));

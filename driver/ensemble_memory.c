@@ -95,11 +95,13 @@ static void refuse(const chooser *c, const char *what, uint64_t needed)
   int  n = enough_ranks(c);
   if (n > 0) snprintf(hint, sizeof hint, "spread over %d ranks they fit", n);
   ingot_problems_add(&c->in->planner->problems, INGOT_ERR_TOO_LARGE, "%s: %s, which needs %s a rank, and %s %s; %s",
-                     c->in->place, what, ingot_bytes_text(needed, need), c->limit.what, ingot_bytes_text(c->limit.bytes, have), hint);
+                     c->in->place, what, ingot_bytes_text(needed, need), c->limit.what,
+                     ingot_bytes_text(c->limit.bytes, have), hint);
 }
 
 /* Replicated or spread by the setting alone. */
-static ingot_status say_together(const chooser *c, bool spread, bool chosen, const uint64_t bytes[2], ingot_arena *arena, const char **how)
+static ingot_status say_together(const chooser *c, bool spread, bool chosen, const uint64_t bytes[2],
+                                 ingot_arena *arena, const char **how)
 {
   char        own[32], other[32], have[32];
   int         n = c->plan->gather.n_model, n_rank = c->n_rank;
@@ -111,9 +113,11 @@ static ingot_status say_together(const chooser *c, bool spread, bool chosen, con
     why = ingot_arena_printf(arena, spread ? "; all of them are too much, as %s %s" : "; %s %s", c->limit.what, have);
   if (n_rank == 1) *how = ingot_arena_printf(arena, "all %d on the only rank", n);
   else if (!spread && why)
-    *how = ingot_arena_printf(arena, "all %d on each rank%s: %s a rank; %s spread over the %d%s", n, by, own, other, n_rank, why);
+    *how = ingot_arena_printf(arena, "all %d on each rank%s: %s a rank; %s spread over the %d%s", n, by, own, other,
+                              n_rank, why);
   else if (why)
-    *how = ingot_arena_printf(arena, "spread over %d ranks%s: %s a rank; %s with all %d on each%s", n_rank, by, own, other, n, why);
+    *how = ingot_arena_printf(arena, "spread over %d ranks%s: %s a rank; %s with all %d on each%s", n_rank, by, own,
+                              other, n, why);
   return *how ? INGOT_OK : INGOT_ERR_NOMEM;
 }
 
@@ -121,20 +125,24 @@ static ingot_status say_one_by_one(const chooser *c, const uint64_t together[2],
 {
   char own[32], spread[32], have[32], apart[64] = "";
   ingot_bytes_text(together[0], own);
-  if (c->n_rank > 1) snprintf(apart, sizeof apart, ", spread over the ranks %s,", ingot_bytes_text(together[1], spread));
-  *how = ingot_arena_printf(arena, "one after the other, for %lld windows at a time, as together they need %s a rank%s and %s %s",
-                            (long long)c->plan->group, own, apart, c->limit.what, ingot_bytes_text(c->limit.bytes, have));
+  if (c->n_rank > 1)
+    snprintf(apart, sizeof apart, ", spread over the ranks %s,", ingot_bytes_text(together[1], spread));
+  *how =
+      ingot_arena_printf(arena,
+                         "one after the other, for %lld windows at a time, as together they need %s a rank%s and %s %s",
+                         (long long)c->plan->group, own, apart, c->limit.what, ingot_bytes_text(c->limit.bytes, have));
   return *how ? INGOT_OK : INGOT_ERR_NOMEM;
 }
 
-ingot_status ingot_ensemble_fit_memory(const ingot_ensemble_fit *fit, ingot_arena *arena, const char **how, uint64_t *bytes)
+ingot_status ingot_ensemble_fit_memory(const ingot_ensemble_fit *fit, ingot_arena *arena, const char **how,
+                                       uint64_t *bytes)
 {
   ingot_status st = INGOT_OK;
-  chooser      c = {.in = fit, .plan = fit->plan, .batch = fit->plan->gather.batch, .n_rank = fit->planner->options.n_rank};
-  int          choice = fit->settings->placement;
-  uint64_t     together[2], one;
-  bool         auto_choice = choice == INGOT_PLACE_AUTO, apart = choice != INGOT_PLACE_REPLICATED && c.n_rank > 1;
-  bool         moments = fit->plan->learn && fit->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR;
+  chooser  c = {.in = fit, .plan = fit->plan, .batch = fit->plan->gather.batch, .n_rank = fit->planner->options.n_rank};
+  int      choice = fit->settings->placement;
+  uint64_t together[2], one;
+  bool     auto_choice = choice == INGOT_PLACE_AUTO, apart = choice != INGOT_PLACE_REPLICATED && c.n_rank > 1;
+  bool     moments = fit->plan->learn && fit->plan->kind == INGOT_ENSEMBLE_LOG_LINEAR;
   *how = "";
   INGOT_TRY(ingot_rank_memory_find(fit->planner, fit->on_device, fit->settings->gather.memory_limit_bytes, &c.limit));
   bool spread_fits = try_together(&c, INGOT_PLACEMENT_SPREAD, &together[1]);
@@ -146,9 +154,12 @@ ingot_status ingot_ensemble_fit_memory(const ingot_ensemble_fit *fit, ingot_aren
     (void)try_together(&c, INGOT_PLACEMENT_SPREAD, bytes);
     st = say_together(&c, true, auto_choice, together, arena, how);
   } else if (choice == INGOT_PLACE_SPREAD) {
-    refuse(&c, c.n_rank > 1 ? "placement = \"spread\"" : "placement = \"spread\" on one rank", c.n_rank > 1 ? together[1] : together[0]);
+    refuse(&c, c.n_rank > 1 ? "placement = \"spread\"" : "placement = \"spread\" on one rank",
+           c.n_rank > 1 ? together[1] : together[0]);
   } else if (moments) {
-    refuse(&c, "log-linear weights are learnt with all models in memory at once (linear ones: one model after the other)", together[0]);
+    refuse(&c,
+           "log-linear weights are learnt with all models in memory at once (linear ones: one model after the other)",
+           together[0]);
   } else if (try_one_by_one(&c, &one)) {
     *bytes = one;
     st = say_one_by_one(&c, together, arena, how);

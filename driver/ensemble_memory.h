@@ -17,9 +17,10 @@ typedef struct ingot_ensemble_fit {
 } ingot_ensemble_fit;
 
 /**
- * Choose placement, windows of a pass, and whether models run one after the other. *how says what was chosen and why; *bytes is what
- * a rank needs. What does not fit is a problem of the planner, with what would.
+ * Choose placement, windows of a pass, and whether models run one after the other. *how says what was chosen and why;
+ * *bytes is what a rank needs. What does not fit is a problem of the planner, with what would.
  */
-ingot_status ingot_ensemble_fit_memory(const ingot_ensemble_fit *fit, ingot_arena *arena, const char **how, uint64_t *bytes);
+ingot_status ingot_ensemble_fit_memory(const ingot_ensemble_fit *fit, ingot_arena *arena, const char **how,
+                                       uint64_t *bytes);
 
 #endif

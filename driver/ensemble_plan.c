@@ -18,11 +18,12 @@ static const char OUTPUT_VERSION[] = "ingot-ensemble-1";
 
 static ingot_status fit_memory(ingot_ensemble_builder *b)
 {
-  const ingot_ensemble_fit fit = {b->planner, b->settings, b->found.place, b->found.specs, b->gather->on_device, b->plan};
+  const ingot_ensemble_fit fit = {b->planner,     b->settings,          b->found.place,
+                                  b->found.specs, b->gather->on_device, b->plan};
   ingot_status             st = ingot_ensemble_fit_memory(&fit, b->arena, &b->out->work, &b->out->memory_bytes);
   ingot_ensemble_memory    memory = ingot_ensemble_bytes(b->plan, b->found.specs, b->planner->options.n_rank);
-  b->out->host_bytes = ingot_rank_host_need(b->gather->on_device, b->plan->gather.compute, b->found.specs, b->plan->gather.n_model,
-                                            b->planner->options.n_thread, memory.host_bytes);
+  b->out->host_bytes = ingot_rank_host_need(b->gather->on_device, b->plan->gather.compute, b->found.specs,
+                                            b->plan->gather.n_model, b->planner->options.n_thread, memory.host_bytes);
   return st;
 }
 
@@ -33,7 +34,8 @@ static json_t *weights_json(const ingot_ensemble_builder *b)
   json_t *rows = json_array();
   for (int r = 0; r < b->plan->n_row; r++) {
     json_t *row = json_array();
-    for (int m = 0; m < b->plan->gather.n_model; m++) json_array_append_new(row, json_real(b->plan->weights[r * b->plan->gather.n_model + m]));
+    for (int m = 0; m < b->plan->gather.n_model; m++)
+      json_array_append_new(row, json_real(b->plan->weights[r * b->plan->gather.n_model + m]));
     json_array_append_new(rows, row);
   }
   return rows;
@@ -96,16 +98,23 @@ static ingot_status logits_file(ingot_ensemble_builder *b, ingot_sink_spec *sink
   ingot_text          json = {0};
   ingot_tokens       *tokens = NULL;
   int                 n = b->plan->gather.n_model;
-  ingot_logits_info   info = {.k = b->plan->k, .dtype = b->plan->logp_dtype, .tail = (ingot_logits_tail)b->settings->tail,
-                              .n_vocab = b->found.specs[0].n_vocab, .window = b->plan->gather.window,
-                              .teacher = n == 1 ? "model" : ingot_ensemble_kind_name(b->plan->kind), .n_model = n,
-                              .weights = b->plan->weights, .n_weight_row = b->plan->n_row, .n_data = b->plan->n_score};
+  ingot_logits_info   info = {.k = b->plan->k,
+                              .dtype = b->plan->logp_dtype,
+                              .tail = (ingot_logits_tail)b->settings->tail,
+                              .n_vocab = b->found.specs[0].n_vocab,
+                              .window = b->plan->gather.window,
+                              .teacher = n == 1 ? "model" : ingot_ensemble_kind_name(b->plan->kind),
+                              .n_model = n,
+                              .weights = b->plan->weights,
+                              .n_weight_row = b->plan->n_row,
+                              .n_data = b->plan->n_score};
   ingot_logits_model *models = ingot_arena_alloc(b->arena, (size_t)n, sizeof *models);
   ingot_logits_data  *data = ingot_arena_alloc(b->arena, (size_t)info.n_data, sizeof *data);
   ingot_sink_file    *file = ingot_arena_alloc(b->arena, 1, sizeof *file);
   INGOT_TRY_ALLOC(models && data && file);
   for (int i = 0; i < n; i++)
-    models[i] = (ingot_logits_model){b->plan->gather.models[i].id, b->gather->model_written[i], b->gather->model_identity[i]};
+    models[i] =
+        (ingot_logits_model){b->plan->gather.models[i].id, b->gather->model_written[i], b->gather->model_identity[i]};
   for (int d = 0; d < info.n_data; d++) {
     const ingot_gather_data *from = &b->plan->gather.data[d];
     int64_t                  promised;
@@ -114,7 +123,8 @@ static ingot_status logits_file(ingot_ensemble_builder *b, ingot_sink_spec *sink
       continue;
     }
     INGOT_TRY(ingot_tokens_open(from->path, from->dtype, &tokens));
-    data[d] = (ingot_logits_data){from->name, b->gather->data_written[d], 0, ingot_tokens_count(tokens), from->n_window};
+    data[d] =
+        (ingot_logits_data){from->name, b->gather->data_written[d], 0, ingot_tokens_count(tokens), from->n_window};
     INGOT_TRY(ingot_tokens_hash(tokens, &data[d].hash));
     ingot_tokens_close(&tokens);
   }
@@ -122,7 +132,8 @@ static ingot_status logits_file(ingot_ensemble_builder *b, ingot_sink_spec *sink
   info.models = models;
   info.data = data;
   INGOT_TRY(ingot_logits_write_info(&info, &json));
-  *file = (ingot_sink_file){INGOT_LOGITS_FILE, ingot_arena_copy(b->arena, ingot_text_string(&json), json.size), json.size};
+  *file =
+      (ingot_sink_file){INGOT_LOGITS_FILE, ingot_arena_copy(b->arena, ingot_text_string(&json), json.size), json.size};
   INGOT_TRY_ALLOC(file->bytes);
   sink->files = file;
   sink->n_file = 1;
@@ -162,9 +173,9 @@ static void set_fingerprint(ingot_ensemble_builder *b)
 
 static ingot_status make_sink(ingot_ensemble_builder *b)
 {
-  ingot_status          st = INGOT_OK;
-  ingot_step_plan      *members = &b->body->members;
-  ingot_sink_spec       sink;
+  ingot_status     st = INGOT_OK;
+  ingot_step_plan *members = &b->body->members;
+  ingot_sink_spec  sink;
   INGOT_TRY(ingot_step_sink_adopt(&members->sink, b->out->recipe, NULL, b->arena, &sink));
   INGOT_TRY(b->logits ? logits_tensors(b, &sink) : score_tensors(b, &sink));
   set_fingerprint(b);
@@ -177,7 +188,8 @@ static ingot_status make_sink(ingot_ensemble_builder *b)
   b->plan->gather = b->gather->plan;
   b->out->bytes_written = sink.n_tensor > 0 ? ingot_sink_bytes(&sink) : 0;
   b->out->bytes_read = members->bytes_read;
-  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->gather.n_model; i++) /* read by one rank, not by all */
+  for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->gather.n_model;
+       i++) /* read by one rank, not by all */
     b->out->bytes_read -= ingot_input_bytes(b->found.inputs[i]) * (uint64_t)(b->planner->options.n_rank - 1);
   b->out->n_thread = members->n_thread;
   b->out->n_pass = 1;
@@ -187,28 +199,33 @@ done:
 
 static ingot_status make_title(ingot_ensemble_builder *b)
 {
-  ingot_status             st = INGOT_OK;
-  int                      n = b->plan->gather.n_model, n_score = b->plan->n_score;
-  const char              *kind = ingot_ensemble_kind_name(b->plan->kind), *held = b->out->work;
-  int64_t                  windows = 0;
+  ingot_status st = INGOT_OK;
+  int          n = b->plan->gather.n_model, n_score = b->plan->n_score;
+  const char  *kind = ingot_ensemble_kind_name(b->plan->kind), *held = b->out->work;
+  int64_t      windows = 0;
   for (int d = 0; d < n_score; d++) windows += b->plan->gather.data[d].n_window;
   const char *weights = b->plan->learn ? ", weights learnt" : "";
   if (b->logits) {
-    double bytes = (double)b->plan->k * (double)(ingot_dtype_size(b->out->sink.tensors[0].dtype) + ingot_dtype_size(b->plan->logp_dtype)) + 4.0;
+    double bytes = (double)b->plan->k * (double)(ingot_dtype_size(b->out->sink.tensors[0].dtype) +
+                                                 ingot_dtype_size(b->plan->logp_dtype)) +
+                   4.0;
     b->out->title = n == 1 ? ingot_arena_printf(b->arena, "logits of %s", b->plan->gather.models[0].id)
                            : ingot_arena_printf(b->arena, "logits of a %s ensemble of %d models", kind, n);
-    b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s; models: %s; %.0f bytes a token (all "
-                                                "logits in float32: %lld)",
-                                      (long long)windows, (long long)b->plan->gather.window.length, (long long)b->plan->gather.batch,
-                                      ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held, bytes,
-                                      (long long)b->found.specs[0].n_vocab * 4);
+    b->out->work = ingot_arena_printf(
+        b->arena,
+        "%lld windows of %lld tokens, %lld in a pass, in %s on the %s; models: %s; %.0f bytes a token (all "
+        "logits in float32: %lld)",
+        (long long)windows, (long long)b->plan->gather.window.length, (long long)b->plan->gather.batch,
+        ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held, bytes,
+        (long long)b->found.specs[0].n_vocab * 4);
     b->out->form = "logits (HDF5)";
   } else {
     b->out->title = ingot_arena_printf(b->arena, "%s ensemble of %d models%s", kind, n, weights);
-    b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens%s, %lld in a pass, in %s on the %s; models: %s",
-                                      (long long)windows, (long long)b->plan->gather.window.length,
-                                      b->plan->learn ? ", besides those to learn from" : "", (long long)b->plan->gather.batch,
-                                      ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held);
+    b->out->work =
+        ingot_arena_printf(b->arena, "%lld windows of %lld tokens%s, %lld in a pass, in %s on the %s; models: %s",
+                           (long long)windows, (long long)b->plan->gather.window.length,
+                           b->plan->learn ? ", besides those to learn from" : "", (long long)b->plan->gather.batch,
+                           ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held);
     b->out->form = b->out->sink.n_tensor ? "scores and weights (HDF5)" : "scores and weights (JSON)";
   }
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
@@ -218,11 +235,16 @@ done:
 
 /* ---- the whole ---- */
 
-static ingot_status start(ingot_ensemble_builder *b, ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
+static ingot_status start(ingot_ensemble_builder *b, ingot_planner *planner, const ingot_job_step *step,
+                          ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
-  *b = (ingot_ensemble_builder){.planner = planner, .step = step, .settings = step->settings, .out = plan, .arena = &plan->arena,
-                 .logits = strcmp(step->type->name, "logits") == 0};
+  *b = (ingot_ensemble_builder){.planner = planner,
+                                .step = step,
+                                .settings = step->settings,
+                                .out = plan,
+                                .arena = &plan->arena,
+                                .logits = strcmp(step->type->name, "logits") == 0};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   INGOT_TRY_ALLOC(b->body);
   plan->title = step->type->name;
@@ -237,15 +259,15 @@ static void check_k(ingot_ensemble_builder *b)
   b->plan->k = (int)b->settings->k;
   b->plan->logp_dtype = b->settings->logp == 0 ? INGOT_DTYPE_F16 : INGOT_DTYPE_F32;
   if (b->logits && b->settings->k > b->found.specs[0].n_vocab)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: k = %lld, and the vocabulary has %lld tokens", b->found.place,
-                       (long long)b->settings->k, (long long)b->found.specs[0].n_vocab);
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: k = %lld, and the vocabulary has %lld tokens",
+                       b->found.place, (long long)b->settings->k, (long long)b->found.specs[0].n_vocab);
 }
 
 ingot_status ingot_ensemble_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan)
 {
-  ingot_status st = INGOT_OK;
+  ingot_status           st = INGOT_OK;
   ingot_ensemble_builder b;
-  int          n_problem = planner->problems.count;
+  int                    n_problem = planner->problems.count;
   INGOT_TRY(start(&b, planner, step, plan));
   INGOT_TRY(ingot_ensemble_resolve(&b));
   if (!b.found.specs || b.found.specs[0].n_vocab == 0) goto done;

@@ -8,8 +8,9 @@
 
 /** The body of such a step's plan. */
 typedef struct ingot_ensemble_body {
-  ingot_step_plan     members; /* as an evaluate step of the members on all data; its gather plan is completed for this step */
-  ingot_ensemble_plan plan;    /* gather: a copy of it */
+  ingot_step_plan
+      members; /* as an evaluate step of the members on all data; its gather plan is completed for this step */
+  ingot_ensemble_plan plan; /* gather: a copy of it */
 } ingot_ensemble_body;
 
 /* As ingot_step_type.plan, .pack, .unpack and .release, of both types. */
@@ -19,8 +20,10 @@ ingot_status ingot_ensemble_step_unpack(const void *bytes, size_t size, ingot_st
 void         ingot_ensemble_step_release(ingot_step_plan *plan);
 
 /** Weights, how they were learnt, and scores as JSON text; rank 0. Appended. */
-ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_ensemble_result *result, ingot_text *text);
+ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_ensemble_result *result,
+                                 ingot_text *text);
 /** The same as tables for people. */
-ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_ensemble_result *result, ingot_text *text);
+ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_ensemble_result *result,
+                                  ingot_text *text);
 
 #endif

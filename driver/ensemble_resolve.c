@@ -27,7 +27,8 @@ static ingot_status plan_members(ingot_ensemble_builder *b)
   b->out->ready = b->body->members.ready;
   b->found.inputs = ingot_arena_alloc(b->arena, (size_t)n, sizeof(ingot_input *));
   INGOT_TRY_ALLOC(b->found.inputs);
-  for (int i = 0; i < n; i++) INGOT_TRY(ingot_planner_input(b->planner, &b->settings->gather.models[i], b->step->value, &b->found.inputs[i]));
+  for (int i = 0; i < n; i++)
+    INGOT_TRY(ingot_planner_input(b->planner, &b->settings->gather.models[i], b->step->value, &b->found.inputs[i]));
 done:
   return st;
 }
@@ -38,7 +39,8 @@ static ingot_status check_vocabularies(ingot_ensemble_builder *b)
   ingot_status st = INGOT_OK;
   for (int i = 1; i < b->settings->gather.n_model; i++) {
     if (!b->found.inputs[0] || !b->found.inputs[i]) continue;
-    INGOT_TRY(ingot_planner_take(b->planner, b->found.place, ingot_vocabulary_compare(b->found.inputs[0], b->found.inputs[i])));
+    INGOT_TRY(ingot_planner_take(b->planner, b->found.place,
+                                 ingot_vocabulary_compare(b->found.inputs[0], b->found.inputs[i])));
   }
 done:
   return st;
@@ -52,8 +54,9 @@ static ingot_status read_specs(ingot_ensemble_builder *b)
   for (int i = 0; i < b->settings->gather.n_model; i++) {
     INGOT_TRY(ingot_input_model_spec(b->found.inputs[i], b->settings->gather.window, &b->found.specs[i]));
     INGOT_CHECK(b->found.specs[i].n_vocab == b->found.specs[0].n_vocab, INGOT_ERR_MISMATCH,
-                "%s: \"%s\" has a vocabulary of %lld tokens, and \"%s\" one of %lld", b->found.place, b->found.inputs[i]->id,
-                (long long)b->found.specs[i].n_vocab, b->found.inputs[0]->id, (long long)b->found.specs[0].n_vocab);
+                "%s: \"%s\" has a vocabulary of %lld tokens, and \"%s\" one of %lld", b->found.place,
+                b->found.inputs[i]->id, (long long)b->found.specs[i].n_vocab, b->found.inputs[0]->id,
+                (long long)b->found.specs[0].n_vocab);
   }
 done:
   return st;
@@ -80,7 +83,8 @@ static ingot_status add_weights_input(ingot_ensemble_builder *b)
   INGOT_TRY_ALLOC(inputs);
   memcpy(inputs, b->out->inputs, (size_t)b->out->n_input * sizeof *inputs);
   uint64_t bytes = stat(b->settings->weights_path, &info) == 0 ? (uint64_t)info.st_size : 0;
-  inputs[b->out->n_input++] = (ingot_plan_input){"weights", b->settings->weights_path, bytes, b->found.weights_identity};
+  inputs[b->out->n_input++] =
+      (ingot_plan_input){"weights", b->settings->weights_path, bytes, b->found.weights_identity};
   b->out->inputs = inputs;
 done:
   return st;
@@ -102,8 +106,8 @@ static ingot_status read_mixture(ingot_ensemble_builder *b, ingot_mixture *mixtu
   INGOT_CHECK(kind == s->kind || !ingot_value_member(b->step->value, "kind"), INGOT_ERR_MISMATCH,
               "%s holds weights for kind = \"%s\", and \"%s\" is asked for", s->weights_path, mixture->kind,
               ingot_ensemble_kind_name((ingot_ensemble_kind)s->kind));
-  INGOT_CHECK(kind != INGOT_ENSEMBLE_VOTE || !b->logits, INGOT_ERR_MISMATCH, "%s is of a vote, which gives no probabilities",
-              s->weights_path);
+  INGOT_CHECK(kind != INGOT_ENSEMBLE_VOTE || !b->logits, INGOT_ERR_MISMATCH,
+              "%s is of a vote, which gives no probabilities", s->weights_path);
 done:
   return st;
 }
@@ -144,8 +148,9 @@ static ingot_status set_weights(ingot_ensemble_builder *b)
   INGOT_TRY(add_weights_input(b));
 done:
   if (st == INGOT_OK && !b->plan->learn)
-    ingot_plausibility_check_weights(b->found.place, b->plan->plausibility, b->plan->reference, s->gather.models[b->plan->reference].id, b->plan->weights,
-                                     b->plan->n_row, s->gather.n_model, &b->planner->problems);
+    ingot_plausibility_check_weights(b->found.place, b->plan->plausibility, b->plan->reference,
+                                     s->gather.models[b->plan->reference].id, b->plan->weights, b->plan->n_row,
+                                     s->gather.n_model, &b->planner->problems);
   return st;
 }
 
@@ -155,7 +160,8 @@ ingot_status ingot_ensemble_resolve(ingot_ensemble_builder *b)
   const ingot_job_step *step = b->step;
   int                   n_problem = b->planner->problems.count;
   b->found = (ingot_ensemble_resolved){0};
-  b->found.place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number, step->type->name);
+  b->found.place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line,
+                                      step->number, step->type->name);
   INGOT_TRY_ALLOC(b->found.place);
   INGOT_TRY(plan_members(b));
   INGOT_TRY(check_vocabularies(b));

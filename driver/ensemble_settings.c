@@ -19,25 +19,38 @@ static const char *const tail_names[] = {"none", "bucket", "uniform", NULL};
 static const double      SUM_TOLERANCE = 1e-6;
 
 /* Further rows that both types share. */
-#define ROW_NAME {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(gather.name), "name of the step"}
-#define ROW_MEMORY \
-  {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(gather.memory_limit_bytes), \
-   "memory of a rank at most; 0: what there is"}
+/* clang-format off: rows of tables */
+#define ROW_NAME                                                                        \
+  {                                                                                     \
+    "name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(gather.name), "name of the step" \
+  }
+#define ROW_MEMORY                                                                      \
+  {                                                                                     \
+    "memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(gather.memory_limit_bytes), \
+        "memory of a rank at most; 0: what there is"                                    \
+  }
 #define ROW_PLACEMENT INGOT_PLACEMENT_ROW(FIELD(placement), "the models")
-#define ROW_FLOOR \
-  {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(floor_value), \
-   "log_linear: probabilities below count as this where the weight is negative"}
+#define ROW_FLOOR                                                                    \
+  {                                                                                  \
+    "floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(floor_value),                 \
+        "log_linear: probabilities below count as this where the weight is negative" \
+  }
+/* clang-format on */
 
 const ingot_key ingot_ensemble_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(gather.type), "\"ensemble\""},
     ROW_NAME,
     {"models", INGOT_KEY_LIST, true, NULL, NULL, FIELD(gather.models_value), "the models: ids, or earlier steps"},
-    {"kind", INGOT_KEY_CHOICE, false, "linear", kind_names, FIELD(kind), "how distributions become one (docs/methods.md)"},
+    {"kind", INGOT_KEY_CHOICE, false, "linear", kind_names, FIELD(kind),
+     "how distributions become one (docs/methods.md)"},
     {"weights", INGOT_KEY_ANY, false, "\"uniform\"", NULL, FIELD(weights_value),
-     "\"uniform\", \"learn\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble step"},
-    {"learn_data", INGOT_KEY_ANY, false, NULL, NULL, FIELD(learn_value), "weights = \"learn\": token files to learn from, as data"},
+     "\"uniform\", \"learn\", a list with one number a model, a group { data set = list; ... }, or the output of an "
+     "ensemble step"},
+    {"learn_data", INGOT_KEY_ANY, false, NULL, NULL, FIELD(learn_value),
+     "weights = \"learn\": token files to learn from, as data"},
     {"per_data", INGOT_KEY_BOOL, false, "false", NULL, FIELD(per_data),
-     "weights = \"learn\": weights for each data set, from the entry of learn_data with its name; else one set of weights from all"},
+     "weights = \"learn\": weights for each data set, from the entry of learn_data with its name; else one set of "
+     "weights from all"},
     {"l2", INGOT_KEY_ANY, false, "0.001", NULL, FIELD(l2_value),
      "log_linear, learning: half of it times the weights' squared norm is added to the mean loss"},
     ROW_FLOOR,
@@ -51,7 +64,8 @@ const ingot_key ingot_ensemble_keys[] = {
     ROWS_OF_READING,
     ROW_MEMORY,
     ROW_PLACEMENT,
-    {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .json, or .h5 with the same text as an attribute"},
+    {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output),
+     "where to write: .json, or .h5 with the same text as an attribute"},
     ROW_DURABLE,
     {.name = NULL},
 };
@@ -59,13 +73,17 @@ const ingot_key ingot_ensemble_keys[] = {
 const ingot_key ingot_logits_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(gather.type), "\"logits\""},
     ROW_NAME,
-    {"models", INGOT_KEY_LIST, true, NULL, NULL, FIELD(gather.models_value), "the teacher: one model, or the members of an ensemble"},
-    {"kind", INGOT_KEY_CHOICE, false, "linear", logits_kind_names, FIELD(kind), "how distributions become one (docs/methods.md)"},
+    {"models", INGOT_KEY_LIST, true, NULL, NULL, FIELD(gather.models_value),
+     "the teacher: one model, or the members of an ensemble"},
+    {"kind", INGOT_KEY_CHOICE, false, "linear", logits_kind_names, FIELD(kind),
+     "how distributions become one (docs/methods.md)"},
     {"weights", INGOT_KEY_ANY, false, "\"uniform\"", NULL, FIELD(weights_value),
-     "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble step"},
+     "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble "
+     "step"},
     ROW_FLOOR,
     INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "models"),
-    {"k", INGOT_KEY_INT, false, "64", NULL, FIELD(k), "log-probabilities of a position, the largest; the vocabulary's size: all"},
+    {"k", INGOT_KEY_INT, false, "64", NULL, FIELD(k),
+     "log-probabilities of a position, the largest; the vocabulary's size: all"},
     {"logp_dtype", INGOT_KEY_CHOICE, false, "float16", logp_names, FIELD(logp), "of the log-probabilities"},
     {"tail", INGOT_KEY_CHOICE, false, "bucket", tail_names, FIELD(tail),
      "what training is to make of the other tokens: one class, evenly spread, or nothing"},
@@ -89,21 +107,25 @@ static bool is_logits(const ingot_job_step *step)
 }
 
 /* A number in (low, high], or the default. */
-static void read_number(const ingot_value *v, double low, double high, double fallback, ingot_problems *problems, double *out)
+static void read_number(const ingot_value *v, double low, double high, double fallback, ingot_problems *problems,
+                        double *out)
 {
   *out = fallback;
   if (!v) return;
   if (!ingot_value_is_number(v))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a number, found %s", ingot_value_place(v), ingot_value_kind_text(v->kind));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a number, found %s", ingot_value_place(v),
+                       ingot_value_kind_text(v->kind));
   else if (!(v->real >= low && v->real <= high))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %g is not between %g and %g", ingot_value_place(v), v->real, low, high);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %g is not between %g and %g", ingot_value_place(v), v->real, low,
+                       high);
   else *out = v->real;
 }
 
 /* ---- weights ---- */
 
 /* Whether a row of weights is one that the kind allows. */
-static void check_row(const ingot_ensemble_settings *s, const ingot_value *where, const double *w, ingot_problems *problems)
+static void check_row(const ingot_ensemble_settings *s, const ingot_value *where, const double *w,
+                      ingot_problems *problems)
 {
   double sum = 0.0, most = 0.0;
   int    n = s->gather.n_model;
@@ -112,21 +134,22 @@ static void check_row(const ingot_ensemble_settings *s, const ingot_value *where
     sum += w[m];
     most = fmax(most, fabs(w[m]));
     if (w[m] < 0 && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the weight of \"%s\" is %g; a negative one is for kind = \"log_linear\" alone",
+      ingot_problems_add(problems, INGOT_ERR_JOB,
+                         "%s: the weight of \"%s\" is %g; a negative one is for kind = \"log_linear\" alone",
                          ingot_value_place(where), s->gather.models[m].id, w[m]);
   }
   if (!(most > 0.0)) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: all weights are 0", ingot_value_place(where));
   else if (sums && fabs(sum - 1.0) > SUM_TOLERANCE)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the weights sum to %.9g; for kind = \"%s\" they sum to 1", ingot_value_place(where),
-                       sum, ingot_ensemble_kind_name((ingot_ensemble_kind)s->kind));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the weights sum to %.9g; for kind = \"%s\" they sum to 1",
+                       ingot_value_place(where), sum, ingot_ensemble_kind_name((ingot_ensemble_kind)s->kind));
 }
 
 static void read_row(const ingot_ensemble_settings *s, const ingot_value *v, double *w, ingot_problems *problems)
 {
   int n_problem = problems->count;
   if (v->kind != INGOT_VALUE_LIST || v->n_item != s->gather.n_model) {
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a list of %d numbers, one a model; found %s of %d", ingot_value_place(v),
-                       s->gather.n_model, ingot_value_kind_text(v->kind), v->n_item);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a list of %d numbers, one a model; found %s of %d",
+                       ingot_value_place(v), s->gather.n_model, ingot_value_kind_text(v->kind), v->n_item);
     return;
   }
   for (int m = 0; m < v->n_item; m++) {
@@ -146,17 +169,20 @@ static void read_group(ingot_ensemble_settings *s, const ingot_value *v, ingot_p
     const ingot_value *row = ingot_value_member(v, s->gather.data[d].name);
     if (row) read_row(s, row, s->weights + d * s->gather.n_model, problems);
     else
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no weights for data \"%s\"", ingot_value_place(v), s->gather.data[d].name);
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no weights for data \"%s\"", ingot_value_place(v),
+                         s->gather.data[d].name);
   }
   for (int i = 0; i < v->n_item; i++) {
     bool known = false;
     for (int d = 0; d < s->n_score; d++) known = known || strcmp(v->item[i]->name, s->gather.data[d].name) == 0;
     if (!known)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: there is no data called \"%s\"", ingot_value_place(v->item[i]), v->item[i]->name);
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: there is no data called \"%s\"", ingot_value_place(v->item[i]),
+                         v->item[i]->name);
   }
 }
 
-ingot_status ingot_ensemble_find_output(ingot_job *job, const ingot_job_step *step, const char *written, int *number, const char **path)
+ingot_status ingot_ensemble_find_output(ingot_job *job, const ingot_job_step *step, const char *written, int *number,
+                                        const char **path)
 {
   ingot_status st = INGOT_OK;
   *number = 0;
@@ -175,7 +201,8 @@ done:
   return st;
 }
 
-static ingot_status read_weights(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s, ingot_problems *problems)
+static ingot_status read_weights(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s,
+                                 ingot_problems *problems)
 {
   ingot_status       st = INGOT_OK;
   const ingot_value *v = s->weights_value;
@@ -183,21 +210,25 @@ static ingot_status read_weights(ingot_job *job, const ingot_job_step *step, ing
   s->n_row = 1;
   s->weights = ingot_arena_alloc(&job->arena, (size_t)(rows * n) + 1, sizeof *s->weights);
   INGOT_TRY_ALLOC(s->weights);
-  bool   sums = s->kind == INGOT_ENSEMBLE_LINEAR || s->kind == INGOT_ENSEMBLE_POSTERIOR || s->kind == INGOT_ENSEMBLE_LOG_LINEAR;
+  bool sums =
+      s->kind == INGOT_ENSEMBLE_LINEAR || s->kind == INGOT_ENSEMBLE_POSTERIOR || s->kind == INGOT_ENSEMBLE_LOG_LINEAR;
   for (int i = 0; i < rows * n; i++) s->weights[i] = sums ? 1.0 / n : 1.0;
   if (!v || (v->kind == INGOT_VALUE_STRING && strcmp(v->string, "uniform") == 0)) goto done;
   s->source = INGOT_WEIGHTS_GIVEN;
   if (v->kind == INGOT_VALUE_LIST) read_row(s, v, s->weights, problems);
   else if (v->kind == INGOT_VALUE_GROUP) read_group(s, v, problems);
   else if (v->kind != INGOT_VALUE_STRING || !v->string[0])
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected \"uniform\", \"learn\", a list, a group or a file's name, found %s",
-                       ingot_value_place(v), v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: expected \"uniform\", \"learn\", a list, a group or a file's name, found %s",
+                       ingot_value_place(v),
+                       v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
   else if (strcmp(v->string, "learn") != 0) {
     s->source = INGOT_WEIGHTS_FILE;
     s->weights_written = v->string;
     INGOT_TRY(ingot_ensemble_find_output(job, step, v->string, &s->weights_step, &s->weights_path));
   } else if (is_logits(step))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a %s step learns no weights: name the output of an ensemble step that does",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a %s step learns no weights: name the output of an ensemble step that does",
                        ingot_value_place(v), step->type->name);
   else s->source = INGOT_WEIGHTS_LEARNT;
 done:
@@ -225,8 +256,8 @@ static ingot_status read_learn_data(ingot_job *job, ingot_ensemble_settings *s, 
     else all[n + d] = learn[k];
   }
   if (s->per_data && n_learn > n)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: per_data = true, and %d data sets to learn from for %d", ingot_value_place(s->learn_value),
-                       n_learn, n);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: per_data = true, and %d data sets to learn from for %d",
+                       ingot_value_place(s->learn_value), n_learn, n);
   s->gather.data = all;
   s->gather.n_data = n + (s->per_data ? n : n_learn);
   if (s->per_data) s->n_row = n;
@@ -234,7 +265,8 @@ done:
   return st;
 }
 
-static ingot_status read_learning(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s, ingot_problems *problems)
+static ingot_status read_learning(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s,
+                                  ingot_problems *problems)
 {
   ingot_status       st = INGOT_OK;
   const ingot_value *at = s->weights_value;
@@ -247,10 +279,12 @@ static ingot_status read_learning(ingot_job *job, const ingot_job_step *step, in
     goto done;
   }
   if (s->kind != INGOT_ENSEMBLE_LINEAR && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weights are learnt for kind = \"linear\" and \"log_linear\", not for \"%s\"",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: weights are learnt for kind = \"linear\" and \"log_linear\", not for \"%s\"",
                        ingot_value_place(at), ingot_ensemble_kind_name((ingot_ensemble_kind)s->kind));
   if (s->kind == INGOT_ENSEMBLE_LOG_LINEAR && s->gather.n_model > INGOT_ENSEMBLE_LEARN_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weights of a log-linear ensemble are learnt for %d models at most, found %d",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: weights of a log-linear ensemble are learnt for %d models at most, found %d",
                        ingot_value_place(at), INGOT_ENSEMBLE_LEARN_MAX, s->gather.n_model);
   if (!s->learn_value)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weights = \"learn\" needs \"learn_data\"", ingot_value_place(at));
@@ -259,17 +293,21 @@ done:
   return st;
 }
 
-static ingot_status read_plausibility(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s, ingot_problems *problems)
+static ingot_status read_plausibility(ingot_job *job, const ingot_job_step *step, ingot_ensemble_settings *s,
+                                      ingot_problems *problems)
 {
   ingot_status st = INGOT_OK;
   int          n = s->gather.n_model;
   const char **ids = ingot_arena_alloc(&job->arena, (size_t)n + 1, sizeof *ids);
   INGOT_TRY_ALLOC(ids);
   for (int m = 0; m < n; m++) ids[m] = s->gather.models[m].id;
-  ingot_plausibility_check(step, &s->plausibility, s->kind == INGOT_ENSEMBLE_LOG_LINEAR, "kind = \"log_linear\"", ids, n, problems);
+  ingot_plausibility_check(step, &s->plausibility, s->kind == INGOT_ENSEMBLE_LOG_LINEAR, "kind = \"log_linear\"", ids,
+                           n, problems);
   if (s->plausibility.share > 0.0 && s->source == INGOT_WEIGHTS_LEARNT)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weights are not learnt with plausibility: a token that is ruled out has an infinite loss, "
-                       "whatever the weights", ingot_value_place(s->weights_value));
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: weights are not learnt with plausibility: a token that is ruled out has an infinite loss, "
+                       "whatever the weights",
+                       ingot_value_place(s->weights_value));
 done:
   return st;
 }
@@ -277,12 +315,15 @@ done:
 static void check_output(const ingot_job_step *step, const ingot_ensemble_settings *s, ingot_problems *problems)
 {
   if (!s->output) return;
-  size_t             n = strlen(s->output);
-  bool               is_json = n > 5 && strcmp(s->output + n - 5, ".json") == 0, is_hdf5 = ingot_sink_format_of(s->output) == INGOT_SINK_HDF5;
+  size_t n = strlen(s->output);
+  bool   is_json = n > 5 && strcmp(s->output + n - 5, ".json") == 0,
+       is_hdf5 = ingot_sink_format_of(s->output) == INGOT_SINK_HDF5;
   const ingot_value *v = ingot_value_member(step->value, "output");
-  if (is_logits(step) && !is_hdf5) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: logits are written to a .h5 file", ingot_value_place(v));
+  if (is_logits(step) && !is_hdf5)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: logits are written to a .h5 file", ingot_value_place(v));
   if (!is_logits(step) && !is_hdf5 && !is_json)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: scores are written to a .json or a .h5 file", ingot_value_place(v));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: scores are written to a .json or a .h5 file",
+                       ingot_value_place(v));
 }
 
 ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems)
@@ -302,7 +343,8 @@ ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, 
   s->floor = log(s->floor);
   read_number(s->l2_value, 0.0, 1e6, 1e-3, problems, &s->l2);
   if (s->floor_value && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"", ingot_value_place(s->floor_value));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"",
+                       ingot_value_place(s->floor_value));
   if (s->l2_value && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"", ingot_value_place(s->l2_value));
   if (k && s->k < 1) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: at least 1", ingot_value_place(k));

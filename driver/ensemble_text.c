@@ -17,7 +17,8 @@ static json_t *models_json(const ingot_gather_body *gather, const ingot_ensemble
 {
   json_t *list = json_array();
   for (int m = 0; m < plan->gather.n_model; m++)
-    json_array_append_new(list, ingot_json_input("id", plan->gather.models[m].id, gather->model_written[m], gather->model_identity[m]));
+    json_array_append_new(list, ingot_json_input("id", plan->gather.models[m].id, gather->model_written[m],
+                                                 gather->model_identity[m]));
   return list;
 }
 
@@ -50,8 +51,9 @@ static json_t *learning_json(const ingot_ensemble_plan *plan, const ingot_ensemb
   for (int r = 0; r < plan->n_row; r++) {
     const ingot_ensemble_learning *how = &result->learning[r];
     json_object_set_new(rows, row_name(plan, r),
-                        json_pack("{s:o, s:o, s:I, s:I, s:b}", "start_nll", ingot_json_number(how->start_nll), "end_nll", ingot_json_number(how->end_nll), "tokens",
-                                  (json_int_t)how->n_token, "steps", (json_int_t)how->n_iteration, "converged", (int)how->converged));
+                        json_pack("{s:o, s:o, s:I, s:I, s:b}", "start_nll", ingot_json_number(how->start_nll),
+                                  "end_nll", ingot_json_number(how->end_nll), "tokens", (json_int_t)how->n_token,
+                                  "steps", (json_int_t)how->n_iteration, "converged", (int)how->converged));
   }
   return rows;
 }
@@ -79,9 +81,9 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
     json_object_set_new(means, plan->gather.models[m].id, ingot_json_number(geometric_mean(plan, of_model)));
   }
   json_t *tree = json_pack("{s:i, s:s, s:s, s:I, s:s, s:o, s:o, s:o}", "format", 1, "kind", "ensemble", "combination",
-                           ingot_ensemble_kind_name(plan->kind), "window", (json_int_t)plan->gather.window.length, "dtype",
-                           ingot_compute_name(plan->gather.compute), "models", models_json(gather, plan), "data",
-                           data_json(gather, plan, 0, plan->n_score), "weights", weights_json(plan, result));
+                           ingot_ensemble_kind_name(plan->kind), "window", (json_int_t)plan->gather.window.length,
+                           "dtype", ingot_compute_name(plan->gather.compute), "models", models_json(gather, plan),
+                           "data", data_json(gather, plan, 0, plan->n_score), "weights", weights_json(plan, result));
   if (tree && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR) json_object_set_new(tree, "floor", json_real(plan->floor));
   if (tree) ingot_plausibility_note(tree, plan->plausibility, plan->gather.models[plan->reference].id);
   if (tree && plan->learn) {
@@ -93,12 +95,14 @@ ingot_status ingot_ensemble_json(const ingot_ensemble_body *body, const ingot_en
     if (plan->plausibility > 0.0) json_object_set_new(tree, "kept", ingot_evaluation_row(&scored, result->kept));
     json_object_set_new(tree, "members", members);
     json_object_set_new(tree, "geometric_mean_perplexity",
-                        json_pack("{s:o, s:o}", "ensemble", ingot_json_number(geometric_mean(plan, own)), "members", means));
+                        json_pack("{s:o, s:o}", "ensemble", ingot_json_number(geometric_mean(plan, own)), "members",
+                                  means));
   }
   return ingot_json_append(tree, "the scores", text);
 }
 
-static ingot_status weights_table(const ingot_ensemble_plan *plan, const ingot_ensemble_result *result, ingot_text *text)
+static ingot_status weights_table(const ingot_ensemble_plan *plan, const ingot_ensemble_result *result,
+                                  ingot_text *text)
 {
   ingot_status st = INGOT_OK;
   int          n = plan->gather.n_model;
@@ -117,13 +121,14 @@ done:
   return st;
 }
 
-ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_ensemble_result *result, ingot_text *text)
+ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_ensemble_result *result,
+                                  ingot_text *text)
 {
-  ingot_status        st = INGOT_OK;
+  ingot_status               st = INGOT_OK;
   const ingot_ensemble_plan *plan = &body->plan;
-  ingot_gather_plan   scored = plan->gather;
-  int                 n = plan->gather.n_model;
-  ingot_gather_model *models = calloc((size_t)n + 1, sizeof *models);
+  ingot_gather_plan          scored = plan->gather;
+  int                        n = plan->gather.n_model;
+  ingot_gather_model        *models = calloc((size_t)n + 1, sizeof *models);
   INGOT_CHECK(models, INGOT_ERR_NOMEM, "no memory for a table");
   memcpy(models, plan->gather.models, (size_t)n * sizeof *models);
   models[n].id = "ensemble";
@@ -134,9 +139,9 @@ ingot_status ingot_ensemble_table(const ingot_ensemble_body *body, const ingot_e
   INGOT_TRY(ingot_evaluation_table(&scored, result->scores, text));
   for (int d = 0; d < plan->n_score && plan->plausibility > 0.0; d++) {
     const ingot_score *all = &result->scores[n * plan->n_score + d], *kept = &result->kept[d];
-    INGOT_TRY(ingot_text_printf(text, "%s%s: %lld of %lld tokens are ruled out, perplexity of the others %.3f\n", d == 0 ? "\n" : "",
-                                scored.data[d].name, (long long)(all->n_token - kept->n_token), (long long)all->n_token,
-                                exp(kept->nll / (double)kept->n_token)));
+    INGOT_TRY(ingot_text_printf(text, "%s%s: %lld of %lld tokens are ruled out, perplexity of the others %.3f\n",
+                                d == 0 ? "\n" : "", scored.data[d].name, (long long)(all->n_token - kept->n_token),
+                                (long long)all->n_token, exp(kept->nll / (double)kept->n_token)));
   }
 done:
   free(models);

@@ -29,8 +29,9 @@ json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *o
   for (int d = 0; d < plan->n_data; d++) {
     const ingot_score *s = &of_model[d];
     json_object_set_new(row, plan->data[d].name,
-                        json_pack("{s:o, s:o, s:o, s:I}", "nll", ingot_json_number(mean_nll(s)), "perplexity", ingot_json_number(exp(mean_nll(s))),
-                                  "top1", ingot_json_number(accuracy(s)), "tokens", (json_int_t)s->n_token));
+                        json_pack("{s:o, s:o, s:o, s:I}", "nll", ingot_json_number(mean_nll(s)), "perplexity",
+                                  ingot_json_number(exp(mean_nll(s))), "top1", ingot_json_number(accuracy(s)), "tokens",
+                                  (json_int_t)s->n_token));
   }
   return row;
 }
@@ -38,10 +39,11 @@ json_t *ingot_evaluation_row(const ingot_gather_plan *plan, const ingot_score *o
 ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_score *scores, ingot_text *text)
 {
   const ingot_gather_plan *plan = &body->plan;
-  json_t *models = json_object(), *data = json_object(), *rows = json_object(), *means = json_object();
+  json_t                  *models = json_object(), *data = json_object(), *rows = json_object(), *means = json_object();
   for (int m = 0; m < plan->n_model; m++) {
     const ingot_score *of_model = scores + m * plan->n_data;
-    json_object_set_new(models, plan->models[m].id, ingot_json_input(NULL, NULL, body->model_written[m], body->model_identity[m]));
+    json_object_set_new(models, plan->models[m].id,
+                        ingot_json_input(NULL, NULL, body->model_written[m], body->model_identity[m]));
     json_object_set_new(rows, plan->models[m].id, ingot_evaluation_row(plan, of_model));
     json_object_set_new(means, plan->models[m].id, ingot_json_number(geometric_mean(plan, of_model)));
   }
@@ -51,8 +53,8 @@ ingot_status ingot_evaluation_json(const ingot_gather_body *body, const ingot_sc
     json_object_set_new(data, plan->data[d].name, row);
   }
   json_t *tree = json_pack("{s:i, s:s, s:I, s:s, s:o, s:o, s:o, s:o}", "format", 1, "kind", "evaluation", "window",
-                           (json_int_t)plan->window.length, "dtype", ingot_compute_name(plan->compute), "models", models, "data", data,
-                           "scores", rows, "geometric_mean_perplexity", means);
+                           (json_int_t)plan->window.length, "dtype", ingot_compute_name(plan->compute), "models",
+                           models, "data", data, "scores", rows, "geometric_mean_perplexity", means);
   return ingot_json_append(tree, "the scores", text);
 }
 

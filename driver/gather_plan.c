@@ -140,8 +140,8 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, ingot_gath
     *out = (ingot_gather_data){d->name, d->path, d->dtype, ingot_promised_windows(promised, w)};
     *identity = 0;
     b->out->ready = false;
-    INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path, (long long)promised,
-                (long long)w->length);
+    INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens at most, fewer than a window of %lld", d->path,
+                (long long)promised, (long long)w->length);
     goto done;
   }
   INGOT_TRY(ingot_tokens_open(d->path, d->dtype, &tokens));
@@ -149,7 +149,8 @@ static ingot_status look_at_data(builder *b, const ingot_job_data *d, ingot_gath
   *identity = ingot_tokens_identity(tokens);
   INGOT_CHECK(out->n_window > 0, INGOT_ERR_MISMATCH, "%s: %lld tokens, fewer than a window of %lld", d->path,
               (long long)ingot_tokens_count(tokens), (long long)w->length);
-  b->out->bytes_read += (uint64_t)out->n_window * (uint64_t)w->length * sizeof(uint16_t) * (uint64_t)(b->kind == STEP_BLOCKS ? n_block(b) : 1);
+  b->out->bytes_read += (uint64_t)out->n_window * (uint64_t)w->length * sizeof(uint16_t) *
+                        (uint64_t)(b->kind == STEP_BLOCKS ? n_block(b) : 1);
 done:
   ingot_tokens_close(&tokens);
   return st;
@@ -188,7 +189,8 @@ static ingot_status fill_inputs(builder *b)
     if (!b->inputs[i]) continue;
     uint64_t bytes = ingot_input_bytes(b->inputs[i]);
     p->bytes_read += bytes * (uint64_t)b->planner->options.n_rank;
-    p->inputs[p->n_input++] = (ingot_plan_input){b->plan->models[i].id, b->plan->models[i].path, bytes, b->body->model_identity[i]};
+    p->inputs[p->n_input++] =
+        (ingot_plan_input){b->plan->models[i].id, b->plan->models[i].path, bytes, b->body->model_identity[i]};
   }
   for (int i = 0; i < b->plan->n_data; i++)
     p->inputs[p->n_input++] =
@@ -206,9 +208,9 @@ static void choose_compute(builder *b)
   int  choice = b->settings->dtype;
   bool gpu = b->planner->options.on_device && ingot_device_count() > 0;
   b->body->on_device = gpu;
-  b->plan->compute = choice == INGOT_DTYPE_TF32                                  ? INGOT_COMPUTE_TF32
+  b->plan->compute = choice == INGOT_DTYPE_TF32                                              ? INGOT_COMPUTE_TF32
                      : choice == INGOT_DTYPE_BFLOAT16 || (choice == INGOT_DTYPE_AUTO && gpu) ? INGOT_COMPUTE_BF16
-                                                                                 : INGOT_COMPUTE_F32;
+                                                                                             : INGOT_COMPUTE_F32;
   if (!gpu && b->plan->compute != INGOT_COMPUTE_F32)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: dtype = \"%s\" needs a GPU, and this run uses none",
                        ingot_value_place(ingot_value_member(b->step->value, "dtype")),
@@ -231,8 +233,8 @@ static uint64_t model_bytes(const builder *b)
 static uint64_t host_bytes(const builder *b)
 {
   int n_thread = b->planner->options.n_thread;
-  return b->kind == STEP_FISHER ? ingot_fisher_host_bytes(b->plan, &b->layout, b->specs[0].n_vocab, n_thread)
-         : b->kind == STEP_GRAM ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread, b->body->on_device)
+  return b->kind == STEP_FISHER   ? ingot_fisher_host_bytes(b->plan, &b->layout, b->specs[0].n_vocab, n_thread)
+         : b->kind == STEP_GRAM   ? ingot_gram_host_bytes(b->plan, &b->layout, n_thread, b->body->on_device)
          : b->kind == STEP_BLOCKS ? ingot_regmean_plus_host_bytes(b->plan, &b->layout) + b->settings->beside_bytes
                                   : ingot_evaluate_host_bytes(b->plan);
 }
@@ -267,8 +269,10 @@ static ingot_status fit_memory(builder *b)
     b->plan->batch /= 2;
     b->out->memory_bytes = bytes_of_rank(b);
   }
-  if (b->kind == STEP_GRAM) share_sums(b, limit.stated || !b->body->on_device ? limit.bytes : limit.bytes / 100 * GPU_SHARE);
-  b->out->host_bytes = ingot_rank_host_need(b->body->on_device, b->plan->compute, b->specs, b->plan->n_model, b->planner->options.n_thread, host_bytes(b));
+  if (b->kind == STEP_GRAM)
+    share_sums(b, limit.stated || !b->body->on_device ? limit.bytes : limit.bytes / 100 * GPU_SHARE);
+  b->out->host_bytes = ingot_rank_host_need(b->body->on_device, b->plan->compute, b->specs, b->plan->n_model,
+                                            b->planner->options.n_thread, host_bytes(b));
   if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
                        "%s: a rank needs %s for weights, activations and sums, and %s %s", b->place,
@@ -371,7 +375,8 @@ static ingot_status add_statistics(builder *b)
   ingot_statistics_info     info = {.kind = b->kind == STEP_FISHER ? INGOT_STATISTICS_FISHER : INGOT_STATISTICS_GRAM,
                                     .model_path = b->body->model_written[0],
                                     .model_identity = b->body->model_identity[0],
-                                    .n_example = b->kind == STEP_FISHER ? ingot_fisher_examples(b->plan) : ingot_gather_window_count(b->plan),
+                                    .n_example = b->kind == STEP_FISHER ? ingot_fisher_examples(b->plan)
+                                                                        : ingot_gather_window_count(b->plan),
                                     .n_token = ingot_gather_window_count(b->plan) * b->plan->window.length,
                                     .n_window_token = b->plan->window.length,
                                     .labels = b->plan->labels,
@@ -394,7 +399,8 @@ static ingot_status add_statistics(builder *b)
   info.shared = shared;
   info.transposed = transposed;
   INGOT_TRY(ingot_statistics_write(&info, &json));
-  *file = (ingot_sink_file){INGOT_STATISTICS_FILE, ingot_arena_copy(b->arena, ingot_text_string(&json), json.size), json.size};
+  *file = (ingot_sink_file){INGOT_STATISTICS_FILE, ingot_arena_copy(b->arena, ingot_text_string(&json), json.size),
+                            json.size};
   INGOT_TRY_ALLOC(file->bytes);
   b->out->sink.files = file;
   b->out->sink.n_file = 1;
@@ -448,7 +454,12 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
 {
   ingot_status                 st = INGOT_OK;
   const ingot_gather_settings *s = step->settings;
-  *b = (builder){.planner = planner, .step = step, .settings = s, .out = plan, .arena = &plan->arena, .kind = kind_of(step->type)};
+  *b = (builder){.planner = planner,
+                 .step = step,
+                 .settings = s,
+                 .out = plan,
+                 .arena = &plan->arena,
+                 .kind = kind_of(step->type)};
   b->body = ingot_arena_alloc(b->arena, 1, sizeof *b->body);
   b->place = ingot_arena_printf(b->arena, "%s:%d: step %d (%s)", step->value->file, step->value->line, step->number,
                                 step->type->name);
@@ -457,13 +468,23 @@ static ingot_status start(builder *b, ingot_planner *planner, const ingot_job_st
   plan->body = b->body;
   plan->n_thread = planner->options.n_thread;
   plan->n_pass = 1;
-  *b->plan = (ingot_gather_plan){
-      .window = {.length = s->window, .stride = s->stride, .limit = s->limit, .partial = s->partial,
-                 .document = s->has_document ? (int32_t)s->document : -1, .separate = s->separate, .shuffle = s->shuffle,
-                 .seed = (uint64_t)s->seed},
-      .batch = 1, .labels = (ingot_statistics_labels)s->labels, .top_k = (int)s->top_k,
-      .loss = (ingot_statistics_loss)s->loss, .example = s->example, .seed = (uint64_t)s->seed, .head = s->head,
-      .outputs = s->outputs, .save_every_s = (double)s->save_every_s};
+  *b->plan = (ingot_gather_plan){.window = {.length = s->window,
+                                            .stride = s->stride,
+                                            .limit = s->limit,
+                                            .partial = s->partial,
+                                            .document = s->has_document ? (int32_t)s->document : -1,
+                                            .separate = s->separate,
+                                            .shuffle = s->shuffle,
+                                            .seed = (uint64_t)s->seed},
+                                 .batch = 1,
+                                 .labels = (ingot_statistics_labels)s->labels,
+                                 .top_k = (int)s->top_k,
+                                 .loss = (ingot_statistics_loss)s->loss,
+                                 .example = s->example,
+                                 .seed = (uint64_t)s->seed,
+                                 .head = s->head,
+                                 .outputs = s->outputs,
+                                 .save_every_s = (double)s->save_every_s};
 done:
   return st;
 }
@@ -472,16 +493,20 @@ static ingot_status make_title(builder *b)
 {
   ingot_status st = INGOT_OK;
   const char  *id = b->plan->n_model > 0 ? b->settings->models[0].id : "";
-  int64_t      n = ingot_gather_window_count(b->plan) * (b->kind == STEP_BLOCKS ? 1 : b->plan->n_model); /* blocks: a data set a model */
+  int64_t      n = ingot_gather_window_count(b->plan) *
+              (b->kind == STEP_BLOCKS ? 1 : b->plan->n_model); /* blocks: a data set a model */
   if (b->kind == STEP_EVALUATE)
-    b->out->title = ingot_arena_printf(b->arena, "evaluate %d model%s on %d data set%s", b->plan->n_model,
-                                       b->plan->n_model == 1 ? "" : "s", b->plan->n_data, b->plan->n_data == 1 ? "" : "s");
+    b->out->title =
+        ingot_arena_printf(b->arena, "evaluate %d model%s on %d data set%s", b->plan->n_model,
+                           b->plan->n_model == 1 ? "" : "s", b->plan->n_data, b->plan->n_data == 1 ? "" : "s");
   else if (b->kind == STEP_BLOCKS)
-    b->out->title = ingot_arena_printf(b->arena, "RegMean++ of %d model%s", b->plan->n_model, b->plan->n_model == 1 ? "" : "s");
+    b->out->title =
+        ingot_arena_printf(b->arena, "RegMean++ of %d model%s", b->plan->n_model, b->plan->n_model == 1 ? "" : "s");
   else
-    b->out->title = ingot_arena_printf(b->arena, b->kind == STEP_FISHER ? "Fisher information of %s" : "Gram matrices of %s", id);
-  b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s", (long long)n,
-                                    (long long)b->plan->window.length, (long long)b->plan->batch,
+    b->out->title =
+        ingot_arena_printf(b->arena, b->kind == STEP_FISHER ? "Fisher information of %s" : "Gram matrices of %s", id);
+  b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s",
+                                    (long long)n, (long long)b->plan->window.length, (long long)b->plan->batch,
                                     ingot_compute_name(b->plan->compute), b->body->on_device ? "GPU" : "CPU");
   if (b->kind == STEP_BLOCKS && b->out->work)
     b->out->work = ingot_arena_printf(b->arena, "%d blocks one after the other, each by %s", n_block(b), b->out->work);

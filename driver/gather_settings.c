@@ -16,15 +16,30 @@ static const char *const gram_label_names[] = {"given", "sampled", NULL};
 static const char *const loss_names[] = {"mean", "sum", NULL};
 
 /* Further rows that the types of this file share. */
-#define ROW_NAME {"name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(name), "name by which later steps may take the output"}
-#define ROW_MODEL {"model", INGOT_KEY_STRING, true, NULL, NULL, FIELD(model_name), "the model: an id, or an earlier step"}
-#define ROW_MEMORY \
-  {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes), \
-   "memory for weights, activations and sums of a rank at most; 0: no limit"}
-#define ROW_SAVE \
-  {"save_every", INGOT_KEY_INT, false, "300", NULL, FIELD(save_every_s), \
-   "seconds between saved states, from which the same command continues; 0: when stopped alone"}
-#define ROW_OUTPUT {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5, or else a directory"}
+/* clang-format off: rows of tables */
+#define ROW_NAME                                                                                              \
+  {                                                                                                           \
+    "name", INGOT_KEY_STRING, false, NULL, NULL, FIELD(name), "name by which later steps may take the output" \
+  }
+#define ROW_MODEL                                                                                          \
+  {                                                                                                        \
+    "model", INGOT_KEY_STRING, true, NULL, NULL, FIELD(model_name), "the model: an id, or an earlier step" \
+  }
+#define ROW_MEMORY                                                                \
+  {                                                                               \
+    "memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),  \
+        "memory for weights, activations and sums of a rank at most; 0: no limit" \
+  }
+#define ROW_SAVE                                                                                     \
+  {                                                                                                  \
+    "save_every", INGOT_KEY_INT, false, "300", NULL, FIELD(save_every_s),                            \
+        "seconds between saved states, from which the same command continues; 0: when stopped alone" \
+  }
+#define ROW_OUTPUT                                                                                          \
+  {                                                                                                         \
+    "output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .h5, or else a directory" \
+  }
+/* clang-format on */
 
 const ingot_key ingot_evaluate_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, FIELD(type), "\"evaluate\""},
@@ -38,7 +53,8 @@ const ingot_key ingot_evaluate_keys[] = {
     ROW_BATCH,
     ROWS_OF_READING,
     ROW_MEMORY,
-    {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .json, or .h5 with the same text as an attribute"},
+    {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output),
+     "where to write: .json, or .h5 with the same text as an attribute"},
     ROW_DURABLE,
     {.name = NULL},
 };
@@ -90,12 +106,22 @@ typedef struct data_group {
   const ingot_value *teachers;
 } data_group;
 
-#define ROW_DATA_NAME \
-  {"name", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, name), "name in tables; default: the file's, up to its first dot"}
-#define ROW_DATA_PATH \
-  {"path", INGOT_KEY_STRING, true, NULL, NULL, offsetof(data_group, path), "the token file: .u16, .u32, or FILE.h5 or FILE.h5:/NAME"}
-#define ROW_DATA_DTYPE \
-  {"dtype", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, dtype), "\"u16\" or \"u32\", for other endings"}
+/* clang-format off: rows of tables */
+#define ROW_DATA_NAME                                                        \
+  {                                                                          \
+    "name", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, name), \
+        "name in tables; default: the file's, up to its first dot"           \
+  }
+#define ROW_DATA_PATH                                                       \
+  {                                                                         \
+    "path", INGOT_KEY_STRING, true, NULL, NULL, offsetof(data_group, path), \
+        "the token file: .u16, .u32, or FILE.h5 or FILE.h5:/NAME"           \
+  }
+#define ROW_DATA_DTYPE                                                                                                 \
+  {                                                                                                                    \
+    "dtype", INGOT_KEY_STRING, false, NULL, NULL, offsetof(data_group, dtype), "\"u16\" or \"u32\", for other endings" \
+  }
+/* clang-format on */
 
 const ingot_key ingot_data_keys[] = {
     ROW_DATA_NAME,
@@ -108,7 +134,8 @@ const ingot_key ingot_train_data_keys[] = {
     ROW_DATA_NAME,
     ROW_DATA_PATH,
     ROW_DATA_DTYPE,
-    {"weight", INGOT_KEY_REAL, false, "1", NULL, offsetof(data_group, weight), "share of the windows, relative to the other data sets"},
+    {"weight", INGOT_KEY_REAL, false, "1", NULL, offsetof(data_group, weight),
+     "share of the windows, relative to the other data sets"},
     {"teachers", INGOT_KEY_LIST, false, NULL, NULL, offsetof(data_group, teachers),
      "the teachers that answer for this data set; default: all"},
 };
@@ -132,7 +159,8 @@ static ingot_status read_data_entry(ingot_job *job, const ingot_value *v, bool n
   else if (v->kind == INGOT_VALUE_STRING && v->string[0]) group.path = v->string;
   else
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a path or a group { path = \"...\"; }, found %s",
-                       ingot_value_place(v), v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
+                       ingot_value_place(v),
+                       v->kind == INGOT_VALUE_STRING ? "an empty string" : ingot_value_kind_text(v->kind));
   if (!group.path) goto done;
   out->written = group.path;
   out->dtype = group.dtype;
@@ -153,8 +181,9 @@ ingot_status ingot_job_data_read(ingot_job *job, const ingot_value *v, const ing
   *n_data = 0;
   if (!v) goto done; /* reported */
   if (v->kind != INGOT_VALUE_GROUP && v->kind != INGOT_VALUE_LIST) {
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a group { name = \"path\"; } or a list of paths, found %s",
-                       ingot_value_place(v), ingot_value_kind_text(v->kind));
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: expected a group { name = \"path\"; } or a list of paths, found %s", ingot_value_place(v),
+                       ingot_value_kind_text(v->kind));
     goto done;
   }
   if (v->n_item == 0) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no data is given", ingot_value_place(v));
@@ -166,7 +195,8 @@ ingot_status ingot_job_data_read(ingot_job *job, const ingot_value *v, const ing
     if (!d->path) continue;
     for (int k = 0; k < *n_data; k++)
       if (strcmp(list[k].name, d->name) == 0)
-        ingot_problems_add(problems, INGOT_ERR_JOB, "%s: two data sets are called \"%s\"", ingot_value_place(v->item[i]), d->name);
+        ingot_problems_add(problems, INGOT_ERR_JOB, "%s: two data sets are called \"%s\"",
+                           ingot_value_place(v->item[i]), d->name);
     (*n_data)++;
   }
 done:
@@ -181,8 +211,8 @@ static ingot_status read_models(ingot_job *job, ingot_job_step *step, ingot_prob
   const ingot_value     *list = s->models_value;
   s->models = ingot_arena_alloc(&job->arena, (size_t)(list ? list->n_item : 0) + 1, sizeof *s->models);
   INGOT_TRY_ALLOC(s->models);
-  if (s->model_name && ingot_job_resolve(job, step->number, s->model_name, ingot_value_member(step->value, "model"), problems,
-                                         &s->models[0]))
+  if (s->model_name && ingot_job_resolve(job, step->number, s->model_name, ingot_value_member(step->value, "model"),
+                                         problems, &s->models[0]))
     s->n_model = 1;
   if (list && list->n_item == 0)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no model is given", ingot_value_place(list));
@@ -210,17 +240,18 @@ static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
   const ingot_value           *window = ingot_value_member(step->value, "window");
   enum { LENGTH_MAX = 1 << 24, PASS_MAX = 1 << 30 };
   if (window && window->kind == INGOT_VALUE_INT && (s->window < 2 || s->window > LENGTH_MAX))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a window has from 2 to %d tokens, found %lld", ingot_value_place(window),
-                       LENGTH_MAX, (long long)s->window);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a window has from 2 to %d tokens, found %lld",
+                       ingot_value_place(window), LENGTH_MAX, (long long)s->window);
   if (s->batch > PASS_MAX / (s->window > 0 ? s->window : 1) && s->window <= LENGTH_MAX)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld windows of %lld tokens; a pass has at most %d tokens",
-                       ingot_value_place(ingot_value_member(step->value, "batch")), (long long)s->batch, (long long)s->window, PASS_MAX);
+                       ingot_value_place(ingot_value_member(step->value, "batch")), (long long)s->batch,
+                       (long long)s->window, PASS_MAX);
   if (s->separate && !s->has_document)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: separate = true needs \"document\", the id that begins a document",
                        ingot_value_place(ingot_value_member(step->value, "separate")));
   if (s->document > INT32_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id", ingot_value_place(ingot_value_member(step->value, "document")),
-                       (long long)s->document);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id",
+                       ingot_value_place(ingot_value_member(step->value, "document")), (long long)s->document);
   const ingot_value *top_k = ingot_value_member(step->value, "top_k");
   if (top_k && (s->top_k < 1 || s->top_k > 1024))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: from 1 to 1024 classes, found %lld", ingot_value_place(top_k),
@@ -231,17 +262,19 @@ static void check_output(const ingot_job_step *step, ingot_problems *problems)
 {
   const ingot_gather_settings *s = step->settings;
   if (!s->output) return;
-  ingot_sink_format format = ingot_sink_format_of(s->output);
-  size_t            n = strlen(s->output);
-  bool              is_json = n > 5 && strcmp(s->output + n - 5, ".json") == 0;
+  ingot_sink_format  format = ingot_sink_format_of(s->output);
+  size_t             n = strlen(s->output);
+  bool               is_json = n > 5 && strcmp(s->output + n - 5, ".json") == 0;
   const ingot_value *v = ingot_value_member(step->value, "output");
   if (strcmp(step->type->name, "evaluate") == 0) {
     if (!is_json && format != INGOT_SINK_HDF5)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: scores are written to a .json or a .h5 file", ingot_value_place(v));
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: scores are written to a .json or a .h5 file",
+                         ingot_value_place(v));
   } else if (format == INGOT_SINK_SAFETENSORS || is_json) {
-    ingot_problems_add(problems, INGOT_ERR_JOB,
-                       "%s: statistics are written to a .h5 file or a directory: they need ingot_statistics.json beside the tensors",
-                       ingot_value_place(v));
+    ingot_problems_add(
+        problems, INGOT_ERR_JOB,
+        "%s: statistics are written to a .h5 file or a directory: they need ingot_statistics.json beside the tensors",
+        ingot_value_place(v));
   }
 }
 

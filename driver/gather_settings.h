@@ -20,21 +20,26 @@ typedef struct ingot_job_data {
 } ingot_job_data;
 
 /** dtype = "..." of these steps. */
-typedef enum ingot_dtype_choice { INGOT_DTYPE_AUTO, INGOT_DTYPE_FLOAT32, INGOT_DTYPE_TF32, INGOT_DTYPE_BFLOAT16 } ingot_dtype_choice;
+typedef enum ingot_dtype_choice {
+  INGOT_DTYPE_AUTO,
+  INGOT_DTYPE_FLOAT32,
+  INGOT_DTYPE_TF32,
+  INGOT_DTYPE_BFLOAT16
+} ingot_dtype_choice;
 
 /** One structure for the three types; each uses what its keys fill. */
 typedef struct ingot_gather_settings {
-  const char          *type, *name, *output;
-  const char          *model_name;   /* fisher, gram */
-  const ingot_value   *models_value; /* evaluate */
-  const ingot_value   *data_value;   /* group, or list */
-  int64_t              window, stride, batch, limit, document, seed, top_k, example, save_every_s;
-  bool                 separate, partial, shuffle, head, outputs, durable;
-  int                  dtype; /* ingot_dtype_choice */
-  int                  labels, loss;
-  uint64_t             memory_limit_bytes;
-  uint64_t             beside_bytes; /* regmean_plus, found by planning: of the host, that the merge takes beside the models */
-  bool                 has_document;
+  const char        *type, *name, *output;
+  const char        *model_name;   /* fisher, gram */
+  const ingot_value *models_value; /* evaluate */
+  const ingot_value *data_value;   /* group, or list */
+  int64_t            window, stride, batch, limit, document, seed, top_k, example, save_every_s;
+  bool               separate, partial, shuffle, head, outputs, durable;
+  int                dtype; /* ingot_dtype_choice */
+  int                labels, loss;
+  uint64_t           memory_limit_bytes;
+  uint64_t beside_bytes; /* regmean_plus, found by planning: of the host, that the merge takes beside the models */
+  bool     has_document;
   ingot_job_reference *models; /* [n_model] */
   int                  n_model;
   ingot_job_data      *data; /* [n_data] */
@@ -51,8 +56,8 @@ extern const ingot_key ingot_train_data_keys[];
 extern const int       ingot_train_data_n_key;
 
 /**
- * The entries of a `data` value, a group or a list; keys is one of the two tables. NULL is no data. Adds problems; INGOT_ERR_NOMEM
- * only.
+ * The entries of a `data` value, a group or a list; keys is one of the two tables. NULL is no data. Adds problems;
+ * INGOT_ERR_NOMEM only.
  */
 ingot_status ingot_job_data_read(ingot_job *job, const ingot_value *value, const ingot_key *keys, int n_key,
                                  ingot_problems *problems, ingot_job_data **data, int *n_data);

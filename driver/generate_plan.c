@@ -50,13 +50,28 @@ static void take_settings(builder *b)
   const ingot_generate_settings *s = b->settings;
   const ingot_gather_settings   *g = &s->ensemble.gather;
   int64_t                        rows = s->search == INGOT_SEARCH_BEAM ? ROWS / s->beams : ROWS;
-  *b->plan = (ingot_generate_plan){
-      .ensemble = b->body->ensemble.plan, .documents = s->prompts == 1, .prompt = s->prompt, .prompt_end = id_of(s->has_prompt_end, s->prompt_end),
-      .begin = id_of(s->has_begin, s->begin), .end = id_of(s->has_end, s->end), .samples = s->samples, .length = s->length,
-      .search = (ingot_generate_search)s->search, .choice = {s->temperature, s->top_k, s->top_p}, .beams = (int)s->beams,
-      .penalty = s->penalty, .select = (ingot_generate_select)s->select, .seed = (uint64_t)g->seed,
-      .batch = g->batch > 0 ? g->batch : rows > 0 ? rows : 1, .n_lane = b->planner->options.n_thread, .drop = s->truncated == 1,
-      .unique = s->unique, .row = s->row, .fill = s->has_fill ? (int32_t)s->fill : id_of(s->has_end, s->end)};
+  *b->plan = (ingot_generate_plan){.ensemble = b->body->ensemble.plan,
+                                   .documents = s->prompts == 1,
+                                   .prompt = s->prompt,
+                                   .prompt_end = id_of(s->has_prompt_end, s->prompt_end),
+                                   .begin = id_of(s->has_begin, s->begin),
+                                   .end = id_of(s->has_end, s->end),
+                                   .samples = s->samples,
+                                   .length = s->length,
+                                   .search = (ingot_generate_search)s->search,
+                                   .choice = {s->temperature, s->top_k, s->top_p},
+                                   .beams = (int)s->beams,
+                                   .penalty = s->penalty,
+                                   .select = (ingot_generate_select)s->select,
+                                   .seed = (uint64_t)g->seed,
+                                   .batch = g->batch > 0 ? g->batch
+                                            : rows > 0   ? rows
+                                                         : 1,
+                                   .n_lane = b->planner->options.n_thread,
+                                   .drop = s->truncated == 1,
+                                   .unique = s->unique,
+                                   .row = s->row,
+                                   .fill = s->has_fill ? (int32_t)s->fill : id_of(s->has_end, s->end)};
   if (b->gather->on_device) b->plan->n_lane = 1;
 }
 
@@ -75,8 +90,10 @@ static void check_vocabulary(builder *b)
   b->plan->width = b->found.specs[0].n_vocab > U16_VOCABULARY ? 4 : 2;
   if (ends_with(s->output, ".u32")) b->plan->width = 4;
   if (ends_with(s->output, ".u16") && b->plan->width == 4)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB, "%s: the vocabulary has %lld tokens, too many for 16-bit ids: a .u32 or .h5 file",
-                       ingot_value_place(ingot_value_member(b->step->value, "output")), (long long)b->found.specs[0].n_vocab);
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_JOB,
+                       "%s: the vocabulary has %lld tokens, too many for 16-bit ids: a .u32 or .h5 file",
+                       ingot_value_place(ingot_value_member(b->step->value, "output")),
+                       (long long)b->found.specs[0].n_vocab);
 }
 
 /* ---- prompts ---- */
@@ -125,21 +142,23 @@ static uint64_t total_bytes(const builder *b)
 
 static ingot_status fit_memory(builder *b)
 {
-  ingot_status st = INGOT_OK;
+  ingot_status      st = INGOT_OK;
   ingot_rank_memory limit;
-  char         need[32], have[32];
-  int64_t      n_rank = b->planner->options.n_rank, own = (b->n_chunk + n_rank - 1) / n_rank;
-  INGOT_TRY(ingot_rank_memory_find(b->planner, b->gather->on_device, b->settings->ensemble.gather.memory_limit_bytes, &limit));
+  char              need[32], have[32];
+  int64_t           n_rank = b->planner->options.n_rank, own = (b->n_chunk + n_rank - 1) / n_rank;
+  INGOT_TRY(ingot_rank_memory_find(b->planner, b->gather->on_device, b->settings->ensemble.gather.memory_limit_bytes,
+                                   &limit));
   if (b->plan->n_lane > own) b->plan->n_lane = own > 0 ? (int)own : 1;
   while (b->plan->n_lane > 1 && limit.bytes > 0 && total_bytes(b) > limit.bytes) b->plan->n_lane--;
   b->out->memory_bytes = total_bytes(b);
-  b->out->host_bytes = ingot_rank_host_need(b->gather->on_device, b->plan->ensemble.gather.compute, b->found.specs, b->plan->ensemble.gather.n_model,
-                                            b->planner->options.n_thread, bytes_of_rank(b).host_bytes);
+  b->out->host_bytes =
+      ingot_rank_host_need(b->gather->on_device, b->plan->ensemble.gather.compute, b->found.specs,
+                           b->plan->ensemble.gather.n_model, b->planner->options.n_thread, bytes_of_rank(b).host_bytes);
   if (limit.bytes > 0 && b->out->memory_bytes > limit.bytes)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
-                       "%s: a rank needs %s with %lld sequences at a time, and %s %s; a smaller batch takes less", b->found.place,
-                       ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->batch, limit.what,
-                       ingot_bytes_text(limit.bytes, have));
+                       "%s: a rank needs %s with %lld sequences at a time, and %s %s; a smaller batch takes less",
+                       b->found.place, ingot_bytes_text(b->out->memory_bytes, need), (long long)b->plan->batch,
+                       limit.what, ingot_bytes_text(limit.bytes, have));
 done:
   return st;
 }
@@ -173,7 +192,10 @@ static void add_search(json_t *r, const ingot_generate_plan *p)
 
 static void add_sequences(json_t *r, const ingot_generate_plan *p)
 {
-  json_object_set_new(r, "prompts", json_string(p->ensemble.gather.n_data == 0 ? "begin" : p->documents ? "documents" : "windows"));
+  json_object_set_new(r, "prompts",
+                      json_string(p->ensemble.gather.n_data == 0 ? "begin"
+                                  : p->documents                 ? "documents"
+                                                                 : "windows"));
   json_object_set_new(r, "prompt", json_integer(p->prompt));
   json_object_set_new(r, "prompt_end", id_json(p->prompt_end));
   json_object_set_new(r, "begin", id_json(p->begin));
@@ -191,7 +213,8 @@ static json_t *weights_json(const ingot_ensemble_plan *e)
   json_t *rows = json_array();
   for (int r = 0; r < e->n_row; r++) {
     json_t *row = json_array();
-    for (int m = 0; m < e->gather.n_model; m++) json_array_append_new(row, json_real(e->weights[r * e->gather.n_model + m]));
+    for (int m = 0; m < e->gather.n_model; m++)
+      json_array_append_new(row, json_real(e->weights[r * e->gather.n_model + m]));
     json_array_append_new(rows, row);
   }
   return rows;
@@ -224,9 +247,11 @@ static ingot_status make_about(builder *b)
   json_t                  *tree = json_object(), *models = json_array(), *data = json_array();
   uint64_t                 tokenizer = 0;
   for (int m = 0; m < g->n_model; m++)
-    json_array_append_new(models, ingot_json_input("name", g->models[m].id, b->gather->model_written[m], b->gather->model_identity[m]));
+    json_array_append_new(models, ingot_json_input("name", g->models[m].id, b->gather->model_written[m],
+                                                   b->gather->model_identity[m]));
   for (int d = 0; d < g->n_data; d++)
-    json_array_append_new(data, ingot_json_input("name", g->data[d].name, b->gather->data_written[d], b->gather->data_identity[d]));
+    json_array_append_new(data, ingot_json_input("name", g->data[d].name, b->gather->data_written[d],
+                                                 b->gather->data_identity[d]));
   json_object_set_new(tree, "format", json_integer(1));
   json_object_set_new(tree, "kind", json_string("generated tokens"));
   json_object_set_new(tree, "models", models);
@@ -243,9 +268,9 @@ done:
 
 static ingot_status make_sink(builder *b)
 {
-  ingot_status          st = INGOT_OK;
-  ingot_step_plan      *members = &b->body->ensemble.members, *p = b->out;
-  ingot_sink_spec       sink;
+  ingot_status     st = INGOT_OK;
+  ingot_step_plan *members = &b->body->ensemble.members, *p = b->out;
+  ingot_sink_spec  sink;
   INGOT_TRY(ingot_step_sink_adopt(&members->sink, p->recipe, NULL, b->arena, &sink));
   sink.tensors = NULL;
   sink.n_tensor = 0; /* as long as it is not known how many tokens there are */
@@ -281,12 +306,17 @@ static ingot_status make_title(builder *b)
   b->out->title = g->n_model == 1 ? ingot_arena_printf(b->arena, "generate from %s", g->models[0].id)
                                   : ingot_arena_printf(b->arena, "generate from a %s ensemble of %d models",
                                                        ingot_ensemble_kind_name(p->ensemble.kind), g->n_model);
-  b->out->work = ingot_arena_printf(
-      b->arena, "%lld sequences from %lld prompts, of %lld tokens at most, by %s, %lld at a time on %d thread%s, in %s on the %s%s",
-      (long long)(p->n_prompt * p->samples), (long long)p->n_prompt, (long long)(p->prompt + p->length), how, (long long)p->batch, p->n_lane,
-      p->n_lane == 1 ? "" : "s", ingot_compute_name(g->compute), b->gather->on_device ? "GPU" : "CPU",
-      caches ? "" : "; without a cache: every token runs its whole sequence again");
-  b->out->form = p->ensemble.gather.sink.format == INGOT_SINK_HDF5 ? "tokens (HDF5)" : p->width == 2 ? "tokens (16-bit ids)" : "tokens (32-bit ids)";
+  b->out->work = ingot_arena_printf(b->arena,
+                                    "%lld sequences from %lld prompts, of %lld tokens at most, by %s, %lld at a time "
+                                    "on %d thread%s, in %s on the %s%s",
+                                    (long long)(p->n_prompt * p->samples), (long long)p->n_prompt,
+                                    (long long)(p->prompt + p->length), how, (long long)p->batch, p->n_lane,
+                                    p->n_lane == 1 ? "" : "s", ingot_compute_name(g->compute),
+                                    b->gather->on_device ? "GPU" : "CPU",
+                                    caches ? "" : "; without a cache: every token runs its whole sequence again");
+  b->out->form = p->ensemble.gather.sink.format == INGOT_SINK_HDF5 ? "tokens (HDF5)"
+                 : p->width == 2                                   ? "tokens (16-bit ids)"
+                                                                   : "tokens (32-bit ids)";
   INGOT_TRY_ALLOC(b->out->title && b->out->work);
 done:
   return st;
@@ -307,8 +337,14 @@ ingot_status ingot_generate_plan_make(ingot_planner *planner, const ingot_job_st
   plan->body = b.body;
   settings.ensemble.gather.memory_limit_bytes = 0; /* of what evaluate would need */
   settings.ensemble.gather.batch = 1;
-  ingot_ensemble_builder members = {.planner = planner, .step = step, .settings = &settings.ensemble, .out = plan, .arena = b.arena,
-                                    .body = &b.body->ensemble, .plan = &b.body->ensemble.plan, .logits = true};
+  ingot_ensemble_builder members = {.planner = planner,
+                                    .step = step,
+                                    .settings = &settings.ensemble,
+                                    .out = plan,
+                                    .arena = b.arena,
+                                    .body = &b.body->ensemble,
+                                    .plan = &b.body->ensemble.plan,
+                                    .logits = true};
   st = ingot_ensemble_resolve(&members);
   b.found = members.found;
   INGOT_TRY(st);
@@ -317,7 +353,8 @@ ingot_status ingot_generate_plan_make(ingot_planner *planner, const ingot_job_st
   take_settings(&b);
   check_vocabulary(&b);
   if (b.plan->ensemble.n_row < 1)
-    ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: weights for data sets, and there is no \"data\"", b.found.place);
+    ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: weights for data sets, and there is no \"data\"",
+                       b.found.place);
   if (planner->problems.count != n_problem) goto done;
   INGOT_TRY(count_prompts(&b));
   if (planner->problems.count != n_problem) goto done;

@@ -22,18 +22,24 @@ static const char *const truncated_names[] = {"keep", "drop", NULL};
 const ingot_key ingot_generate_keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, GATHER_FIELD(type), "\"generate\""},
     {"name", INGOT_KEY_STRING, false, NULL, NULL, GATHER_FIELD(name), "name of the step"},
-    {"models", INGOT_KEY_LIST, true, NULL, NULL, GATHER_FIELD(models_value), "one model, or the members of an ensemble that scores as one"},
-    {"kind", INGOT_KEY_CHOICE, false, "linear", kind_names, FIELD(ensemble.kind), "how distributions become one (docs/methods.md)"},
+    {"models", INGOT_KEY_LIST, true, NULL, NULL, GATHER_FIELD(models_value),
+     "one model, or the members of an ensemble that scores as one"},
+    {"kind", INGOT_KEY_CHOICE, false, "linear", kind_names, FIELD(ensemble.kind),
+     "how distributions become one (docs/methods.md)"},
     {"weights", INGOT_KEY_ANY, false, "\"uniform\"", NULL, FIELD(ensemble.weights_value),
-     "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble step"},
+     "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble "
+     "step"},
     {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(ensemble.floor_value),
      "log_linear: probabilities below count as this where the weight is negative"},
     INGOT_PLAUSIBILITY_ROWS(FIELD(ensemble.plausibility), "models"),
     {"data", INGOT_KEY_ANY, false, NULL, NULL, GATHER_FIELD(data_value),
      "token files that prompts are taken from, as for other steps; without it every sequence starts with `begin`"},
-    {"prompts", INGOT_KEY_CHOICE, false, "windows", prompts_names, FIELD(prompts), "a prompt from every window of prompt + length tokens, or from every document"},
-    {"prompt", INGOT_KEY_INT, false, "1", NULL, FIELD(prompt), "tokens of a prompt, `begin` included; with prompt_end at most"},
-    {"prompt_end", INGOT_KEY_INT, false, NULL, NULL, FIELD(prompt_end), "id behind which a prompt ends; windows or documents without it give no prompt"},
+    {"prompts", INGOT_KEY_CHOICE, false, "windows", prompts_names, FIELD(prompts),
+     "a prompt from every window of prompt + length tokens, or from every document"},
+    {"prompt", INGOT_KEY_INT, false, "1", NULL, FIELD(prompt),
+     "tokens of a prompt, `begin` included; with prompt_end at most"},
+    {"prompt_end", INGOT_KEY_INT, false, NULL, NULL, FIELD(prompt_end),
+     "id behind which a prompt ends; windows or documents without it give no prompt"},
     ROW_DOCUMENT,
     ROW_STRIDE,
     {"limit", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(limit), "prompts of a data set at most; 0: all"},
@@ -42,22 +48,32 @@ const ingot_key ingot_generate_keys[] = {
     {"end", INGOT_KEY_INT, false, NULL, NULL, FIELD(end), "id that ends a sequence"},
     {"length", INGOT_KEY_INT, true, NULL, NULL, FIELD(length), "tokens behind a prompt at most"},
     {"samples", INGOT_KEY_INT, false, "1", NULL, FIELD(samples), "sequences of each prompt"},
-    {"search", INGOT_KEY_CHOICE, false, "sample", search_names, FIELD(search), "draw tokens, take the likeliest, or beam search"},
-    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature), "sample: the mixture's logits are divided by it"},
-    {"top_k", INGOT_KEY_INT, false, "0", NULL, FIELD(ensemble.gather.top_k), "sample: from so many of the likeliest tokens; 0: all"},
-    {"top_p", INGOT_KEY_REAL, false, "1", NULL, FIELD(top_p), "sample: from the likeliest tokens that have this probability together"},
+    {"search", INGOT_KEY_CHOICE, false, "sample", search_names, FIELD(search),
+     "draw tokens, take the likeliest, or beam search"},
+    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature),
+     "sample: the mixture's logits are divided by it"},
+    {"top_k", INGOT_KEY_INT, false, "0", NULL, FIELD(ensemble.gather.top_k),
+     "sample: from so many of the likeliest tokens; 0: all"},
+    {"top_p", INGOT_KEY_REAL, false, "1", NULL, FIELD(top_p),
+     "sample: from the likeliest tokens that have this probability together"},
     {"beams", INGOT_KEY_INT, false, "5", NULL, FIELD(beams), "beam: hypotheses that run on"},
-    {"length_penalty", INGOT_KEY_REAL, false, "0", NULL, FIELD(penalty), "beam: the score is the log-probability / length ^ this"},
+    {"length_penalty", INGOT_KEY_REAL, false, "0", NULL, FIELD(penalty),
+     "beam: the score is the log-probability / length ^ this"},
     {"select", INGOT_KEY_CHOICE, false, "best", select_names, FIELD(select),
-     "beam: the hypothesis with the best score, or the one most like the data behind the prompt (sentence BLEU, F1 of tokens)"},
-    {"truncated", INGOT_KEY_CHOICE, false, "keep", truncated_names, FIELD(truncated), "sequences that reach length without `end`"},
+     "beam: the hypothesis with the best score, or the one most like the data behind the prompt (sentence BLEU, F1 of "
+     "tokens)"},
+    {"truncated", INGOT_KEY_CHOICE, false, "keep", truncated_names, FIELD(truncated),
+     "sequences that reach length without `end`"},
     {"unique", INGOT_KEY_BOOL, false, "false", NULL, FIELD(unique), "of equal sequences write the first alone"},
-    {"row", INGOT_KEY_INT, false, "0", NULL, FIELD(row), "pack whole sequences into rows of so many tokens; 0: one behind the other"},
+    {"row", INGOT_KEY_INT, false, "0", NULL, FIELD(row),
+     "pack whole sequences into rows of so many tokens; 0: one behind the other"},
     {"fill", INGOT_KEY_INT, false, "end", NULL, FIELD(fill), "id that fills the end of a row"},
-    {"batch", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(batch), "sequences decoded together by a thread; 0: 32, with beams 32 / beams"},
+    {"batch", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(batch),
+     "sequences decoded together by a thread; 0: 32, with beams 32 / beams"},
     ROW_SEED,
     ROW_DTYPE,
-    {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, GATHER_FIELD(memory_limit_bytes), "memory of a rank at most: fewer threads decode; 0: no limit"},
+    {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, GATHER_FIELD(memory_limit_bytes),
+     "memory of a rank at most: fewer threads decode; 0: no limit"},
     {"output", INGOT_KEY_STRING, true, NULL, NULL, FIELD(output), "where to write: .u16, .u32, or .h5"},
     ROW_DURABLE,
     {.name = NULL},
@@ -74,15 +90,17 @@ static void need(const ingot_job_step *step, const char *key, bool good, const c
   if (!good) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s", ingot_value_place(member(step, key)), text);
 }
 
-static void check_range(const ingot_job_step *step, const char *key, int64_t value, int64_t low, int64_t high, ingot_problems *problems)
+static void check_range(const ingot_job_step *step, const char *key, int64_t value, int64_t low, int64_t high,
+                        ingot_problems *problems)
 {
   if (value < low || value > high)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s = %lld is not between %lld and %lld", ingot_value_place(member(step, key)), key,
-                       (long long)value, (long long)low, (long long)high);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s = %lld is not between %lld and %lld",
+                       ingot_value_place(member(step, key)), key, (long long)value, (long long)low, (long long)high);
 }
 
 /* Keys that say nothing here. */
-static void refuse(const ingot_job_step *step, const char *const *keys, int n, const char *what, ingot_problems *problems)
+static void refuse(const ingot_job_step *step, const char *const *keys, int n, const char *what,
+                   ingot_problems *problems)
 {
   for (int i = 0; i < n; i++) {
     const ingot_value *v = ingot_value_member(step->value, keys[i]);
@@ -92,16 +110,18 @@ static void refuse(const ingot_job_step *step, const char *const *keys, int n, c
 
 static void check_search(const ingot_job_step *step, const ingot_generate_settings *s, ingot_problems *problems)
 {
-  static const char *const of_sample[] = {"temperature", "top_k", "top_p"}, *const of_beam[] = {"beams", "length_penalty", "select"};
+  static const char *const of_sample[] = {"temperature", "top_k", "top_p"};
+  static const char *const of_beam[] = {"beams", "length_penalty", "select"};
   if (s->search != INGOT_SEARCH_SAMPLE) refuse(step, of_sample, 3, "search = \"sample\"", problems);
   if (s->search != INGOT_SEARCH_BEAM) refuse(step, of_beam, 3, "search = \"beam\"", problems);
-  need(step, "temperature", s->temperature > 0.0, "temperature must be above 0 (search = \"greedy\" takes the likeliest)", problems);
+  need(step, "temperature", s->temperature > 0.0,
+       "temperature must be above 0 (search = \"greedy\" takes the likeliest)", problems);
   need(step, "top_p", s->top_p > 0.0 && s->top_p <= 1.0, "top_p must be above 0 and at most 1", problems);
   need(step, "length_penalty", fabs(s->penalty) <= 100.0, "length_penalty must be between -100 and 100", problems);
   check_range(step, "beams", s->beams, 1, BEAMS_MAX, problems);
   check_range(step, "samples", s->samples, 1, SAMPLES_MAX, problems);
-  need(step, "samples", s->samples == 1 || s->search == INGOT_SEARCH_SAMPLE, "without drawing, all sequences of a prompt are the same: samples = 1",
-       problems);
+  need(step, "samples", s->samples == 1 || s->search == INGOT_SEARCH_SAMPLE,
+       "without drawing, all sequences of a prompt are the same: samples = 1", problems);
 }
 
 static void check_prompts(const ingot_job_step *step, const ingot_generate_settings *s, ingot_problems *problems)
@@ -110,27 +130,32 @@ static void check_prompts(const ingot_job_step *step, const ingot_generate_setti
   bool                     documents = s->prompts == 1;
   if (!s->ensemble.gather.data_value) {
     refuse(step, of_data, 7, "prompts from \"data\"", problems);
-    need(step, "begin", s->has_begin, "without \"data\" every sequence starts with \"begin\", which is missing", problems);
-    need(step, "select", s->select == INGOT_SELECT_BEST, "it compares with the data behind the prompt, and there is no \"data\"", problems);
+    need(step, "begin", s->has_begin, "without \"data\" every sequence starts with \"begin\", which is missing",
+         problems);
+    need(step, "select", s->select == INGOT_SELECT_BEST,
+         "it compares with the data behind the prompt, and there is no \"data\"", problems);
   }
   check_range(step, "prompt", s->prompt, 1, LENGTH_MAX, problems);
   check_range(step, "length", s->length, 1, LENGTH_MAX, problems);
-  need(step, "prompts", !documents || s->ensemble.gather.has_document, "prompts = \"documents\" needs \"document\", the id that begins a document",
+  need(step, "prompts", !documents || s->ensemble.gather.has_document,
+       "prompts = \"documents\" needs \"document\", the id that begins a document", problems);
+  need(step, "stride", !documents || !ingot_value_member(step->value, "stride"), "stride is for prompts = \"windows\"",
        problems);
-  need(step, "stride", !documents || !ingot_value_member(step->value, "stride"), "stride is for prompts = \"windows\"", problems);
 }
 
 static void check_rows(const ingot_job_step *step, const ingot_generate_settings *s, ingot_problems *problems)
 {
   int64_t longest = s->prompt + s->length;
-  need(step, "truncated", s->truncated == 0 || s->has_end, "truncated = \"drop\" needs \"end\", the id that ends a sequence", problems);
+  need(step, "truncated", s->truncated == 0 || s->has_end,
+       "truncated = \"drop\" needs \"end\", the id that ends a sequence", problems);
   check_range(step, "batch", s->ensemble.gather.batch, 0, BATCH_MAX, problems);
   if (s->row == 0) {
     need(step, "fill", !s->has_fill, "fill is for rows: row = the tokens of one", problems);
     return;
   }
   if (s->row < longest)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a row of %lld tokens, and a sequence may have %lld (prompt + length)",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a row of %lld tokens, and a sequence may have %lld (prompt + length)",
                        ingot_value_place(member(step, "row")), (long long)s->row, (long long)longest);
   need(step, "row", s->has_end || s->has_fill, "rows need \"fill\" (or \"end\"), the id that fills them", problems);
 }
@@ -143,8 +168,10 @@ static bool ends_with(const char *s, const char *end)
 
 static void check_output(const ingot_job_step *step, const ingot_generate_settings *s, ingot_problems *problems)
 {
-  if (s->output && !ends_with(s->output, ".u16") && !ends_with(s->output, ".u32") && ingot_sink_format_of(s->output) != INGOT_SINK_HDF5)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: tokens are written to a .u16, a .u32 or a .h5 file", ingot_value_place(member(step, "output")));
+  if (s->output && !ends_with(s->output, ".u16") && !ends_with(s->output, ".u32") &&
+      ingot_sink_format_of(s->output) != INGOT_SINK_HDF5)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: tokens are written to a .u16, a .u32 or a .h5 file",
+                       ingot_value_place(member(step, "output")));
 }
 
 ingot_status ingot_generate_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems)

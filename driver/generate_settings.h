@@ -7,7 +7,7 @@
 typedef struct ingot_generate_settings {
   ingot_ensemble_settings ensemble; /* models, kind, weights, data; the window is prompt + length */
   const char             *output;
-  int                     prompts;  /* 0: of windows, 1: of documents */
+  int                     prompts; /* 0: of windows, 1: of documents */
   int64_t                 prompt, prompt_end, begin, end, samples, length, top_k, beams, row, fill;
   int                     search, select; /* ingot_generate_search, ingot_generate_select */
   double                  temperature, top_p, penalty;

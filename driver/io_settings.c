@@ -23,14 +23,44 @@ const ingot_key ingot_io_keys[] = {
 const int ingot_io_n_key = sizeof ingot_io_keys / sizeof ingot_io_keys[0];
 
 /* Of the MPI standard, ROMIO and Open MPI: a name near one of these is a slip of it. */
-static const char *const known_hints[] = {
-    "access_style", "cb_block_size", "cb_buffer_size", "cb_config_list", "cb_nodes", "chunked", "chunked_item",
-    "chunked_size", "collective_buffering", "direct_read", "direct_write", "file_perm", "filename", "ind_rd_buffer_size",
-    "ind_wr_buffer_size", "io_node_list", "nb_proc", "num_io_nodes", "panfs_concurrent_write", "panfs_layout_type",
-    "romio_cb_alltoall", "romio_cb_ds_threshold", "romio_cb_fr_alignment", "romio_cb_fr_types", "romio_cb_pfr",
-    "romio_cb_read", "romio_cb_write", "romio_ds_read", "romio_ds_write", "romio_lustre_co_ratio",
-    "romio_lustre_coll_threshold", "romio_lustre_ds_in_coll", "romio_lustre_start_iodevice", "romio_min_fdomain_size",
-    "romio_no_indep_rw", "romio_synchronized_flush", "romio_visibility_immediate", "start_iodevice"};
+static const char *const known_hints[] = {"access_style",
+                                          "cb_block_size",
+                                          "cb_buffer_size",
+                                          "cb_config_list",
+                                          "cb_nodes",
+                                          "chunked",
+                                          "chunked_item",
+                                          "chunked_size",
+                                          "collective_buffering",
+                                          "direct_read",
+                                          "direct_write",
+                                          "file_perm",
+                                          "filename",
+                                          "ind_rd_buffer_size",
+                                          "ind_wr_buffer_size",
+                                          "io_node_list",
+                                          "nb_proc",
+                                          "num_io_nodes",
+                                          "panfs_concurrent_write",
+                                          "panfs_layout_type",
+                                          "romio_cb_alltoall",
+                                          "romio_cb_ds_threshold",
+                                          "romio_cb_fr_alignment",
+                                          "romio_cb_fr_types",
+                                          "romio_cb_pfr",
+                                          "romio_cb_read",
+                                          "romio_cb_write",
+                                          "romio_ds_read",
+                                          "romio_ds_write",
+                                          "romio_lustre_co_ratio",
+                                          "romio_lustre_coll_threshold",
+                                          "romio_lustre_ds_in_coll",
+                                          "romio_lustre_start_iodevice",
+                                          "romio_min_fdomain_size",
+                                          "romio_no_indep_rw",
+                                          "romio_synchronized_flush",
+                                          "romio_visibility_immediate",
+                                          "start_iodevice"};
 enum { N_KNOWN = sizeof known_hints / sizeof known_hints[0] };
 
 /* Hints with a key of their own, and Open MPI's other names of them. */
@@ -54,16 +84,16 @@ static ingot_status read_hint(const ingot_value *v, ingot_arena *arena, ingot_pr
   *out = (ingot_sink_hint){v->name, text ? v->string : ""};
   for (size_t i = 0; i < sizeof own_keys / sizeof own_keys[0]; i++) {
     if (strcmp(own_keys[i][0], v->name) != 0) continue;
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: not among the hints: %s is a key of io itself", ingot_value_place(v),
-                       own_keys[i][1]);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: not among the hints: %s is a key of io itself",
+                       ingot_value_place(v), own_keys[i][1]);
     return INGOT_OK;
   }
   if (nearest)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown hint \"%s\"; did you mean \"%s\"?", ingot_value_place(v), v->name,
-                       nearest);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: unknown hint \"%s\"; did you mean \"%s\"?", ingot_value_place(v),
+                       v->name, nearest);
   if (!text && v->kind != INGOT_VALUE_INT) {
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a string or a whole number, found %s", ingot_value_place(v),
-                       ingot_value_kind_text(v->kind));
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a string or a whole number, found %s",
+                       ingot_value_place(v), ingot_value_kind_text(v->kind));
     return INGOT_OK;
   }
   if (!text) {
@@ -71,13 +101,15 @@ static ingot_status read_hint(const ingot_value *v, ingot_arena *arena, ingot_pr
     INGOT_TRY_ALLOC(out->value);
   }
   if (!out->value[0] || strlen(v->name) > NAME_MAX_CHARS || strlen(out->value) > VALUE_MAX_CHARS)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a hint has a name of 1 to %d characters and a value of 1 to %d, found %zu and %zu",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a hint has a name of 1 to %d characters and a value of 1 to %d, found %zu and %zu",
                        ingot_value_place(v), NAME_MAX_CHARS, VALUE_MAX_CHARS, strlen(v->name), strlen(out->value));
 done:
   return st;
 }
 
-ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena, ingot_problems *problems, ingot_sink_io *out)
+ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena, ingot_problems *problems,
+                                    ingot_sink_io *out)
 {
   ingot_status     st = INGOT_OK;
   io_group         io = {0};
@@ -86,7 +118,8 @@ ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena
   ingot_keys_read(ingot_io_keys, ingot_io_n_key, group, &io, NULL, 0, problems);
   if (io.n_stripe > STRIPES_MAX)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected 1 to %d stripes, or 0, found %lld",
-                       ingot_value_place(ingot_value_member(group, "striping_factor")), STRIPES_MAX, (long long)io.n_stripe);
+                       ingot_value_place(ingot_value_member(group, "striping_factor")), STRIPES_MAX,
+                       (long long)io.n_stripe);
   uint64_t n = io.stripe_bytes;
   if (n != 0 && (n < STRIPE_MIN || n > STRIPE_MAX || (n & (n - 1)) != 0))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a power of two from 64KiB to 1GiB, or 0, found %llu",

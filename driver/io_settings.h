@@ -9,6 +9,7 @@ extern const ingot_key ingot_io_keys[];
 extern const int       ingot_io_n_key;
 
 /** Read the group into *out, whose strings live in the arena; problems are added. INGOT_ERR_NOMEM only. */
-ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena, ingot_problems *problems, ingot_sink_io *out);
+ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena, ingot_problems *problems,
+                                    ingot_sink_io *out);
 
 #endif

@@ -102,9 +102,10 @@ bool ingot_job_resolve(const ingot_job *job, int number, const char *name, const
     if (s->written_output && n < NAMES_MAX) names[n++] = s->written_output;
   }
   const char *nearest = ingot_nearest_name(name, names, n);
-  ingot_problems_add(
-      problems, INGOT_ERR_JOB, "%s: \"%s\" is neither a model of this job nor an earlier step's name or output%s%s%s",
-      ingot_value_place(where), name, nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+  ingot_problems_add(problems, INGOT_ERR_JOB,
+                     "%s: \"%s\" is neither a model of this job nor an earlier step's name or output%s%s%s",
+                     ingot_value_place(where), name, nearest ? "; did you mean \"" : "", nearest ? nearest : "",
+                     nearest ? "\"?" : "");
   return false;
 }
 

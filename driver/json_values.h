@@ -1,4 +1,5 @@
-/** JSON as this program writes it: texts of any bytes, numbers that come back the same, hashes, inputs. NULL: memory is out. */
+/** JSON as this program writes it: texts of any bytes, numbers that come back the same, hashes, inputs. NULL: memory is
+ * out. */
 #ifndef INGOT_DRIVER_JSON_VALUES_H
 #define INGOT_DRIVER_JSON_VALUES_H
 
@@ -9,7 +10,8 @@
 
 /** JSON text with 15 digits where all numbers come back the same, else 17. NULL when memory is out; free() it. */
 char *ingot_json_dump(const json_t *value, size_t flags);
-/** As a file has it: indented, with a line's end, appended. Takes the tree (NULL: memory is out); `what` it is, for the message. */
+/** As a file has it: indented, with a line's end, appended. Takes the tree (NULL: memory is out); `what` it is, for the
+ * message. */
 ingot_status ingot_json_append(json_t *tree, const char *what, ingot_text *text);
 /** A JSON string of any bytes: what is not UTF-8 becomes '?'. */
 json_t *ingot_json_text(const char *text);

@@ -52,7 +52,8 @@ bool ingot_parse_size(const char *text, uint64_t *bytes)
 
 ingot_status ingot_key_type_text(const ingot_key *key, ingot_text *text)
 {
-  static const char *const names[] = {"string", "integer", "bool", "size", "", "group", "list", "range", "value", "number"};
+  static const char *const names[] = {"string", "integer", "bool",  "size",  "",
+                                      "group",  "list",    "range", "value", "number"};
   ingot_status             st = INGOT_OK;
   if (key->type != INGOT_KEY_CHOICE) return ingot_text_printf(text, "%s", names[key->type]);
   for (int i = 0; st == INGOT_OK && key->choices[i]; i++)

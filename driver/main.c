@@ -78,8 +78,8 @@ static bool wants_help(int argc, char **argv)
   return false;
 }
 
-/* Results must reach their reader: a full disk at the end of stdout is a failure; a reader that has seen enough is not.
- */
+/* Results must reach their reader: a full disk at the end of stdout is a failure; a reader that has seen enough is
+ * not. */
 static ingot_status flush_output(void)
 {
   bool failed = ferror(stdout) != 0;
@@ -120,8 +120,8 @@ done:
 }
 
 /*
- * Large buffers go back to the system when they are freed. Left to itself, glibc learns from the first one to keep them: the memory of
- * steps that are over, and of models that were closed, would stay with the process.
+ * Large buffers go back to the system when they are freed. Left to itself, glibc learns from the first one to keep
+ * them: the memory of steps that are over, and of models that were closed, would stay with the process.
  */
 static void give_memory_back(void)
 {
@@ -146,7 +146,8 @@ int main(int argc, char **argv)
   catch_signals(); /* again: MPI has installed its own handlers */
   atomic_store(&ready_to_stop, true);
   ingot_gpu_start gpu;
-  ingot_gpu_start_init(&gpu, argc, argv); /* not before: MPI changes the environment while it starts, and CUDA reads it */
+  ingot_gpu_start_init(&gpu, argc,
+                       argv); /* not before: MPI changes the environment while it starts, and CUDA reads it */
   ingot_log_init(ingot_comm_rank(comm), ingot_comm_size(comm));
   st = ingot_comm_agree(comm, ingot_fault_init(getenv("INGOT_FAULT"), ingot_comm_rank(comm)));
   if (st == INGOT_OK) st = run_command(comm, argc, argv);

@@ -139,14 +139,14 @@ static json_t *run_json(const ingot_manifest_run *run)
   for (int r = 0; r < run->n_rank; r++) {
     const ingot_merge_timing *t = &run->timing[r];
     json_array_append_new(ranks,
-                          json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "wall_s", t->wall_s,
-                                    "cpu_s", t->cpu_s, "read_s", t->read_s, "move_s", t->move_s, "merge_s", t->merge_s,
-                                    "write_s", t->write_s, "wait_s", t->wait_s, "device_s", t->device_s, "threads",
-                                    (json_int_t)t->n_lane, "bytes_read", (json_int_t)t->bytes_read,
-                                    "bytes_written", (json_int_t)t->bytes_written, "tiles_done",
-                                    (json_int_t)t->tiles_done, "tiles_resumed", (json_int_t)t->tiles_resumed,
-                                    "tiles_on_device", (json_int_t)t->tiles_on_device, "peak_anon_bytes",
-                                    (json_int_t)t->peak_anon_bytes));
+                          json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+                                    "wall_s", t->wall_s, "cpu_s", t->cpu_s, "read_s", t->read_s, "move_s", t->move_s,
+                                    "merge_s", t->merge_s, "write_s", t->write_s, "wait_s", t->wait_s, "device_s",
+                                    t->device_s, "threads", (json_int_t)t->n_lane, "bytes_read",
+                                    (json_int_t)t->bytes_read, "bytes_written", (json_int_t)t->bytes_written,
+                                    "tiles_done", (json_int_t)t->tiles_done, "tiles_resumed",
+                                    (json_int_t)t->tiles_resumed, "tiles_on_device", (json_int_t)t->tiles_on_device,
+                                    "peak_anon_bytes", (json_int_t)t->peak_anon_bytes));
   }
   return json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:o}", "host", host, "started", run->started, "finished", finished,
                    "ranks", run->n_rank, "threads", run->n_thread, "device", run->device, "by_rank", ranks);
@@ -164,10 +164,11 @@ ingot_status ingot_manifest_write(const ingot_job *job, const ingot_step_plan *p
   INGOT_TRY(ingot_manifest_path(plan->output, &path));
   INGOT_TRY(ingot_output_extent(plan->output, &bytes, &modified));
   tree = json_pack("{s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:I, s:I}}", "manifest_version",
-                   INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint", ingot_json_hash(plan->fingerprint),
-                   "job", ingot_json_text(job->text), "recipe", json_loads(plan->recipe, 0, NULL), "inputs",
-                   ingot_inputs_list(plan), "run", run_json(run), "tensors", tensors_json(plan, checksums), "output", "path",
-                   ingot_json_text(plan->output), "bytes", (json_int_t)bytes, "modified_ns", (json_int_t)modified);
+                   INGOT_MANIFEST_VERSION, "program", ingot_version_text(), "fingerprint",
+                   ingot_json_hash(plan->fingerprint), "job", ingot_json_text(job->text), "recipe",
+                   json_loads(plan->recipe, 0, NULL), "inputs", ingot_inputs_list(plan), "run", run_json(run),
+                   "tensors", tensors_json(plan, checksums), "output", "path", ingot_json_text(plan->output), "bytes",
+                   (json_int_t)bytes, "modified_ns", (json_int_t)modified);
   INGOT_CHECK(tree, INGOT_ERR_NOMEM, "%s: no memory for the manifest", plan->output);
   text = json_dumps(tree, JSON_INDENT(1));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "%s: no memory for the manifest", plan->output);

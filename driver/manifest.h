@@ -17,9 +17,9 @@ enum { INGOT_MANIFEST_VERSION = 1 };
 /** Where the manifest of an output is; appended to text. */
 ingot_status ingot_manifest_path(const char *output, ingot_text *text);
 /**
- * Whether a plan's output, which exists, has a valid manifest with the plan's fingerprint, and the size and time that the
- * manifest says. Otherwise *why gets the reason, such as "without a manifest", with the settings and inputs that differ.
- * INGOT_ERR_NOMEM only.
+ * Whether a plan's output, which exists, has a valid manifest with the plan's fingerprint, and the size and time that
+ * the manifest says. Otherwise *why gets the reason, such as "without a manifest", with the settings and inputs that
+ * differ. INGOT_ERR_NOMEM only.
  */
 ingot_status ingot_manifest_matches(const ingot_step_plan *plan, bool *matches, ingot_text *why);
 

@@ -81,7 +81,9 @@ ingot_status ingot_merge_check_vocabularies(ingot_merge_builder *b)
     INGOT_TRY_ALLOC(message);
     ingot_error_clear();
     ingot_problems_add(&b->planner->problems, found, "%s: %s%s", b->place, message,
-                       found == INGOT_ERR_MISMATCH ? ingot_merge_hint(b, "vocabulary", " (vocabulary = \"ignore\" merges all the same)") : "");
+                       found == INGOT_ERR_MISMATCH
+                           ? ingot_merge_hint(b, "vocabulary", " (vocabulary = \"ignore\" merges all the same)")
+                           : "");
   }
 done:
   return st;
@@ -104,8 +106,8 @@ static void report_tensor(const ingot_merge_builder *b, const ingot_merge_tensor
     }
   }
   if (!of) return;
-  ingot_log_warning("%s: tensor %s: the first %lld rows are merged, which all models have; \"%s\" (%s) has %lld", b->place,
-                    t->view.name, (long long)rows, larger->id, larger->path, (long long)most);
+  ingot_log_warning("%s: tensor %s: the first %lld rows are merged, which all models have; \"%s\" (%s) has %lld",
+                    b->place, t->view.name, (long long)rows, larger->id, larger->path, (long long)most);
   json_object_set_new(list, t->view.name, json_pack("{s:I, s:o}", "rows", (json_int_t)rows, "of", of));
 }
 
@@ -122,8 +124,8 @@ ingot_status ingot_merge_report_crops(const ingot_merge_builder *b, json_t *reci
   json_object_set_new(recipe, "cropped", list);
   INGOT_TRY(ingot_vocabulary_size(lender, &n_token));
   if (n_token > b->n_row)
-    ingot_log_warning("%s: the tokenizer of \"%s\" (%s) has %lld tokens, and only the first %lld have embeddings", b->place,
-                      lender->id, lender->path, (long long)n_token, (long long)b->n_row);
+    ingot_log_warning("%s: the tokenizer of \"%s\" (%s) has %lld tokens, and only the first %lld have embeddings",
+                      b->place, lender->id, lender->path, (long long)n_token, (long long)b->n_row);
 done:
   return st;
 }

@@ -17,7 +17,8 @@ static ingot_status append_value(const json_t *value, ingot_text *text)
   size_t       i;
   if (json_is_object(value)) {
     INGOT_TRY(ingot_text_printf(text, "{"));
-    json_object_foreach((json_t *)(uintptr_t)value, key, item) {
+    json_object_foreach((json_t *)(uintptr_t)value, key, item)
+    {
       if (json_is_null(item)) continue;
       INGOT_TRY(ingot_text_printf(text, " %s = ", key));
       INGOT_TRY(append_value(item, text));
@@ -26,7 +27,8 @@ static ingot_status append_value(const json_t *value, ingot_text *text)
     st = ingot_text_printf(text, " }");
   } else if (json_is_array(value)) {
     INGOT_TRY(ingot_text_printf(text, "("));
-    json_array_foreach(value, i, item) {
+    json_array_foreach(value, i, item)
+    {
       INGOT_TRY(ingot_text_printf(text, "%s", comma));
       INGOT_TRY(append_value(item, text));
       comma = ", ";
@@ -34,7 +36,8 @@ static ingot_status append_value(const json_t *value, ingot_text *text)
     st = ingot_text_printf(text, ")");
   } else if (json_is_string(value)) {
     INGOT_TRY(ingot_text_printf(text, "\""));
-    for (const char *c = json_string_value(value); *c; c++) INGOT_TRY(ingot_text_printf(text, "%s%c", *c == '"' || *c == '\\' ? "\\" : "", *c));
+    for (const char *c = json_string_value(value); *c; c++)
+      INGOT_TRY(ingot_text_printf(text, "%s%c", *c == '"' || *c == '\\' ? "\\" : "", *c));
     st = ingot_text_printf(text, "\"");
   } else if (json_is_real(value)) {
     st = ingot_text_printf(text, "%.17e", json_real_value(value));
@@ -56,7 +59,7 @@ static ingot_status append_job(const json_t *manifest, const char *output, ingot
   size_t        i;
   INGOT_CHECK(step && models && name, INGOT_ERR_NOMEM, "no memory for the recipe");
   json_array_foreach(inputs, i, input)
-    json_object_set(models, json_string_value(json_object_get(input, "id")), json_object_get(input, "path"));
+      json_object_set(models, json_string_value(json_object_get(input, "id")), json_object_get(input, "path"));
   json_object_set(step, "output", name);
   INGOT_TRY(ingot_text_printf(text, "models = "));
   INGOT_TRY(append_value(models, text));
@@ -100,7 +103,8 @@ static ingot_status room_make(const ingot_merge_plan *plan, room *r)
               .raw = malloc(INGOT_BLOCK * sizeof(double)),
               .value = malloc(n * INGOT_BLOCK * sizeof(float)),
               .plain = malloc(INGOT_BLOCK * sizeof(float))};
-  if (!r->wide || !r->in || !r->raw || !r->value || !r->plain) return ingot_fail(INGOT_ERR_NOMEM, "no memory for a block of %zu inputs", n);
+  if (!r->wide || !r->in || !r->raw || !r->value || !r->plain)
+    return ingot_fail(INGOT_ERR_NOMEM, "no memory for a block of %zu inputs", n);
   for (size_t i = 0; i < n; i++) r->in[i] = r->wide + i * INGOT_BLOCK;
   return INGOT_OK;
 }
@@ -119,12 +123,14 @@ static ingot_status read_chunk(const ingot_merge_tensor *t, int64_t first, int64
   return INGOT_OK;
 }
 
-static ingot_status scan_tile(const ingot_merge_tensor *t, const ingot_method_tensor *view, const ingot_scan_ops *ops, const void *state,
-                              const ingot_scan_plan *scan, int64_t tile, void *slot, int64_t *sums, room *r)
+static ingot_status scan_tile(const ingot_merge_tensor *t, const ingot_method_tensor *view, const ingot_scan_ops *ops,
+                              const void *state, const ingot_scan_plan *scan, int64_t tile, void *slot, int64_t *sums,
+                              room *r)
 {
   ingot_status st = INGOT_OK;
   int64_t      begin = tile * INGOT_TILE, end = view->n_elem - begin < INGOT_TILE ? view->n_elem : begin + INGOT_TILE;
-  int64_t      step = scan->sample_stride ? scan->sample_stride : INGOT_BLOCK, most = scan->sample_stride ? INGOT_SAMPLE_RUN : INGOT_BLOCK;
+  int64_t      step = scan->sample_stride ? scan->sample_stride : INGOT_BLOCK,
+          most = scan->sample_stride ? INGOT_SAMPLE_RUN : INGOT_BLOCK;
   for (int64_t at = (begin + step - 1) / step * step; st == INGOT_OK && at < end; at += step) {
     ingot_chunk c;
     st = read_chunk(t, at, end - at < most ? end - at : most, r, &c);
@@ -133,9 +139,10 @@ static ingot_status scan_tile(const ingot_merge_tensor *t, const ingot_method_te
   return st;
 }
 
-/* All passes of a tensor (or of the model: tensors 0 .. n). Methods of this family ask for no tiles of their own choice. */
-static ingot_status run_passes(const ingot_merge_tensor *tensors, int n, const ingot_method_tensor *last, const ingot_scan_ops *ops,
-                               void *state, room *r)
+/* All passes of a tensor (or of the model: tensors 0 .. n). Methods of this family ask for no tiles of their own
+ * choice. */
+static ingot_status run_passes(const ingot_merge_tensor *tensors, int n, const ingot_method_tensor *last,
+                               const ingot_scan_ops *ops, void *state, room *r)
 {
   ingot_status      st = INGOT_OK;
   ingot_scan_plan   scan, done;
@@ -150,12 +157,14 @@ static ingot_status run_passes(const ingot_merge_tensor *tensors, int n, const i
     free(sums);
     slots = calloc((size_t)n_slot * scan.slot_bytes + 1, 1);
     sums = calloc((size_t)scan.n_sum + 1, sizeof *sums);
-    INGOT_CHECK(slots && sums && !scan.tiles, INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", last->name, (long long)n_slot);
+    INGOT_CHECK(slots && sums && !scan.tiles, INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", last->name,
+                (long long)n_slot);
     n_slot = 0;
     for (int i = 0; i < n; i++) {
       if (tensors[i].copy) continue;
       for (int64_t k = 0; k < ingot_tile_count(tensors[i].view.n_elem); k++)
-        INGOT_TRY(scan_tile(&tensors[i], n == 1 ? last : &tensors[i].view, ops, state, &scan, k, slots + (size_t)n_slot++ * scan.slot_bytes, sums, r));
+        INGOT_TRY(scan_tile(&tensors[i], n == 1 ? last : &tensors[i].view, ops, state, &scan, k,
+                            slots + (size_t)n_slot++ * scan.slot_bytes, sums, r));
     }
     done = scan;
     result = (ingot_scan_result){&done, n_slot, slots, sums};
@@ -198,7 +207,8 @@ static void add_chunk(const ingot_delta_state *s, const ingot_chunk *c, room *r,
   }
 }
 
-static ingot_status add_tensor(const ingot_merge_tensor *t, const void *model_state, room *r, ingot_kept *out, bool *cuts)
+static ingot_status add_tensor(const ingot_merge_tensor *t, const void *model_state, room *r, ingot_kept *out,
+                               bool *cuts)
 {
   ingot_status        st = INGOT_OK;
   const ingot_method *method = r->plan->method;
@@ -207,9 +217,11 @@ static ingot_status add_tensor(const ingot_merge_tensor *t, const void *model_st
   void *state = calloc(1, method->state_bytes(&view) + 1);
   INGOT_CHECK(state, INGOT_ERR_NOMEM, "%s: no memory for the method's state", view.name);
   INGOT_TRY(method->begin(&view, state));
-  if (t->grain != INGOT_GRAIN_ELEMENT && method->tensor.next) INGOT_TRY(run_passes(t, 1, &view, &method->tensor, state, r));
+  if (t->grain != INGOT_GRAIN_ELEMENT && method->tensor.next)
+    INGOT_TRY(run_passes(t, 1, &view, &method->tensor, state, r));
   const ingot_delta_state *s = state;
-  for (int k = 0; k < s->n_model; k++) *cuts = *cuts || s->vote || ingot_delta_models_const(s)[k].mask != INGOT_MASK_ALL;
+  for (int k = 0; k < s->n_model; k++)
+    *cuts = *cuts || s->vote || ingot_delta_models_const(s)[k].mask != INGOT_MASK_ALL;
   for (int64_t at = 0; at < view.n_elem; at += INGOT_BLOCK) {
     ingot_chunk c;
     INGOT_TRY(read_chunk(t, at, view.n_elem - at < INGOT_BLOCK ? view.n_elem - at : INGOT_BLOCK, r, &c));
@@ -246,7 +258,8 @@ static ingot_status measure(const ingot_merge_plan *plan, const json_t *recipe, 
   if (plan->tensors[last].grain == INGOT_GRAIN_MODEL) {
     model_state = calloc(1, plan->method->model_state_bytes(&plan->tensors[last].view) + 1);
     INGOT_CHECK(model_state, INGOT_ERR_NOMEM, "no memory for the method's state");
-    INGOT_TRY(run_passes(plan->tensors, plan->n_tensor, &plan->tensors[last].view, &plan->method->model, model_state, &r));
+    INGOT_TRY(
+        run_passes(plan->tensors, plan->n_tensor, &plan->tensors[last].view, &plan->method->model, model_state, &r));
   }
   for (int i = 0; i < plan->n_tensor; i++)
     if (!plan->tensors[i].copy) INGOT_TRY(add_tensor(&plan->tensors[i], model_state, &r, out, &cuts));

@@ -1,6 +1,6 @@
 /**
- * What a method kept of each expert: task vectors after its mask (TIES' trimming, DARE's drawing) and after its vote. Worked
- * out anew from the manifest's recipe and the inputs, on one thread.
+ * What a method kept of each expert: task vectors after its mask (TIES' trimming, DARE's drawing) and after its vote.
+ * Worked out anew from the manifest's recipe and the inputs, on one thread.
  */
 #ifndef INGOT_DRIVER_MERGE_KEPT_H
 #define INGOT_DRIVER_MERGE_KEPT_H

@@ -11,9 +11,9 @@
 enum { PIECE = 1 << 14 }; /* elements read at a time, of every model */
 
 typedef struct reader {
-  unsigned char *raw;   /* PIECE elements of the widest dtype */
-  float         *wide;  /* [PIECE] */
-  double        *delta; /* [n_model][PIECE] expert - base */
+  unsigned char *raw;          /* PIECE elements of the widest dtype */
+  float         *wide;         /* [PIECE] */
+  double        *delta;        /* [n_model][PIECE] expert - base */
   double        *base, *moved; /* [PIECE]: the base; the output - base */
 } reader;
 
@@ -138,8 +138,8 @@ ingot_status ingot_measure_make(const ingot_source *base, ingot_source *const *e
               malloc(PIECE * sizeof(double)), malloc(PIECE * sizeof(double))};
   INGOT_ASSERT(n_model > 0 && n_model <= INGOT_MEASURE_MODELS);
   out->dot = calloc(n * n, sizeof(double));
-  INGOT_CHECK(r.raw && r.wide && r.delta && r.base && r.moved && out->dot, INGOT_ERR_NOMEM, "no memory to compare %d models",
-              n_model);
+  INGOT_CHECK(r.raw && r.wide && r.delta && r.base && r.moved && out->dot, INGOT_ERR_NOMEM,
+              "no memory to compare %d models", n_model);
   INGOT_TRY(make_rows(output, out));
   for (int i = 0; i < ingot_source_count(output); i++) {
     const ingot_tensor_info *t = ingot_source_tensor(output, i);

@@ -56,9 +56,11 @@ static ingot_status make_section(ingot_merge_builder *b, const ingot_merge_sourc
   }
   for (int i = 0; i < n_model; i++) {
     if (b->has_base && s->method->base != INGOT_BASE_START && is_base(s, &models[i])) continue;
-    if (!b->has_base && is_base(s, &models[i])) section->reference = section->n_source; /* an ordinary input that leads */
+    if (!b->has_base && is_base(s, &models[i]))
+      section->reference = section->n_source; /* an ordinary input that leads */
     ingot_section_source *source = &section->sources[section->n_source++];
-    *source = (ingot_section_source){.model = i, .first = models[i].first, .params = &models[i].params, .statistics = -1};
+    *source =
+        (ingot_section_source){.model = i, .first = models[i].first, .params = &models[i].params, .statistics = -1};
     INGOT_TRY(ingot_merge_take_input(b, &models[i].ref, models[i].value, &source->source));
     *good = *good && source->source >= 0;
   }
@@ -95,7 +97,8 @@ static ingot_status find_config(ingot_merge_builder *b, bool *good)
   const ingot_section *first = &b->sections[0];
   b->config_input = first->sources[first->reference].source;
   if (!b->settings->has_config) goto done;
-  INGOT_TRY(ingot_merge_take_input(b, &b->settings->config, ingot_value_member(b->step->value, "config_from"), &b->config_input));
+  INGOT_TRY(ingot_merge_take_input(b, &b->settings->config, ingot_value_member(b->step->value, "config_from"),
+                                   &b->config_input));
   *good = *good && b->config_input >= 0;
 done:
   return st;
@@ -337,8 +340,9 @@ static ingot_status check_matrices(ingot_merge_builder *b, bool *fit)
   INGOT_TRY(ingot_rank_memory_find(b->planner, false, b->settings->memory_limit_bytes, &limit));
   *fit = limit.bytes == 0 || bytes <= limit.bytes;
   if (!*fit)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE, "%s: the matrices of %s need %s of a rank's memory, and %s %s",
-                       b->place, b->tensors[largest].view.name, ingot_bytes_text(bytes, need), limit.what,
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
+                       "%s: the matrices of %s need %s of a rank's memory, and %s %s", b->place,
+                       b->tensors[largest].view.name, ingot_bytes_text(bytes, need), limit.what,
                        ingot_bytes_text(limit.bytes, have));
 done:
   return st;
@@ -359,8 +363,9 @@ static ingot_status fit_memory(ingot_merge_builder *b)
     if (limit == 0 || p->memory_bytes <= limit) goto done;
   }
   if (fit)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE, "%s: one thread needs %s of memory, and memory_limit is %s",
-                       b->place, ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_TOO_LARGE,
+                       "%s: one thread needs %s of memory, and memory_limit is %s", b->place,
+                       ingot_bytes_text(p->memory_bytes, need), ingot_bytes_text(limit, have));
 done:
   return st;
 }

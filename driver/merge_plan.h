@@ -17,13 +17,13 @@ typedef struct ingot_merge_body {
 
 /** One output section: a run of layers, or a whole model, and where its tensors come from. */
 typedef struct ingot_section_source {
-  ingot_input           *input;
-  int                    source; /* index into plan.sources */
-  int64_t                first;  /* layer that the section's first layer is taken from */
-  const ingot_param_set *params; /* NULL: a base, which has none */
-  int                    model;  /* index among the step's models, for messages; -1: base */
-  int                    statistics; /* index into plan.sources of its statistics, or -1 */
-  const ingot_statistics_info *info; /* of these; NULL: a file of others */
+  ingot_input                 *input;
+  int                          source;     /* index into plan.sources */
+  int64_t                      first;      /* layer that the section's first layer is taken from */
+  const ingot_param_set       *params;     /* NULL: a base, which has none */
+  int                          model;      /* index among the step's models, for messages; -1: base */
+  int                          statistics; /* index into plan.sources of its statistics, or -1 */
+  const ingot_statistics_info *info;       /* of these; NULL: a file of others */
 } ingot_section_source;
 
 typedef struct ingot_section {
@@ -54,15 +54,15 @@ typedef struct ingot_merge_builder {
   bool                        drop_head; /* tied heads are not stored */
   ingot_merge_tensor         *tensors;   /* [n_tensor] so far */
   int                         n_tensor, capacity;
-  int64_t                     n_tile, n_merged; /* tiles; elements of merged tensors so far */
-  ingot_model_layout          layout; /* live statistics: of the reference */
+  int64_t                     n_tile, n_merged;  /* tiles; elements of merged tensors so far */
+  ingot_model_layout          layout;            /* live statistics: of the reference */
   int                         n_with, n_without; /* tensors with and without the statistics that they want */
   const char                 *first_without;
-  int64_t                     n_row;     /* that cropped embeddings keep; -1: none is cropped */
-  bool                        kind_reported;    /* statistics of the kind that the method does not read */
-  bool                        check_failed;     /* one message of method->check is enough */
-  bool                       *param_missing;    /* [n_param]: reported */
-  const char                 *place;            /* "job.cfg:12: step 1 (ties)"; of other steps their type */
+  int64_t                     n_row;         /* that cropped embeddings keep; -1: none is cropped */
+  bool                        kind_reported; /* statistics of the kind that the method does not read */
+  bool                        check_failed;  /* one message of method->check is enough */
+  bool                       *param_missing; /* [n_param]: reported */
+  const char                 *place;         /* "job.cfg:12: step 1 (ties)"; of other steps their type */
 } ingot_merge_builder;
 
 /** The `plan` of the merge step type; other types that merge plan that part with it. */
@@ -108,8 +108,8 @@ ingot_status ingot_merge_report_crops(const ingot_merge_builder *b, json_t *reci
 /** A problem, or a warning, where quantized weights are merged without their scales. */
 ingot_status ingot_merge_check_scales(ingot_merge_builder *b);
 /**
- * Open the models' statistics and check what can be checked of them as a whole; live ones: find out which layers have them. *good:
- * false when one is no use.
+ * Open the models' statistics and check what can be checked of them as a whole; live ones: find out which layers have
+ * them. *good: false when one is no use.
  */
 ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good);
 /** Append the statistics that a tensor wants to its inputs: source and tensor get new arrays. */

@@ -1,4 +1,5 @@
-/* Quantized weights: the numbers stored are not the weights without the scales beside them, which a merge does not apply. */
+/* Quantized weights: the numbers stored are not the weights without the scales beside them, which a merge does not
+ * apply. */
 #include <stdio.h>
 #include <string.h>
 
@@ -40,8 +41,8 @@ static void find_merged(const ingot_merge_builder *b, int input, bool *merged)
 static void report(ingot_merge_builder *b, const ingot_input *input, const ingot_sink_tensor *w, const char *scale)
 {
   if (b->settings->scales == INGOT_SCALES_IGNORE)
-    ingot_log_warning("%s: \"%s\" (%s) is quantized: weights (%s) and scales (%s) are merged as they are stored", b->place,
-                      input->id, input->path, w->name, scale);
+    ingot_log_warning("%s: \"%s\" (%s) is quantized: weights (%s) and scales (%s) are merged as they are stored",
+                      b->place, input->id, input->path, w->name, scale);
   else
     ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
                        "%s: \"%s\" (%s) is quantized: %s (%s) has scales (%s), which a merge does not apply; merge the "

@@ -270,11 +270,12 @@ static void check_statistics(const ingot_merge_settings *s, const ingot_value *s
                        ingot_value_place(step), m->name);
   for (int i = 0; i < s->n_model; i++) {
     if (m->needs && !s->models[i].has_statistics)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s needs statistics of \"%s\": { model = \"%s\"; statistics = ...; }",
+      ingot_problems_add(problems, INGOT_ERR_JOB,
+                         "%s: method %s needs statistics of \"%s\": { model = \"%s\"; statistics = ...; }",
                          ingot_value_place(s->models[i].value), m->name, s->models[i].ref.id, s->models[i].ref.id);
     if (!m->needs && s->models[i].has_statistics)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s reads no statistics", ingot_value_place(s->models[i].value),
-                         m->name);
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: method %s reads no statistics",
+                         ingot_value_place(s->models[i].value), m->name);
   }
 }
 
@@ -306,8 +307,8 @@ void ingot_merge_check_alignment(const ingot_merge_settings *s, const ingot_valu
   const ingot_value *v = ingot_value_member(step, "alignment");
   uint64_t           n = s->alignment_bytes;
   if (v && (n < INGOT_SINK_PAGE || n > (uint64_t)1 << 30 || (n & (n - 1)) != 0))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a power of two from 4096 to 1GiB, found %llu", ingot_value_place(v),
-                       (unsigned long long)n);
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a power of two from 4096 to 1GiB, found %llu",
+                       ingot_value_place(v), (unsigned long long)n);
 }
 
 ingot_status ingot_merge_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems)

@@ -9,7 +9,10 @@
 typedef enum ingot_missing { INGOT_MISSING_FAIL, INGOT_MISSING_SKIP, INGOT_MISSING_BASE } ingot_missing;
 typedef enum ingot_tied { INGOT_TIED_AUTO, INGOT_TIED_KEEP } ingot_tied;
 typedef enum ingot_vocabulary { INGOT_VOCABULARY_CHECK, INGOT_VOCABULARY_IGNORE } ingot_vocabulary;
-typedef enum ingot_statistics_model { INGOT_STATISTICS_MODEL_CHECK, INGOT_STATISTICS_MODEL_IGNORE } ingot_statistics_model;
+typedef enum ingot_statistics_model {
+  INGOT_STATISTICS_MODEL_CHECK,
+  INGOT_STATISTICS_MODEL_IGNORE
+} ingot_statistics_model;
 typedef enum ingot_embeddings { INGOT_EMBEDDINGS_FAIL, INGOT_EMBEDDINGS_CROP } ingot_embeddings;
 typedef enum ingot_scales { INGOT_SCALES_FAIL, INGOT_SCALES_IGNORE } ingot_scales;
 
@@ -17,7 +20,7 @@ typedef enum ingot_scales { INGOT_SCALES_FAIL, INGOT_SCALES_IGNORE } ingot_scale
 typedef struct ingot_merge_source {
   ingot_job_reference ref;
   const ingot_value  *value;
-  ingot_param_set     params;     /* per-model parameters given here */
+  ingot_param_set     params; /* per-model parameters given here */
   bool                has_statistics;
   ingot_job_reference statistics; /* a file, or an earlier step's output; `models` only */
   int64_t             first, end; /* layers [first, end) of a slice's source; unused without slices */
@@ -35,21 +38,21 @@ typedef struct ingot_merge_settings {
   const char        *type, *name, *method_name, *base_name, *output, *dtype_name, *config_name;
   const ingot_value *models_value, *parameters_value, *slices_value;
   bool               durable;
-  int                nonfinite;  /* ingot_nonfinite */
-  int                missing;    /* ingot_missing */
-  int                tied;       /* ingot_tied */
-  int                vocabulary; /* ingot_vocabulary */
-  int                embeddings; /* ingot_embeddings */
-  int                scales;     /* ingot_scales */
+  int                nonfinite;        /* ingot_nonfinite */
+  int                missing;          /* ingot_missing */
+  int                tied;             /* ingot_tied */
+  int                vocabulary;       /* ingot_vocabulary */
+  int                embeddings;       /* ingot_embeddings */
+  int                scales;           /* ingot_scales */
   int                statistics_model; /* ingot_statistics_model */
   int64_t            seed;
   uint64_t           shard_bytes;
-  uint64_t           alignment_bytes; /* 0 (steps without the key): the default */
+  uint64_t           alignment_bytes;    /* 0 (steps without the key): the default */
   uint64_t           memory_limit_bytes; /* 0: none */
   const char        *model_name;         /* export: the one model, copied as it is */
   /* worked out */
-  bool                is_export;
-  bool                live_statistics; /* they are gathered while the step runs, for the linear layers of the models' blocks */
+  bool is_export;
+  bool live_statistics; /* they are gathered while the step runs, for the linear layers of the models' blocks */
   const ingot_method *method;
   bool                has_base, has_config;
   ingot_job_reference base, config;
@@ -63,13 +66,28 @@ typedef struct ingot_merge_settings {
 } ingot_merge_settings;
 
 /** Rows of a key table: where a checkpoint is written, and how. */
-#define INGOT_MERGE_OUTPUT_ROWS                                                                                     \
-  {"output", INGOT_KEY_STRING, true, NULL, NULL, offsetof(ingot_merge_settings, output),                            \
-   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                                          \
-  {"shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, offsetof(ingot_merge_settings, shard_bytes),                   \
-   "payload of a shard of a directory at most"},                                                                    \
-  {"alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, offsetof(ingot_merge_settings, alignment_bytes),               \
-   "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of two"}
+/* clang-format off: rows of tables */
+#define INGOT_MERGE_OUTPUT_ROWS                                                                                      \
+  {"output",                                                                                                         \
+   INGOT_KEY_STRING,                                                                                                 \
+   true,                                                                                                             \
+   NULL,                                                                                                             \
+   NULL,                                                                                                             \
+   offsetof(ingot_merge_settings, output),                                                                           \
+   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                                           \
+      {"shard_size",                                                                                                 \
+       INGOT_KEY_SIZE,                                                                                               \
+       false,                                                                                                        \
+       "5GB",                                                                                                        \
+       NULL,                                                                                                         \
+       offsetof(ingot_merge_settings, shard_bytes),                                                                  \
+       "payload of a shard of a directory at most"},                                                                 \
+  {                                                                                                                  \
+    "alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, offsetof(ingot_merge_settings, alignment_bytes),               \
+        "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of " \
+        "two"                                                                                                        \
+  }
+/* clang-format on */
 
 /** Keys of the step; ends with a row whose name is NULL. */
 extern const ingot_key ingot_merge_keys[];

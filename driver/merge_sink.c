@@ -23,7 +23,8 @@ static bool is_own_business(const char *name)
 static ingot_status make_config(ingot_merge_builder *b, const ingot_text *written, ingot_text *out)
 {
   ingot_status         st = INGOT_OK;
-  ingot_config_change  change = {.new_dtype = !b->settings->keep_dtype, .dtype = b->settings->dtype,
+  ingot_config_change  change = {.new_dtype = !b->settings->keep_dtype,
+                                 .dtype = b->settings->dtype,
                                  .n_token = b->n_row};
   ingot_config_slice  *slices = NULL;
   const ingot_section *sections = b->sections;

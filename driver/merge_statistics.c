@@ -1,4 +1,5 @@
-/* Statistics as inputs of a merge: whether they fit the models, each other and the method, and which tensor holds what. */
+/* Statistics as inputs of a merge: whether they fit the models, each other and the method, and which tensor holds
+ * what. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,8 +11,8 @@
 static void problem(ingot_merge_builder *b, ingot_status st, const ingot_section_source *source, const char *what)
 {
   const ingot_input *input = b->inputs[source->statistics];
-  ingot_problems_add(&b->planner->problems, st, "%s: statistics of \"%s\" (%s): %s", b->place, source->input->id, input->path,
-                     what);
+  ingot_problems_add(&b->planner->problems, st, "%s: statistics of \"%s\" (%s): %s", b->place, source->input->id,
+                     input->path, what);
 }
 
 /* The JSON of an input; *info is NULL for a file of others. */
@@ -59,11 +60,13 @@ static void compare_infos(ingot_merge_builder *b, const ingot_section_source *a,
 {
   const ingot_input *of_a = b->inputs[a->statistics], *of_c = b->inputs[c->statistics];
   if (a->info->kind != c->info->kind)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: %s holds %s statistics, and %s %s", b->place, of_a->path,
-                       ingot_statistics_kind_name(a->info->kind), of_c->path, ingot_statistics_kind_name(c->info->kind));
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: %s holds %s statistics, and %s %s", b->place,
+                       of_a->path, ingot_statistics_kind_name(a->info->kind), of_c->path,
+                       ingot_statistics_kind_name(c->info->kind));
   if (a->info->loss != c->info->loss)
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: %s has gradients of the loss's %s, and %s of its %s",
-                       b->place, of_a->path, ingot_statistics_loss_name(a->info->loss), of_c->path,
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                       "%s: %s has gradients of the loss's %s, and %s of its %s", b->place, of_a->path,
+                       ingot_statistics_loss_name(a->info->loss), of_c->path,
                        ingot_statistics_loss_name(c->info->loss));
   if (a->info->n_window_token != c->info->n_window_token)
     ingot_log_warning("%s: %s was made with windows of %lld tokens, and %s with %lld", b->place, of_a->path,
@@ -164,20 +167,22 @@ static bool fits(ingot_merge_builder *b, const ingot_section_source *source, int
   char                     found[INGOT_SHAPE_TEXT], of[INGOT_SHAPE_TEXT];
   bool                     packed;
   int64_t                  width = t->view.shape.dim[(use == INGOT_USE_GRAM) != t->view.transposed ? 1 : 0];
-  bool                     is_cropped = ingot_merge_is_cropped_to(b, s, &t->view.shape); /* as the model's own tensor is */
-  bool                     good = use == INGOT_USE_FISHER ? ingot_shape_equal(&s->shape, &t->view.shape) || is_cropped
-                                                          : ingot_gram_width(&s->shape, &packed) == width;
+  bool is_cropped = ingot_merge_is_cropped_to(b, s, &t->view.shape); /* as the model's own tensor is */
+  bool good = use == INGOT_USE_FISHER ? ingot_shape_equal(&s->shape, &t->view.shape) || is_cropped
+                                      : ingot_gram_width(&s->shape, &packed) == width;
   if (!good && use == INGOT_USE_FISHER)
     problem(b, INGOT_ERR_MISMATCH, source,
-            ingot_arena_printf(b->arena, "tensor %s is %s, and the parameter %s", s->name, ingot_shape_text(&s->shape, found),
-                               ingot_shape_text(&t->view.shape, of)));
+            ingot_arena_printf(b->arena, "tensor %s is %s, and the parameter %s", s->name,
+                               ingot_shape_text(&s->shape, found), ingot_shape_text(&t->view.shape, of)));
   else if (!good)
     problem(b, INGOT_ERR_MISMATCH, source,
-            ingot_arena_printf(b->arena, "tensor %s is %s, not a Gram matrix of width %lld, which %s %s%s asks for", s->name,
-                               ingot_shape_text(&s->shape, found), (long long)width, t->view.name,
-                               ingot_shape_text(&t->view.shape, of), t->view.transposed ? " (stored as [in, out])" : ""));
+            ingot_arena_printf(b->arena, "tensor %s is %s, not a Gram matrix of width %lld, which %s %s%s asks for",
+                               s->name, ingot_shape_text(&s->shape, found), (long long)width, t->view.name,
+                               ingot_shape_text(&t->view.shape, of),
+                               t->view.transposed ? " (stored as [in, out])" : ""));
   if (good && !ingot_dtype_is_float(s->dtype)) {
-    problem(b, INGOT_ERR_MISMATCH, source, ingot_arena_printf(b->arena, "tensor %s is %s", s->name, ingot_dtype_name(s->dtype)));
+    problem(b, INGOT_ERR_MISMATCH, source,
+            ingot_arena_printf(b->arena, "tensor %s is %s", s->name, ingot_dtype_name(s->dtype)));
     good = false;
   }
   return good;
@@ -191,8 +196,9 @@ typedef struct finding {
 } finding;
 
 /* One statistic of every model. */
-static ingot_status find_all(ingot_merge_builder *b, const ingot_section_source *const *models, const char *const *names,
-                             ingot_statistics_use use, const ingot_merge_tensor *t, finding *f)
+static ingot_status find_all(ingot_merge_builder *b, const ingot_section_source *const *models,
+                             const char *const *names, ingot_statistics_use use, const ingot_merge_tensor *t,
+                             finding *f)
 {
   ingot_status                st = INGOT_OK;
   const ingot_section_source *with = NULL, *without = NULL;
@@ -237,7 +243,8 @@ ingot_status ingot_merge_add_statistics(ingot_merge_builder *b, const ingot_sect
   static const struct {
     unsigned             bit;
     ingot_statistics_use use;
-  } uses[] = {{INGOT_NEED_FISHER, INGOT_USE_FISHER}, {INGOT_NEED_GRAM, INGOT_USE_GRAM},
+  } uses[] = {{INGOT_NEED_FISHER, INGOT_USE_FISHER},
+              {INGOT_NEED_GRAM, INGOT_USE_GRAM},
               {INGOT_NEED_OUTPUT_GRAM, INGOT_USE_OUTPUT_GRAM}};
   ingot_status                       st = INGOT_OK;
   ingot_method_tensor               *v = &tensor->view;
@@ -279,9 +286,9 @@ void ingot_merge_report_statistics(ingot_merge_builder *b)
   if (!b->settings->method->needs || b->n_without == 0) return;
   if (b->n_with == 0 && b->planner->problems.count == 0)
     ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
-                       "%s: the models' statistics hold nothing that %s wants under the tensors' names (such as %s)", b->place,
-                       b->settings->method->name, b->first_without);
+                       "%s: the models' statistics hold nothing that %s wants under the tensors' names (such as %s)",
+                       b->place, b->settings->method->name, b->first_without);
   else if (b->n_with > 0)
-    ingot_log_info("%s: %d tensors have the statistics that %s wants; %d have none and are averaged (%s is the first)", b->place,
-                   b->n_with, b->settings->method->name, b->n_without, b->first_without);
+    ingot_log_info("%s: %d tensors have the statistics that %s wants; %d have none and are averaged (%s is the first)",
+                   b->place, b->n_with, b->settings->method->name, b->n_without, b->first_without);
 }

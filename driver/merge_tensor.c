@@ -25,10 +25,10 @@ static bool fits(ingot_merge_builder *b, const ingot_input *input, int index, co
   const ingot_sink_tensor *t = &input->tensors[index], *r = &reference->tensors[reference_index];
   char                     text_t[INGOT_SHAPE_TEXT], text_r[INGOT_SHAPE_TEXT];
   if (!ingot_shape_equal(&t->shape, shape) && !ingot_merge_is_cropped_to(b, t, shape)) {
-    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH, "%s: tensor %s: %s in \"%s\" (%s), %s in \"%s\" (%s)%s",
-                       b->place, t->name, ingot_shape_text(&t->shape, text_t), input->id, input->path,
-                       ingot_shape_text(&r->shape, text_r), reference->id, reference->path,
-                       ingot_merge_crop_hint(b, t, &r->shape));
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                       "%s: tensor %s: %s in \"%s\" (%s), %s in \"%s\" (%s)%s", b->place, t->name,
+                       ingot_shape_text(&t->shape, text_t), input->id, input->path, ingot_shape_text(&r->shape, text_r),
+                       reference->id, reference->path, ingot_merge_crop_hint(b, t, &r->shape));
     return false;
   }
   if (!ingot_dtype_is_float(t->dtype)) {
@@ -135,7 +135,8 @@ static void ask_method(ingot_merge_builder *b, ingot_merge_tensor *t)
   const ingot_merge_tensor *before = b->n_tensor > 0 ? &b->tensors[b->n_tensor - 1] : NULL;
   bool                      same = before && before->view.global && before->view.n_model == t->view.n_model &&
               (n_value == 0 || memcmp(before->view.global, t->view.global, n_value * sizeof(double)) == 0);
-  for (int i = 0; i < m->n_param; i++) b->check_failed = b->check_failed || b->param_missing[i]; /* it would ask of a value that is not there */
+  for (int i = 0; i < m->n_param; i++)
+    b->check_failed = b->check_failed || b->param_missing[i]; /* it would ask of a value that is not there */
   if (!same && m->check && !b->check_failed) {
     ingot_status st = m->check(&t->view);
     b->check_failed = st != INGOT_OK;
@@ -158,8 +159,8 @@ typedef struct part_list {
 } part_list;
 
 /* Which sources take part in a tensor, with their own names for it. */
-static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *section, int index, const ingot_shape *shape,
-                               part_list *p)
+static ingot_status find_parts(ingot_merge_builder *b, const ingot_section *section, int index,
+                               const ingot_shape *shape, part_list *p)
 {
   ingot_status       st = INGOT_OK;
   const ingot_input *reference = section->sources[section->reference].input;
@@ -286,10 +287,11 @@ void ingot_merge_check_heads(ingot_merge_builder *b)
     }
   }
   if (tied && own)
-    ingot_problems_add(
-        &b->planner->problems, INGOT_ERR_MISMATCH,
-        "%s: \"%s\" (%s) %s, and \"%s\" (%s) has an output head of its own (%s)", b->place, tied->id, tied->path,
-        tied_by_config ? "ties its output head to its embeddings" : "has no output head (tied to its embeddings)",
-        own->id, own->path, head);
+    ingot_problems_add(&b->planner->problems, INGOT_ERR_MISMATCH,
+                       "%s: \"%s\" (%s) %s, and \"%s\" (%s) has an output head of its own (%s)", b->place, tied->id,
+                       tied->path,
+                       tied_by_config ? "ties its output head to its embeddings"
+                                      : "has no output head (tied to its embeddings)",
+                       own->id, own->path, head);
   b->drop_head = tied != NULL;
 }

@@ -124,7 +124,8 @@ done:
   return st;
 }
 
-/* Other paths than this one that lead to it, or into it, among the outputs of earlier steps. Equal ones are found in the job file. */
+/* Other paths than this one that lead to it, or into it, among the outputs of earlier steps. Equal ones are found in
+ * the job file. */
 static ingot_status check_earlier(ingot_planner *planner, const char *place, const ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
@@ -134,8 +135,9 @@ static ingot_status check_earlier(ingot_planner *planner, const char *place, con
     if (!output || strcmp(output, plan->output) == 0) continue;
     INGOT_TRY(ingot_paths_overlap(output, plan->output, &overlap));
     if (overlap)
-      ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: output %s is the output of step %d (%s), or shares a folder with it",
-                         place, plan->output, i + 1, output);
+      ingot_problems_add(&planner->problems, INGOT_ERR_JOB,
+                         "%s: output %s is the output of step %d (%s), or shares a folder with it", place, plan->output,
+                         i + 1, output);
   }
 done:
   return st;
@@ -149,14 +151,15 @@ static ingot_status check_made(ingot_planner *planner, const char *place, const 
   const char  *slash = strrchr(plan->output, '/'), *name = slash && slash[1] ? slash + 1 : plan->output;
   struct stat  info;
   if (strlen(name) > NAME_MAX - BESIDE)
-    ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: output %.40s...: its name has %zu bytes, and may have %d", place, name,
-                       strlen(name), NAME_MAX - BESIDE);
+    ingot_problems_add(&planner->problems, INGOT_ERR_JOB,
+                       "%s: output %.40s...: its name has %zu bytes, and may have %d", place, name, strlen(name),
+                       NAME_MAX - BESIDE);
   if (plan->sink.n_tensor > 0) INGOT_TRY(ingot_planner_take(planner, place, ingot_sink_check_names(&plan->sink)));
   if (!planner->options.fresh) goto done;
   if (plan->sink.n_tensor > 0) st = ingot_planner_take(planner, place, ingot_sink_check_replaceable(&plan->sink));
   else if (stat(plan->output, &info) == 0 && S_ISDIR(info.st_mode))
-    ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS, "%s: output %s: is a directory, cannot become a file", place,
-                       plan->output);
+    ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS, "%s: output %s: is a directory, cannot become a file",
+                       place, plan->output);
 done:
   return st;
 }
@@ -195,9 +198,10 @@ static ingot_status check_begun(ingot_planner *planner, const char *place, const
   if (access(ingot_text_string(&lock), F_OK) == 0) goto done;
   INGOT_TRY(ingot_begun_look(plan, &why));
   if (why.size > 0)
-    ingot_problems_add(&planner->problems, INGOT_ERR_EXISTS,
-                       "%s: output %s: was begun by other settings or from other inputs (%s); --fresh discards what is there",
-                       place, plan->output, ingot_text_string(&why));
+    ingot_problems_add(
+        &planner->problems, INGOT_ERR_EXISTS,
+        "%s: output %s: was begun by other settings or from other inputs (%s); --fresh discards what is there", place,
+        plan->output, ingot_text_string(&why));
 done:
   ingot_text_release(&why);
   ingot_text_release(&lock);
@@ -217,8 +221,8 @@ static ingot_status check_other(ingot_planner *planner, const char *place, const
     if (i + 1 == plan->number || !planner->job->steps[i].output) continue;
     INGOT_TRY(ingot_paths_overlap(planner->job->steps[i].output, other.output, &overlap));
     if (overlap)
-      ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: %s, which this step writes too, is the output of step %d", place,
-                         other.output, i + 1);
+      ingot_problems_add(&planner->problems, INGOT_ERR_JOB,
+                         "%s: %s, which this step writes too, is the output of step %d", place, other.output, i + 1);
   }
   if (existing && lstat(other.output, &info) == 0) INGOT_TRY(check_existing(planner, place, &other));
 done:
@@ -241,7 +245,8 @@ ingot_status ingot_output_check(ingot_planner *planner, const ingot_job_step *st
     INGOT_TRY(check_existing(planner, place, plan));
   if (plan->other) INGOT_TRY(check_other(planner, place, plan, good && !plan->complete && !planner->options.fresh));
   if (!good || planner->problems.count != n_problem || planner->options.fresh) goto done;
-  if (plan->ready && !plan->complete && planner->problems.count == n_problem) INGOT_TRY(check_begun(planner, place, plan));
+  if (plan->ready && !plan->complete && planner->problems.count == n_problem)
+    INGOT_TRY(check_begun(planner, place, plan));
 done:
   return st;
 }

@@ -7,13 +7,14 @@
 
 const char *const ingot_placement_names[] = {"auto", "replicated", "spread", NULL};
 
-ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit, ingot_rank_memory *out)
+ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit,
+                                    ingot_rank_memory *out)
 {
   ingot_status st = INGOT_OK;
   size_t       total = 0, free_bytes = 0;
   char         name[128];
   uint64_t     there = 0;
-  int          n_rank = planner->options.n_rank_node > 0 ? planner->options.n_rank_node : planner->options.n_rank, n_gpu = 1;
+  int n_rank = planner->options.n_rank_node > 0 ? planner->options.n_rank_node : planner->options.n_rank, n_gpu = 1;
   *out = (ingot_rank_memory){memory_limit, true, "memory_limit is"};
   if (planner->options.elsewhere || planner->options.other_host) goto done;
   if (on_device) {
@@ -24,8 +25,9 @@ ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device
     there = ingot_process_memory_bytes() / 10 * 9 / (uint64_t)n_rank;
   }
   if (there == 0 || (memory_limit > 0 && memory_limit <= there)) goto done;
-  const char *what = on_device ? n_rank > n_gpu ? "a rank's share of the GPU is" : "the GPU has"
-                               : n_rank > 1 ? "a rank's share of the machine's memory is" : "the machine has";
+  const char *what = on_device    ? n_rank > n_gpu ? "a rank's share of the GPU is" : "the GPU has"
+                     : n_rank > 1 ? "a rank's share of the machine's memory is"
+                                  : "the machine has";
   *out = (ingot_rank_memory){there, false, what};
 done:
   return st;
@@ -36,13 +38,14 @@ uint64_t ingot_rank_memory_need(bool on_device, uint64_t model_bytes, uint64_t h
   return on_device ? model_bytes : INGOT_PROCESS_BYTES + model_bytes + host_bytes;
 }
 
-uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model, int n_thread,
-                              uint64_t host_bytes)
+uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model,
+                              int n_thread, uint64_t host_bytes)
 {
   uint64_t most = host_bytes;
   if (!on_device) return 0;
   for (int i = 0; i < n_model; i++) {
-    uint64_t load = ingot_model_load_bytes(&specs[i], compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32, n_thread);
+    uint64_t load =
+        ingot_model_load_bytes(&specs[i], compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32, n_thread);
     if (load > most) most = load;
   }
   return ingot_nn_host_bytes(INGOT_NN_CUDA) + most;

@@ -6,15 +6,23 @@
 #include "workers/statistics/gather.h"
 
 /** placement = "..." of the steps that run several models. */
-typedef enum ingot_placement_choice { INGOT_PLACE_AUTO, INGOT_PLACE_REPLICATED, INGOT_PLACE_SPREAD } ingot_placement_choice;
+typedef enum ingot_placement_choice {
+  INGOT_PLACE_AUTO,
+  INGOT_PLACE_REPLICATED,
+  INGOT_PLACE_SPREAD
+} ingot_placement_choice;
 
 /** "auto", "replicated", "spread", NULL. */
 extern const char *const ingot_placement_names[];
 
 /** A row of a step's keys. */
-#define INGOT_PLACEMENT_ROW(offset, what)                                                                              \
-  {"placement", INGOT_KEY_CHOICE, false, "auto", ingot_placement_names, offset,                                        \
-   what " are all on each rank (replicated) or each on one rank (spread); auto: replicated if they fit"}
+/* clang-format off: rows of tables */
+#define INGOT_PLACEMENT_ROW(offset, what)                                                                    \
+  {                                                                                                          \
+    "placement", INGOT_KEY_CHOICE, false, "auto", ingot_placement_names, offset,                             \
+        what " are all on each rank (replicated) or each on one rank (spread); auto: replicated if they fit" \
+  }
+/* clang-format on */
 
 /** What a rank may take. */
 typedef struct ingot_rank_memory {
@@ -24,21 +32,23 @@ typedef struct ingot_rank_memory {
 } ingot_rank_memory;
 
 /**
- * The least of memory_limit (0: none) and a rank's share of what there is: of its GPU, or of nine tenths of the host's memory. bytes 0: not
- * known, or the job will run on other hosts. INGOT_ERR_DEVICE.
+ * The least of memory_limit (0: none) and a rank's share of what there is: of its GPU, or of nine tenths of the host's
+ * memory. bytes 0: not known, or the job will run on other hosts. INGOT_ERR_DEVICE.
  */
-ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit, ingot_rank_memory *out);
+ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit,
+                                    ingot_rank_memory *out);
 
 /**
- * What a rank takes of the memory that its models are in, when these take model_bytes and the step has host_bytes of the host besides:
- * on a CPU all of it, with the process.
+ * What a rank takes of the memory that its models are in, when these take model_bytes and the step has host_bytes of
+ * the host besides: on a CPU all of it, with the process.
  */
 uint64_t ingot_rank_memory_need(bool on_device, uint64_t model_bytes, uint64_t host_bytes);
 /**
- * What ingot takes of the host beside models [n_model] on a GPU: page-locked buffers, and the most of what reading a model and the step need.
- * The process with the GPU's libraries comes on top; the run finds out how much that is. On a CPU 0: it is in the above.
+ * What ingot takes of the host beside models [n_model] on a GPU: page-locked buffers, and the most of what reading a
+ * model and the step need. The process with the GPU's libraries comes on top; the run finds out how much that is. On a
+ * CPU 0: it is in the above.
  */
-uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model, int n_thread,
-                              uint64_t host_bytes);
+uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot_model_spec *specs, int n_model,
+                              int n_thread, uint64_t host_bytes);
 
 #endif

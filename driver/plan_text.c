@@ -43,7 +43,8 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
                                 p->inputs[i].identity ? "" : ", made by an earlier step"));
   INGOT_TRY(ingot_text_printf(text, "  output   %s: %s", p->output, p->form ? p->form : format_name(p->sink.format)));
   if (p->sink.n_tensor > 0) {
-    INGOT_TRY(ingot_text_printf(text, ", %s\n  tensors  %d (", ingot_bytes_text(ingot_sink_bytes(&p->sink), a), p->sink.n_tensor));
+    INGOT_TRY(ingot_text_printf(text, ", %s\n  tensors  %d (", ingot_bytes_text(ingot_sink_bytes(&p->sink), a),
+                                p->sink.n_tensor));
     INGOT_TRY(append_dtypes(&p->sink, text));
     INGOT_TRY(ingot_text_printf(text, ")"));
   }
@@ -54,14 +55,16 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
   INGOT_TRY(ingot_text_printf(text, "  traffic  %s to read, %s to write\n", ingot_bytes_text(p->bytes_read, a),
                               ingot_bytes_text(p->bytes_written, b)));
   if (p->ready)
-    INGOT_TRY(ingot_text_printf(text, "  memory   %s%s a rank, with %d thread%s\n", ingot_bytes_text(p->memory_bytes, c),
-                                p->host_bytes > 0 ? " of the GPU" : "", p->n_thread, p->n_thread == 1 ? "" : "s"));
+    INGOT_TRY(ingot_text_printf(text, "  memory   %s%s a rank, with %d thread%s\n",
+                                ingot_bytes_text(p->memory_bytes, c), p->host_bytes > 0 ? " of the GPU" : "",
+                                p->n_thread, p->n_thread == 1 ? "" : "s"));
   if (p->ready && p->host_bytes > 0)
-    INGOT_TRY(ingot_text_printf(text, "           %s of the host a rank, and what the GPU's libraries take there\n", ingot_bytes_text(p->host_bytes, c)));
+    INGOT_TRY(ingot_text_printf(text, "           %s of the host a rank, and what the GPU's libraries take there\n",
+                                ingot_bytes_text(p->host_bytes, c)));
   if (seconds > 0.0 && !p->complete)
     INGOT_TRY(ingot_text_printf(text, "  time     about %.3g s%s, reading at %.2f GB/s and writing at %.2f GB/s\n",
-                                seconds, p->work ? " without running the models" : "", bandwidth->read_bytes_per_s / 1e9,
-                                bandwidth->write_bytes_per_s / 1e9));
+                                seconds, p->work ? " without running the models" : "",
+                                bandwidth->read_bytes_per_s / 1e9, bandwidth->write_bytes_per_s / 1e9));
   INGOT_TRY(ingot_text_printf(text, "  settings\n"));
   INGOT_TRY(ingot_yaml_append(recipe, 4, text));
 done:
@@ -90,8 +93,8 @@ static json_t *tensors_json(const ingot_sink_spec *sink)
     const ingot_sink_tensor *t = &sink->tensors[i];
     json_t                  *shape = json_array();
     for (int d = 0; d < t->shape.n_dim; d++) json_array_append_new(shape, json_integer(t->shape.dim[d]));
-    json_array_append_new(
-        list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", ingot_dtype_name(t->dtype), "shape", shape));
+    json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", ingot_dtype_name(t->dtype),
+                                          "shape", shape));
   }
   return list;
 }
@@ -105,14 +108,16 @@ static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwi
     json_array_append_new(inputs,
                           json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(p->inputs[i].id), "path",
                                     ingot_json_text(p->inputs[i].path), "bytes", (json_int_t)p->inputs[i].bytes));
-  json_t *j = json_pack("{s:i, s:s, s:o, s:o, s:b, s:b, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o}", "step",
-                        p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output),
-                        "complete", (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes",
-                        p->n_pass, "bytes_read", (json_int_t)p->bytes_read, "bytes_written",
-                        (json_int_t)p->bytes_written, "output_bytes", (json_int_t)(p->sink.n_tensor > 0 ? ingot_sink_bytes(&p->sink) : 0),
-                        "memory_bytes", (json_int_t)p->memory_bytes, "host_bytes", (json_int_t)p->host_bytes, "threads", p->n_thread, "fingerprint", fingerprint,
-                        "settings", json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
-  double  seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
+  json_t *j =
+      json_pack("{s:i, s:s, s:o, s:o, s:b, s:b, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o}", "step",
+                p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output), "complete",
+                (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes", p->n_pass,
+                "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written, "output_bytes",
+                (json_int_t)(p->sink.n_tensor > 0 ? ingot_sink_bytes(&p->sink) : 0), "memory_bytes",
+                (json_int_t)p->memory_bytes, "host_bytes", (json_int_t)p->host_bytes, "threads", p->n_thread,
+                "fingerprint", fingerprint, "settings", json_loads(p->recipe, 0, NULL), "tensors",
+                tensors_json(&p->sink));
+  double seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
   if (seconds > 0.0) json_object_set_new(j, "seconds", json_real(seconds));
   return j;
 }

@@ -11,7 +11,8 @@ ingot_status ingot_plan_text(const ingot_planner *planner, const ingot_bandwidth
 ingot_status ingot_plan_json(const ingot_planner *planner, const ingot_bandwidth *bandwidth, json_t **out);
 /**
  * For batch scripts, a line a step, separated by tabs: number, type, 1 when complete, bytes of memory a rank (0:
- * not known before earlier steps have run), bytes to read, bytes to write, seconds (0: not known), numbers of the earlier steps that it takes outputs of ("1,3", or "-"), output.
+ * not known before earlier steps have run), bytes to read, bytes to write, seconds (0: not known), numbers of the
+ * earlier steps that it takes outputs of ("1,3", or "-"), output.
  */
 ingot_status ingot_plan_resources(const ingot_planner *planner, const ingot_bandwidth *bandwidth, ingot_text *text);
 

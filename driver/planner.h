@@ -14,7 +14,7 @@ typedef struct ingot_plan_options {
   int  n_rank;
   int  n_rank_node; /* of them on this node; 0: all */
   bool on_device;
-  bool fresh; /* existing outputs are to be replaced */
+  bool fresh;      /* existing outputs are to be replaced */
   bool elsewhere;  /* a plan for another machine: free space and memory here are not looked at */
   bool other_host; /* a plan for other hosts with the same files: memory here is not looked at */
   bool no_sync;
@@ -40,7 +40,8 @@ void         ingot_planner_release(ingot_planner *planner);
 ingot_status ingot_planner_plan(ingot_planner *planner);
 /** Plan step `number` again, after an earlier step has written its output. */
 ingot_status ingot_planner_replan(ingot_planner *planner, int number);
-/** Report a failure as a problem of the step at `place`, and return INGOT_OK; memory alone ends planning: INGOT_ERR_NOMEM. */
+/** Report a failure as a problem of the step at `place`, and return INGOT_OK; memory alone ends planning:
+ * INGOT_ERR_NOMEM. */
 ingot_status ingot_planner_take(ingot_planner *planner, const char *place, ingot_status failure);
 /** Tell the planner that a step's output is there now: its promise becomes a source. */
 void ingot_planner_step_done(ingot_planner *planner, int number);

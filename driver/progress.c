@@ -48,7 +48,8 @@ void ingot_progress_update(void *context, int64_t tiles_done, int64_t n_tile, ui
   p->shown = true;
 }
 
-void ingot_progress_windows(void *context, int64_t windows_done, int64_t n_window, int64_t tokens_done, double elapsed_s)
+void ingot_progress_windows(void *context, int64_t windows_done, int64_t n_window, int64_t tokens_done,
+                            double elapsed_s)
 {
   ingot_progress *p = context;
   char            text[160];

@@ -19,7 +19,8 @@ void ingot_progress_start(ingot_progress *progress, ingot_events *events, int st
 void ingot_progress_update(void *context, int64_t tiles_done, int64_t n_tile, uint64_t bytes_done, uint64_t n_bytes,
                            double elapsed_s);
 /** As ingot_gather_options.progress: windows instead of tiles. */
-void ingot_progress_windows(void *context, int64_t windows_done, int64_t n_window, int64_t tokens_done, double elapsed_s);
+void ingot_progress_windows(void *context, int64_t windows_done, int64_t n_window, int64_t tokens_done,
+                            double elapsed_s);
 /** End the terminal's line. */
 void ingot_progress_finish(ingot_progress *progress);
 /** "42 % (17 of 40 tiles), 1.2 of 3.0 GB, 1.50 GB/s, 12 s left" into text. */

@@ -54,8 +54,7 @@ static json_t *sources_json(const ingot_merge_settings *s, const ingot_merge_sou
   json_t *list = json_array();
   for (int i = 0; i < n; i++) {
     json_t *row = json_pack("{s:o}", "model", ingot_json_text(sources[i].ref.id));
-    if (sources[i].has_statistics)
-      json_object_set_new(row, "statistics", ingot_json_text(sources[i].statistics.id));
+    if (sources[i].has_statistics) json_object_set_new(row, "statistics", ingot_json_text(sources[i].statistics.id));
     if (layers)
       json_object_set_new(row, "layers", json_pack("[I, I]", (json_int_t)sources[i].first, (json_int_t)sources[i].end));
     add_params(row, s->method, &sources[i].params, false);
@@ -216,9 +215,8 @@ ingot_status ingot_inputs_json(const ingot_job_reference *refs, const ingot_plan
   json_t      *list = json_array();
   /* Identities hold the files' times, which differ when an earlier step has made them: they are in the manifest. */
   for (int i = 0; i < n_input; i++)
-    json_array_append_new(list,
-                          json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(refs[i].id), "path",
-                                    ingot_json_text(refs[i].written), "bytes", (json_int_t)inputs[i].bytes));
+    json_array_append_new(list, json_pack("{s:o, s:o, s:I}", "id", ingot_json_text(refs[i].id), "path",
+                                          ingot_json_text(refs[i].written), "bytes", (json_int_t)inputs[i].bytes));
   plain = json_dumps(list, JSON_COMPACT);
   INGOT_CHECK(plain, INGOT_ERR_NOMEM, "no memory for the list of inputs");
   st = ingot_text_printf(text, "%s", plain);

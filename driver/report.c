@@ -65,20 +65,23 @@ ingot_status ingot_report_text(const ingot_report *r, ingot_text *text)
   if (r->n_on_device > 0) INGOT_TRY(row(text, "on GPU", &r->device_s, 0));
   INGOT_TRY(row(text, "wall", &r->wall_s, r->bytes_read + r->bytes_written));
   INGOT_TRY(row(text, "cpu", &r->cpu_s, 0));
-  INGOT_TRY(ingot_text_printf(
-      text, "  %d rank%s, %lld thread%s, %s; %lld %s, %lld taken over\n"
-            "  memory of a rank: %s min, %s mean, %s max", r->n_rank,
-      r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s", where,
-      (long long)r->tiles_done, r->windows ? "windows run" : "tiles merged", (long long)r->tiles_resumed,
-      ingot_bytes_text((uint64_t)r->memory_bytes.min, least), ingot_bytes_text((uint64_t)r->memory_bytes.mean, mean),
-      ingot_bytes_text((uint64_t)r->memory_bytes.max, most)));
+  INGOT_TRY(ingot_text_printf(text,
+                              "  %d rank%s, %lld thread%s, %s; %lld %s, %lld taken over\n"
+                              "  memory of a rank: %s min, %s mean, %s max",
+                              r->n_rank, r->n_rank == 1 ? "" : "s", (long long)r->n_lane, r->n_lane == 1 ? "" : "s",
+                              where, (long long)r->tiles_done, r->windows ? "windows run" : "tiles merged",
+                              (long long)r->tiles_resumed, ingot_bytes_text((uint64_t)r->memory_bytes.min, least),
+                              ingot_bytes_text((uint64_t)r->memory_bytes.mean, mean),
+                              ingot_bytes_text((uint64_t)r->memory_bytes.max, most)));
   if (r->library_bytes > 0 && r->planned_host_bytes > 0)
     INGOT_TRY(ingot_text_printf(text, "; planned %s, of which %s are the GPU libraries'",
-                                ingot_bytes_text(r->planned_host_bytes + r->library_bytes, mean), ingot_bytes_text(r->library_bytes, least)));
-  if (r->n_on_device == 0 && r->planned_bytes > 0) INGOT_TRY(ingot_text_printf(text, "; planned %s", ingot_bytes_text(r->planned_bytes, mean)));
+                                ingot_bytes_text(r->planned_host_bytes + r->library_bytes, mean),
+                                ingot_bytes_text(r->library_bytes, least)));
+  if (r->n_on_device == 0 && r->planned_bytes > 0)
+    INGOT_TRY(ingot_text_printf(text, "; planned %s", ingot_bytes_text(r->planned_bytes, mean)));
   if (r->device_bytes > 0)
-    INGOT_TRY(ingot_text_printf(text, "\n  GPU memory of a rank: %s at most; planned %s", ingot_bytes_text(r->device_bytes, most),
-                                ingot_bytes_text(r->planned_bytes, mean)));
+    INGOT_TRY(ingot_text_printf(text, "\n  GPU memory of a rank: %s at most; planned %s",
+                                ingot_bytes_text(r->device_bytes, most), ingot_bytes_text(r->planned_bytes, mean)));
 done:
   return st;
 }

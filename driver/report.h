@@ -20,14 +20,15 @@ typedef struct ingot_report {
   bool         windows; /* tiles_done and tiles_resumed count windows of a model's run on data */
   ingot_spread phase_s[INGOT_PHASE_COUNT];
   ingot_spread wall_s, cpu_s;
-  ingot_spread device_s;     /* of moving and merging: what lanes on a GPU took */
-  ingot_spread memory_bytes; /* anonymous memory of a rank, its high water */
-  uint64_t     planned_bytes; /* of a rank, of the memory that its models are in; 0: not planned */
+  ingot_spread device_s;           /* of moving and merging: what lanes on a GPU took */
+  ingot_spread memory_bytes;       /* anonymous memory of a rank, its high water */
+  uint64_t     planned_bytes;      /* of a rank, of the memory that its models are in; 0: not planned */
   uint64_t     planned_host_bytes; /* of a rank with models on a GPU, without the GPU's libraries; 0: not planned */
-  uint64_t     library_bytes; /* that the process had when the GPU's libraries were up, the most of all ranks; 0: no models on a GPU */
-  uint64_t     device_bytes;  /* taken on a GPU, the most of all ranks; 0: not looked at */
-  uint64_t     bytes_read, bytes_written; /* sums */
-  int64_t      tiles_done, tiles_resumed, tiles_on_device, n_lane, n_on_device;
+  uint64_t library_bytes; /* that the process had when the GPU's libraries were up, the most of all ranks; 0: no models
+                             on a GPU */
+  uint64_t device_bytes;  /* taken on a GPU, the most of all ranks; 0: not looked at */
+  uint64_t bytes_read, bytes_written; /* sums */
+  int64_t  tiles_done, tiles_resumed, tiles_on_device, n_lane, n_on_device;
 } ingot_report;
 
 /** From the timings of all ranks [n_rank]. */

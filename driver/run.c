@@ -69,16 +69,16 @@ done:
 static void plan_event(ingot_run_context *context, const ingot_step_plan *p)
 {
   ingot_events_write(context->events, "plan",
-                     json_pack("{s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:b}", "step", p->number, "title", p->title,
-                               "output", p->output, "tensors", p->sink.n_tensor, "tiles", (json_int_t)p->n_tile,
-                               "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written,
-                               "memory_bytes", (json_int_t)p->memory_bytes, "host_bytes", (json_int_t)p->host_bytes,
-                               "complete", (int)p->complete));
+                     json_pack("{s:i, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:b}", "step", p->number, "title",
+                               p->title, "output", p->output, "tensors", p->sink.n_tensor, "tiles",
+                               (json_int_t)p->n_tile, "bytes_read", (json_int_t)p->bytes_read, "bytes_written",
+                               (json_int_t)p->bytes_written, "memory_bytes", (json_int_t)p->memory_bytes, "host_bytes",
+                               (json_int_t)p->host_bytes, "complete", (int)p->complete));
 }
 
 /*
- * The manifests of what a step wrote. An output without a manifest is not complete: when one cannot be written, all go out of
- * sight, until the same command has written it.
+ * The manifests of what a step wrote. An output without a manifest is not complete: when one cannot be written, all go
+ * out of sight, until the same command has written it.
  */
 static ingot_status write_manifests(run_state *state, const ingot_step_plan *plan, const ingot_step_result *result,
                                     const ingot_manifest_run *run)
@@ -116,8 +116,8 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   report.planned_bytes = plan->memory_bytes;
   report.planned_host_bytes = plan->host_bytes;
   INGOT_TRY(ingot_report_text(&report, &text));
-  ingot_log_info("step %d: %s: %s%s%s is complete\n%s", plan->number, plan->title, plan->output, plan->other ? ", with " : "",
-                 plan->other ? plan->other : "", ingot_text_string(&text));
+  ingot_log_info("step %d: %s: %s%s%s is complete\n%s", plan->number, plan->title, plan->output,
+                 plan->other ? ", with " : "", plan->other ? plan->other : "", ingot_text_string(&text));
   json_t *event = ingot_report_json(&report);
   json_object_set_new(event, "step", json_integer(plan->number));
   json_object_set_new(event, "output", ingot_json_text(plan->output));
@@ -143,8 +143,8 @@ done:
 }
 
 /*
- * Rank 0, after a failure: what was begun needs its note as long as there is something to continue. After values that cannot
- * be used there is nothing: the same command would find the same.
+ * Rank 0, after a failure: what was begun needs its note as long as there is something to continue. After values that
+ * cannot be used there is nothing: the same command would find the same.
  */
 static void leave_step(ingot_status st, const ingot_step_plan *plan)
 {

@@ -26,17 +26,18 @@ typedef struct ingot_scaling {
 /** One row of the table. */
 typedef struct ingot_scaling_row {
   int    nodes;
-  double share;                       /* of the cost, on the node that has most; 1 / nodes when the split is even */
+  double share; /* of the cost, on the node that has most; 1 / nodes when the split is even */
   double read_s, compute_s, write_s;
 } ingot_scaling_row;
 
 /**
- * "1,2,4" into nodes, ascending; "read=10,write=5,fs-read=200,fs-write=100,cores=32,unit-ns=0.15" (GB/s; any of them; NULL:
- * the defaults, which these are) into the site. INGOT_ERR_USAGE.
+ * "1,2,4" into nodes, ascending; "read=10,write=5,fs-read=200,fs-write=100,cores=32,unit-ns=0.15" (GB/s; any of them;
+ * NULL: the defaults, which these are) into the site. INGOT_ERR_USAGE.
  */
 ingot_status ingot_scaling_parse(const char *nodes, const char *site, ingot_scaling *out);
 /** One row for a merge step whose inputs are there. */
-ingot_status ingot_scaling_row_make(const ingot_step_plan *plan, const ingot_site *site, int nodes, ingot_scaling_row *row);
+ingot_status ingot_scaling_row_make(const ingot_step_plan *plan, const ingot_site *site, int nodes,
+                                    ingot_scaling_row *row);
 /** Why a step has no table, or NULL when it has one. */
 const char *ingot_scaling_refusal(const ingot_step_plan *plan);
 

@@ -10,7 +10,8 @@
 #include "io/journal.h"
 
 /* A table is below one tile, so its checksum is of one hash. */
-static ingot_status write_table(const ingot_scores_output *o, ingot_sink *sink, int tensor, bool root, uint64_t *checksum)
+static ingot_status write_table(const ingot_scores_output *o, ingot_sink *sink, int tensor, bool root,
+                                uint64_t *checksum)
 {
   ingot_status       st = INGOT_OK;
   const ingot_shape *shape = &o->sink->tensors[tensor].shape;
@@ -67,7 +68,8 @@ done:
 }
 
 /* On rank 0: the texts, the journal of the output that is to be, and a JSON output itself. */
-static ingot_status prepare(const ingot_run_context *context, const ingot_scores_output *o, ingot_text *json, ingot_text *lines)
+static ingot_status prepare(const ingot_run_context *context, const ingot_scores_output *o, ingot_text *json,
+                            ingot_text *lines)
 {
   ingot_status st = INGOT_OK;
   INGOT_TRY(o->json(o->context, json));

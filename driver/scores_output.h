@@ -1,4 +1,5 @@
-/** The output of a step that scores: JSON text, or HDF5 tables with the same text as an attribute; and lines for people. */
+/** The output of a step that scores: JSON text, or HDF5 tables with the same text as an attribute; and lines for
+ * people. */
 #ifndef INGOT_DRIVER_SCORES_OUTPUT_H
 #define INGOT_DRIVER_SCORES_OUTPUT_H
 
@@ -18,8 +19,8 @@ typedef struct ingot_scores_output {
 } ingot_scores_output;
 
 /**
- * Write the output under its name and print the lines. A run that is killed before the manifest is written makes it again.
- * checksums [sink->n_tensor]. Collective; all ranks return the same status.
+ * Write the output under its name and print the lines. A run that is killed before the manifest is written makes it
+ * again. checksums [sink->n_tensor]. Collective; all ranks return the same status.
  */
 ingot_status ingot_scores_output_write(const ingot_run_context *context, const ingot_scores_output *output,
                                        uint64_t *checksums);

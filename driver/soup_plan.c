@@ -8,13 +8,17 @@
 static const char OUTPUT_VERSION[] = "ingot-soup-1";
 
 /* What the evaluation says of itself, and how to search. */
-static ingot_status finish(const ingot_planner *planner, const ingot_soup_settings *s, ingot_soup_body *body, ingot_step_plan *plan)
+static ingot_status finish(const ingot_planner *planner, const ingot_soup_settings *s, ingot_soup_body *body,
+                           ingot_step_plan *plan)
 {
   ingot_status            st = INGOT_OK;
-  ingot_data_merge_output output = {.recipe = json_loads(body->parts.gather.recipe, 0, NULL), .heading = "Soup", .version = OUTPUT_VERSION};
+  ingot_data_merge_output output = {.recipe = json_loads(body->parts.gather.recipe, 0, NULL),
+                                    .heading = "Soup",
+                                    .version = OUTPUT_VERSION};
   INGOT_CHECK(output.recipe, INGOT_ERR_NOMEM, "no memory for the recipe");
   json_object_set_new(output.recipe, "search", json_string(ingot_soup_search_names[s->search]));
-  if (s->search == INGOT_SOUP_GREEDY) json_object_set_new(output.recipe, "accept", json_string(ingot_soup_accept_names[s->accept]));
+  if (s->search == INGOT_SOUP_GREEDY)
+    json_object_set_new(output.recipe, "accept", json_string(ingot_soup_accept_names[s->accept]));
   json_object_set_new(output.recipe, "metric", json_string(ingot_soup_metric_names[s->metric]));
   output.about = ingot_arena_printf(&plan->arena,
                                     "This model is the average of checkpoints that a %s soup has chosen among %d.\n\n"
@@ -35,7 +39,8 @@ static void fit_memory(const ingot_soup_settings *s, ingot_soup_body *body, ingo
   uint64_t                 limit = s->parts.gather.memory_limit_bytes, buffers = 0;
   int64_t                  n_elem = 0;
   for (int i = 0; i < merge->n_tensor; i++) {
-    uint64_t bytes = ingot_soup_buffer_bytes(merge->tensors[i].view.n_elem, merge->tensors[i].dtype, gather->plan.compute);
+    uint64_t bytes =
+        ingot_soup_buffer_bytes(merge->tensors[i].view.n_elem, merge->tensors[i].dtype, gather->plan.compute);
     n_elem += merge->tensors[i].view.n_elem;
     if (bytes > buffers) buffers = bytes;
   }
@@ -49,25 +54,30 @@ static void fit_memory(const ingot_soup_settings *s, ingot_soup_body *body, ingo
   if (body->parts.merge.memory_bytes > *host) *host = body->parts.merge.memory_bytes;
 }
 
-static ingot_status combine(ingot_planner *planner, const ingot_soup_settings *s, ingot_soup_body *body, ingot_step_plan *plan)
+static ingot_status combine(ingot_planner *planner, const ingot_soup_settings *s, ingot_soup_body *body,
+                            ingot_step_plan *plan)
 {
   ingot_status             st = INGOT_OK;
   const ingot_gather_plan *g = &((const ingot_gather_body *)body->parts.gather.body)->plan;
   int                      n = ingot_soup_evaluations(g->n_model, (ingot_soup_kind)s->search);
-  plan->bytes_read = 3 * body->parts.gather.bytes_read + body->parts.merge.bytes_read; /* scored, tried, added to the sum */
+  plan->bytes_read =
+      3 * body->parts.gather.bytes_read + body->parts.merge.bytes_read; /* scored, tried, added to the sum */
   INGOT_TRY(finish(planner, s, body, plan));
-  body->soup = (ingot_soup_plan){.kind = (ingot_soup_kind)s->search, .accept = (ingot_soup_accept)s->accept,
-                                 .metric = (ingot_soup_metric)s->metric, .keep_dtype = s->parts.merge.keep_dtype,
+  body->soup = (ingot_soup_plan){.kind = (ingot_soup_kind)s->search,
+                                 .accept = (ingot_soup_accept)s->accept,
+                                 .metric = (ingot_soup_metric)s->metric,
+                                 .keep_dtype = s->parts.merge.keep_dtype,
                                  .dtype = s->parts.merge.dtype};
   fit_memory(s, body, plan);
-  plan->title = ingot_arena_printf(&plan->arena, "%s soup of %d candidates by %s", ingot_soup_search_names[s->search], g->n_model,
-                                   ingot_soup_metric_names[s->metric]);
-  plan->work = ingot_arena_printf(&plan->arena, "%s%d evaluations of %lld windows of %lld tokens, %lld in a pass; %s",
-                                  s->search == INGOT_SOUP_GREEDY ? "up to " : "", n, (long long)ingot_gather_window_count(g),
-                                  (long long)g->window.length, (long long)g->batch,
-                                  s->search == INGOT_SOUP_UNIFORM ? "one average"
-                                  : body->soup.keep_sum           ? "the sum of the soup stays in memory"
-                                                                  : "the models of the soup are read for every average");
+  plan->title = ingot_arena_printf(&plan->arena, "%s soup of %d candidates by %s", ingot_soup_search_names[s->search],
+                                   g->n_model, ingot_soup_metric_names[s->metric]);
+  plan->work =
+      ingot_arena_printf(&plan->arena, "%s%d evaluations of %lld windows of %lld tokens, %lld in a pass; %s",
+                         s->search == INGOT_SOUP_GREEDY ? "up to " : "", n, (long long)ingot_gather_window_count(g),
+                         (long long)g->window.length, (long long)g->batch,
+                         s->search == INGOT_SOUP_UNIFORM ? "one average"
+                         : body->soup.keep_sum           ? "the sum of the soup stays in memory"
+                                                         : "the models of the soup are read for every average");
   INGOT_TRY_ALLOC(plan->title && plan->work);
 done:
   return st;

@@ -18,7 +18,8 @@ ingot_status ingot_soup_step_unpack(const void *bytes, size_t size, ingot_step_p
 void         ingot_soup_step_release(ingot_step_plan *plan);
 
 /** Ranking, trials and members as JSON text; scores [evaluations][n_data]. Appended; rank 0. */
-ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup, const ingot_score *scores, ingot_text *text);
+ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup, const ingot_score *scores,
+                             ingot_text *text);
 /** The same as tables for people. */
 ingot_status ingot_soup_table(const ingot_soup_body *body, const ingot_soup *soup, ingot_text *text);
 /** The members alone, as they go into the output; the same text however the search ran. */

@@ -48,7 +48,8 @@ ingot_status ingot_soup_settings_read(ingot_job *job, ingot_job_step *step, ingo
                        ingot_value_place(gather->models_value), gather->n_model);
   const ingot_value *accept = ingot_value_member(step->value, "accept");
   if (accept && s->search != 0)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a uniform soup takes every candidate; accept is for search = \"greedy\"",
+    ingot_problems_add(problems, INGOT_ERR_JOB,
+                       "%s: a uniform soup takes every candidate; accept is for search = \"greedy\"",
                        ingot_value_place(accept));
 done:
   return st;

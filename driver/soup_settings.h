@@ -11,8 +11,8 @@ typedef struct ingot_soup_settings {
   int                       metric; /* ingot_soup_metric */
 } ingot_soup_settings;
 
-extern const ingot_key         ingot_soup_keys[];
-extern const char *const       ingot_soup_search_names[], *const ingot_soup_accept_names[], *const ingot_soup_metric_names[];
+extern const ingot_key   ingot_soup_keys[];
+extern const char *const ingot_soup_search_names[], *const ingot_soup_accept_names[], *const ingot_soup_metric_names[];
 
 /** The `read` of the soup step type. */
 ingot_status ingot_soup_settings_read(ingot_job *job, ingot_job_step *step, ingot_problems *problems);

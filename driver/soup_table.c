@@ -29,8 +29,9 @@ static json_t *inputs_json(const ingot_gather_body *body)
   for (int i = 0; i < g->n_model; i++)
     json_object_set_new(models, g->models[i].id, json_pack("{s:o}", "path", ingot_json_text(body->model_written[i])));
   for (int i = 0; i < g->n_data; i++)
-    json_object_set_new(data, g->data[i].name, json_pack("{s:o, s:I}", "path", ingot_json_text(body->data_written[i]), "windows",
-                                                         (json_int_t)g->data[i].n_window));
+    json_object_set_new(data, g->data[i].name,
+                        json_pack("{s:o, s:I}", "path", ingot_json_text(body->data_written[i]), "windows",
+                                  (json_int_t)g->data[i].n_window));
   return json_pack("{s:o, s:o}", "models", models, "data", data);
 }
 
@@ -40,7 +41,8 @@ static json_t *ranking_json(const ingot_gather_plan *g, const ingot_soup *soup, 
   for (int i = 0; i < soup->n; i++) {
     int m = soup->order[i];
     json_array_append_new(list, json_pack("{s:o, s:o, s:o}", "model", ingot_json_text(g->models[m].id), "score",
-                                          number(soup->scores[m]), "scores", ingot_evaluation_row(g, scores + m * g->n_data)));
+                                          number(soup->scores[m]), "scores",
+                                          ingot_evaluation_row(g, scores + m * g->n_data)));
   }
   return list;
 }
@@ -50,22 +52,25 @@ static json_t *trials_json(const ingot_gather_plan *g, const ingot_soup *soup, c
   json_t *list = json_array();
   for (int i = 0; i < soup->n_trial; i++) {
     const ingot_soup_trial *t = &soup->trials[i];
-    json_array_append_new(
-        list, json_pack("{s:o, s:i, s:o, s:b, s:o}", "add", t->model >= 0 ? ingot_json_text(g->models[t->model].id) : json_null(),
-                        "members", t->n_member, "score", number(t->score), "accepted", (int)t->accepted, "scores",
-                        ingot_evaluation_row(g, scores + t->evaluation * g->n_data)));
+    json_array_append_new(list,
+                          json_pack("{s:o, s:i, s:o, s:b, s:o}", "add",
+                                    t->model >= 0 ? ingot_json_text(g->models[t->model].id) : json_null(), "members",
+                                    t->n_member, "score", number(t->score), "accepted", (int)t->accepted, "scores",
+                                    ingot_evaluation_row(g, scores + t->evaluation * g->n_data)));
   }
   return list;
 }
 
-ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup, const ingot_score *scores, ingot_text *text)
+ingot_status ingot_soup_json(const ingot_soup_body *body, const ingot_soup *soup, const ingot_score *scores,
+                             ingot_text *text)
 {
   const ingot_gather_plan *g = gather_of(body);
-  json_t *tree = json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "format", 1, "kind", "soup", "search",
-                           ingot_soup_search_names[body->soup.kind], "accept", ingot_soup_accept_names[body->soup.accept],
-                           "metric", ingot_soup_metric_names[body->soup.metric], "window", (json_int_t)g->window.length,
-                           "inputs", inputs_json(body->parts.gather.body), "ranking", ranking_json(g, soup, scores), "trials",
-                           trials_json(g, soup, scores), "members", members_json(g, soup), "score", number(soup->score));
+  json_t                  *tree =
+      json_pack("{s:i, s:s, s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o}", "format", 1, "kind", "soup", "search",
+                ingot_soup_search_names[body->soup.kind], "accept", ingot_soup_accept_names[body->soup.accept],
+                "metric", ingot_soup_metric_names[body->soup.metric], "window", (json_int_t)g->window.length, "inputs",
+                inputs_json(body->parts.gather.body), "ranking", ranking_json(g, soup, scores), "trials",
+                trials_json(g, soup, scores), "members", members_json(g, soup), "score", number(soup->score));
   return ingot_json_append(tree, "the table of a soup", text);
 }
 
@@ -94,7 +99,7 @@ ingot_status ingot_soup_table(const ingot_soup_body *body, const ingot_soup *sou
 {
   ingot_status             st = INGOT_OK;
   const ingot_gather_plan *g = gather_of(body);
-  const char *what = body->soup.metric == INGOT_SOUP_LOSS ? "mean loss (perplexity)" : "mean accuracy";
+  const char              *what = body->soup.metric == INGOT_SOUP_LOSS ? "mean loss (perplexity)" : "mean accuracy";
   INGOT_TRY(ingot_text_printf(text, "| candidate | %s |\n|---|---|\n", what));
   for (int i = 0; i < soup->n; i++) {
     INGOT_TRY(ingot_text_printf(text, "| %s |", g->models[soup->order[i]].id));

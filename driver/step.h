@@ -28,28 +28,28 @@ typedef struct ingot_plan_input {
 /** A step resolved against its inputs. Owned strings and arrays live in its arena. */
 typedef struct ingot_step_plan {
   const ingot_step_type *type;
-  int                    number;   /* from 1 */
-  const char            *title;    /* "merge by ties", for people */
-  const char            *output;   /* path */
-  const char            *other;    /* path of a second checkpoint with the same tensors, made before the output; NULL: none */
-  const char            *form;     /* what the output is; NULL: what sink.format says */
-  const char            *work;     /* what is done, besides the tensors written; NULL: tiles */
-  ingot_sink_spec        sink;     /* what will be written */
-  bool                   ready;    /* all inputs are there: it can run */
-  bool                   complete; /* the output is there already, made by the same settings from the same inputs */
-  uint64_t               fingerprint;
-  uint64_t               bytes_read; /* with all passes over the inputs */
-  uint64_t               bytes_written;
-  uint64_t               memory_bytes; /* of one rank: of its GPU where models run on one, else of the host */
-  uint64_t               host_bytes;   /* of one rank with models on a GPU: of the host, without the GPU's libraries; else 0 */
-  int64_t                n_tile;
-  int                    n_pass;   /* over the inputs, at most */
-  int                    n_thread; /* after memory_limit; 0: as asked for */
-  const char            *recipe;   /* resolved settings, JSON text */
-  ingot_plan_input      *inputs;   /* [n_input] */
-  int                    n_input;
-  ingot_arena            arena;
-  void                  *body; /* the type's own part, in the arena or released by the type */
+  int                    number; /* from 1 */
+  const char            *title;  /* "merge by ties", for people */
+  const char            *output; /* path */
+  const char       *other; /* path of a second checkpoint with the same tensors, made before the output; NULL: none */
+  const char       *form;  /* what the output is; NULL: what sink.format says */
+  const char       *work;  /* what is done, besides the tensors written; NULL: tiles */
+  ingot_sink_spec   sink;  /* what will be written */
+  bool              ready; /* all inputs are there: it can run */
+  bool              complete; /* the output is there already, made by the same settings from the same inputs */
+  uint64_t          fingerprint;
+  uint64_t          bytes_read; /* with all passes over the inputs */
+  uint64_t          bytes_written;
+  uint64_t          memory_bytes; /* of one rank: of its GPU where models run on one, else of the host */
+  uint64_t          host_bytes; /* of one rank with models on a GPU: of the host, without the GPU's libraries; else 0 */
+  int64_t           n_tile;
+  int               n_pass;   /* over the inputs, at most */
+  int               n_thread; /* after memory_limit; 0: as asked for */
+  const char       *recipe;   /* resolved settings, JSON text */
+  ingot_plan_input *inputs;   /* [n_input] */
+  int               n_input;
+  ingot_arena       arena;
+  void             *body; /* the type's own part, in the arena or released by the type */
 } ingot_step_plan;
 
 /** How `ingot run` was called, and what steps report to. The same on all ranks but for `events` (rank 0, or NULL). */

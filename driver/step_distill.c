@@ -140,7 +140,8 @@ static void tell_check(teller *t, const ingot_distill_news *news)
   double perplexity = exp(news->check->mean_nll);
   ingot_events_write(t->events, "validation",
                      json_pack("{s:i, s:I, s:f, s:f}", "step", t->step, "training_step", (json_int_t)news->check->step,
-                               "geometric_mean_perplexity", isfinite(perplexity) ? perplexity : 0.0, "elapsed_s", news->elapsed_s));
+                               "geometric_mean_perplexity", isfinite(perplexity) ? perplexity : 0.0, "elapsed_s",
+                               news->elapsed_s));
   if (t->quiet) return;
   if (t->terminal && t->shown) fprintf(stderr, "\r\033[K");
   ingot_log_info("after step %lld of %lld: validation perplexity %.4f (geometric mean)", (long long)news->step,
@@ -161,15 +162,17 @@ static void tell(void *context, const ingot_distill_news *news)
     t->last_event_s = news->elapsed_s;
     ingot_events_write(t->events, "progress",
                        json_pack("{s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "step", t->step, "training_step",
-                                 (json_int_t)news->step, "training_steps", (json_int_t)news->n_step, "loss", r->loss, "rate", r->rate,
-                                 "gradient_norm", r->norm, "tokens_per_s", news->tokens_per_s, "utilisation", news->utilisation,
-                                 "elapsed_s", news->elapsed_s));
+                                 (json_int_t)news->step, "training_steps", (json_int_t)news->n_step, "loss", r->loss,
+                                 "rate", r->rate, "gradient_norm", r->norm, "tokens_per_s", news->tokens_per_s,
+                                 "utilisation", news->utilisation, "elapsed_s", news->elapsed_s));
   }
   if (t->quiet || (!last && news->elapsed_s - t->last_line_s < (t->terminal ? TERMINAL_EVERY_S : LOG_EVERY_S))) return;
   t->last_line_s = news->elapsed_s;
-  snprintf(text, sizeof text, "step %lld of %lld: loss %.4f, rate %.3g, gradient %.3g, %.0f tokens/s, %.0f %% of the matrix rate, %.0f s left",
-           (long long)news->step, (long long)news->n_step, r->loss, r->rate, r->norm, news->tokens_per_s, 100.0 * news->utilisation,
-           (double)(news->n_step - news->step) * news->step_s);
+  snprintf(
+      text, sizeof text,
+      "step %lld of %lld: loss %.4f, rate %.3g, gradient %.3g, %.0f tokens/s, %.0f %% of the matrix rate, %.0f s left",
+      (long long)news->step, (long long)news->n_step, r->loss, r->rate, r->norm, news->tokens_per_s,
+      100.0 * news->utilisation, (double)(news->n_step - news->step) * news->step_s);
   if (t->terminal) fprintf(stderr, "\r%s\033[K", text);
   else ingot_log_info("%s", text);
   t->shown = true;
@@ -177,8 +180,8 @@ static void tell(void *context, const ingot_distill_news *news)
 
 /* ---- the run ---- */
 
-static ingot_status report(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history, bool best,
-                           ingot_text *bytes)
+static ingot_status report(void *context, const ingot_distill_plan *plan, const ingot_distill_history *history,
+                           bool best, ingot_text *bytes)
 {
   (void)context;
   return ingot_distill_report(plan, history, best, bytes);
@@ -189,27 +192,38 @@ static ingot_status write_picture(const ingot_distill_plan *plan, const ingot_di
 {
   ingot_text   picture = {0};
   char        *path = ingot_file_sibling(plan->sink.path, ".svg");
-  ingot_status st = path ? ingot_distill_picture(plan, history, &picture) : ingot_fail(INGOT_ERR_NOMEM, "no memory for a path");
+  ingot_status st =
+      path ? ingot_distill_picture(plan, history, &picture) : ingot_fail(INGOT_ERR_NOMEM, "no memory for a path");
   if (st == INGOT_OK) st = ingot_file_replace(path, ingot_text_string(&picture), picture.size, false);
   ingot_text_release(&picture);
   free(path);
   return st;
 }
 
-static ingot_status run_distill(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+static ingot_status run_distill(const ingot_run_context *context, const ingot_step_plan *plan,
+                                ingot_step_result *result)
 {
   const ingot_distill_body *body = plan->body;
   ingot_distill_plan        p = body->plan;
   ingot_distill_history     history = {0};
   bool                      root = ingot_comm_rank(context->comm) == 0;
-  teller                    t = {.events = context->events, .step = plan->number, .quiet = context->quiet || !root,
-                                 .terminal = isatty(STDERR_FILENO) != 0, .last_event_s = -EVENT_EVERY_S};
-  ingot_distill_options     options = {
-          .gather = {.n_thread = context->n_thread, .on_device = body->on_device, .fresh = context->fresh, .stop = context->stop},
-          .tell = tell, .tell_context = &t, .report = report, .report_name = INGOT_TRAINING_FILE};
+  teller                    t = {.events = context->events,
+                                 .step = plan->number,
+                                 .quiet = context->quiet || !root,
+                                 .terminal = isatty(STDERR_FILENO) != 0,
+                                 .last_event_s = -EVENT_EVERY_S};
+  ingot_distill_options     options = {.gather = {.n_thread = context->n_thread,
+                                                  .on_device = body->on_device,
+                                                  .fresh = context->fresh,
+                                                  .stop = context->stop},
+                                       .tell = tell,
+                                       .tell_context = &t,
+                                       .report = report,
+                                       .report_name = INGOT_TRAINING_FILE};
   p.sink.lock = context->lock;
   result->checksums = calloc(2 * (size_t)p.sink.n_tensor + 1, sizeof *result->checksums);
-  ingot_status st = result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", p.sink.n_tensor);
+  ingot_status st =
+      result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", p.sink.n_tensor);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   st = ingot_distill_run(context->comm, &p, &options, result->checksums, &history, &result->timing);
   if (t.terminal && t.shown) fprintf(stderr, "\r\033[K");

@@ -42,7 +42,8 @@ static void written_table(const void *context, int tensor, size_t n, void *value
   }
 }
 
-static ingot_status run_ensemble(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+static ingot_status run_ensemble(const ingot_run_context *context, const ingot_step_plan *plan,
+                                 ingot_step_result *result)
 {
   ingot_progress             progress;
   const ingot_ensemble_body *body = plan->body;
@@ -57,8 +58,8 @@ static ingot_status run_ensemble(const ingot_run_context *context, const ingot_s
   INGOT_TRY(st);
   const ingot_gather_plan  *g = &body->plan.gather;
   const written             w = {body, &found};
-  const ingot_scores_output output = {g->output, g->fingerprint, &g->sink, "ingot_ensemble", &w,
-                                      written_json, written_lines, written_table};
+  const ingot_scores_output output = {g->output, g->fingerprint, &g->sink,      "ingot_ensemble",
+                                      &w,        written_json,   written_lines, written_table};
   INGOT_TRY(ingot_scores_output_write(context, &output, result->checksums));
   st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(plan->output) : INGOT_OK;
   st = ingot_comm_agree(context->comm, st);

@@ -37,7 +37,8 @@ static void written_table(const void *context, int tensor, size_t n, void *value
   }
 }
 
-static ingot_status run_evaluate(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+static ingot_status run_evaluate(const ingot_run_context *context, const ingot_step_plan *plan,
+                                 ingot_step_result *result)
 {
   ingot_progress           progress;
   const ingot_gather_plan *g = &((const ingot_gather_body *)plan->body)->plan;
@@ -50,8 +51,8 @@ static ingot_status run_evaluate(const ingot_run_context *context, const ingot_s
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
   const written             w = {plan->body, scores};
-  const ingot_scores_output output = {g->output, g->fingerprint, &g->sink, "ingot_evaluation", &w,
-                                      written_json, written_lines, written_table};
+  const ingot_scores_output output = {g->output, g->fingerprint, &g->sink,      "ingot_evaluation",
+                                      &w,        written_json,   written_lines, written_table};
   INGOT_TRY(ingot_scores_output_write(context, &output, result->checksums));
   st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(g->output) : INGOT_OK;
   st = ingot_comm_agree(context->comm, st);

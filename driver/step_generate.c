@@ -19,9 +19,10 @@ static ingot_status write_about(const ingot_generate_body *body, const ingot_gen
   INGOT_TRY(ingot_json_parse(path, body->about, strlen(body->about), &tree));
   json_object_set_new(tree, "sequences", json_integer(result->n_written));
   json_object_set_new(tree, "tokens", json_integer(result->n_token));
-  json_object_set_new(tree, "generated", json_pack("{s:I, s:I, s:I, s:I}", "sequences", (json_int_t)result->n_sequence, "ended",
-                                                   (json_int_t)result->n_ended, "dropped", (json_int_t)result->n_dropped, "duplicates",
-                                                   (json_int_t)result->n_duplicate));
+  json_object_set_new(tree, "generated",
+                      json_pack("{s:I, s:I, s:I, s:I}", "sequences", (json_int_t)result->n_sequence, "ended",
+                                (json_int_t)result->n_ended, "dropped", (json_int_t)result->n_dropped, "duplicates",
+                                (json_int_t)result->n_duplicate));
   text = ingot_json_dump(tree, JSON_INDENT(1));
   INGOT_CHECK(text, INGOT_ERR_NOMEM, "no memory for %s", path);
   INGOT_TRY(ingot_file_replace(path, text, strlen(text), body->plan.ensemble.gather.sink.durable));
@@ -36,15 +37,17 @@ static ingot_status finish(const ingot_generate_body *body, const ingot_generate
 {
   ingot_status st = INGOT_OK;
   INGOT_TRY(write_about(body, result));
-  ingot_log_info("%lld sequences, %lld tokens; %lld of %lld generated ended by themselves%s", (long long)result->n_written,
-                 (long long)result->n_token, (long long)result->n_ended, (long long)result->n_sequence,
+  ingot_log_info("%lld sequences, %lld tokens; %lld of %lld generated ended by themselves%s",
+                 (long long)result->n_written, (long long)result->n_token, (long long)result->n_ended,
+                 (long long)result->n_sequence,
                  result->n_dropped + result->n_duplicate > 0 ? "; others, or doubles, are left out" : "");
   st = ingot_gather_forget(body->plan.ensemble.gather.output);
 done:
   return st;
 }
 
-static ingot_status run_generate(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+static ingot_status run_generate(const ingot_run_context *context, const ingot_step_plan *plan,
+                                 ingot_step_result *result)
 {
   ingot_progress             progress;
   const ingot_generate_body *body = plan->body;

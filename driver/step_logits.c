@@ -11,7 +11,8 @@ static ingot_status run_logits(const ingot_run_context *context, const ingot_ste
   ingot_gather_options       options = ingot_gather_step_options(context, &body->members, &progress);
   e.gather.sink.lock = context->lock;
   result->checksums = calloc((size_t)plan->sink.n_tensor + 1, sizeof *result->checksums);
-  ingot_status st = result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", plan->sink.n_tensor);
+  ingot_status st =
+      result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", plan->sink.n_tensor);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   st = ingot_ensemble_write_logits(context->comm, &e, &options, result->checksums, &result->timing);
 done:

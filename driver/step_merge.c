@@ -125,7 +125,7 @@ static void report_nonfinite(const ingot_run_context *context, const ingot_merge
 {
   for (int i = 0; result->nonfinite && i < plan->n_source; i++) {
     const ingot_bad_report *r = &result->nonfinite[i];
-    char                          position[INGOT_SHAPE_TEXT];
+    char                    position[INGOT_SHAPE_TEXT];
     if (r->count == 0) continue;
     const ingot_method_tensor *t = r->tensor >= 0 ? &plan->tensors[r->tensor].view : NULL;
     const char                *where = t ? ingot_shape_position(&t->shape, r->element, position) : "";
@@ -149,20 +149,25 @@ static double asked_ridge(const ingot_merge_plan *plan)
 }
 
 /* What solving the matrices took: a line, an event, and a warning where a sum was not positive definite. */
-static void report_matrices(const ingot_run_context *context, const ingot_merge_plan *plan, const ingot_matrix_summary *m)
+static void report_matrices(const ingot_run_context *context, const ingot_merge_plan *plan,
+                            const ingot_matrix_summary *m)
 {
   if (m->n_matrix == 0) return;
-  ingot_log_info("%lld matrices solved: at most %lld iterations, residual %.3g, %lld not within the tolerance; ridge on %lld, at "
-                 "most %.3g; %lld input features never active",
-                 (long long)m->n_matrix, (long long)m->n_iteration, m->residual, (long long)m->n_unfinished,
-                 (long long)m->n_ridge, m->ridge, (long long)m->n_dead);
+  ingot_log_info(
+      "%lld matrices solved: at most %lld iterations, residual %.3g, %lld not within the tolerance; ridge on %lld, at "
+      "most %.3g; %lld input features never active",
+      (long long)m->n_matrix, (long long)m->n_iteration, m->residual, (long long)m->n_unfinished, (long long)m->n_ridge,
+      m->ridge, (long long)m->n_dead);
   if (m->ridge > asked_ridge(plan))
-    ingot_log_warning("sums of Gram matrices are not positive definite: %lld of %lld matrices have a ridge, the largest %.3g "
-                      "of the mean diagonal", (long long)m->n_ridge, (long long)m->n_matrix, m->ridge);
+    ingot_log_warning(
+        "sums of Gram matrices are not positive definite: %lld of %lld matrices have a ridge, the largest %.3g "
+        "of the mean diagonal",
+        (long long)m->n_ridge, (long long)m->n_matrix, m->ridge);
   ingot_events_write(context->events, "matrices",
                      json_pack("{s:I, s:I, s:f, s:I, s:I, s:f, s:I}", "solved", (json_int_t)m->n_matrix, "iterations",
-                               (json_int_t)m->n_iteration, "residual", m->residual, "unfinished", (json_int_t)m->n_unfinished,
-                               "with_ridge", (json_int_t)m->n_ridge, "ridge", m->ridge, "dead_features", (json_int_t)m->n_dead));
+                               (json_int_t)m->n_iteration, "residual", m->residual, "unfinished",
+                               (json_int_t)m->n_unfinished, "with_ridge", (json_int_t)m->n_ridge, "ridge", m->ridge,
+                               "dead_features", (json_int_t)m->n_dead));
 }
 
 ingot_merge_options ingot_merge_step_options(const ingot_run_context *context, const ingot_step_plan *plan)
@@ -189,11 +194,11 @@ void ingot_merge_step_report(const ingot_run_context *context, const ingot_merge
 ingot_status ingot_merge_step_run(const ingot_run_context *context, const ingot_step_plan *plan,
                                   ingot_step_result *result)
 {
-  ingot_status            st = INGOT_OK;
-  ingot_merge_plan        merge = ((const ingot_merge_body *)plan->body)->plan;
-  ingot_merge_result      merged = {0};
-  ingot_progress          progress;
-  bool                    quiet = context->quiet || ingot_comm_rank(context->comm) != 0;
+  ingot_status       st = INGOT_OK;
+  ingot_merge_plan   merge = ((const ingot_merge_body *)plan->body)->plan;
+  ingot_merge_result merged = {0};
+  ingot_progress     progress;
+  bool               quiet = context->quiet || ingot_comm_rank(context->comm) != 0;
   ingot_progress_start(&progress, context->events, plan->number, quiet);
   ingot_merge_options options = ingot_merge_step_options(context, plan);
   options.progress = ingot_progress_update;

@@ -22,9 +22,11 @@ typedef struct regmean_plus_settings {
 static const ingot_key keys[] = {
     {"type", INGOT_KEY_STRING, true, NULL, NULL, GATHER_FIELD(type), "\"regmean_plus\""},
     {"name", INGOT_KEY_STRING, false, NULL, NULL, GATHER_FIELD(name), "name by which later steps may take the output"},
-    {"models", INGOT_KEY_LIST, true, NULL, NULL, GATHER_FIELD(models_value), "the models, of one architecture: ids, or earlier steps"},
+    {"models", INGOT_KEY_LIST, true, NULL, NULL, GATHER_FIELD(models_value),
+     "the models, of one architecture: ids, or earlier steps"},
     {"data", INGOT_KEY_ANY, true, NULL, NULL, GATHER_FIELD(data_value),
-     "a token file for each model: a group { id = \"path\"; ... }, or a list of groups { name = id; path = \"path\"; }"},
+     "a token file for each model: a group { id = \"path\"; ... }, or a list of groups { name = id; path = \"path\"; "
+     "}"},
     ROW_WINDOW,
     ROW_STRIDE,
     ROW_LIMIT,
@@ -34,7 +36,8 @@ static const ingot_key keys[] = {
      "factor of the Gram matrices' off-diagonal elements; 0: their diagonals alone"},
     {"ridge", INGOT_KEY_ANY, false, "0", NULL, INGOT_KEY_NO_FIELD,
      "added to the diagonal of the sum, in units of its mean; grows from 1e-6 where the sum is not positive definite"},
-    {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, GATHER_FIELD(memory_limit_bytes), "memory of a rank at most; 0: no limit"},
+    {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, GATHER_FIELD(memory_limit_bytes),
+     "memory of a rank at most; 0: no limit"},
     ROWS_OF_MERGED_OUTPUT("model"),
     ROW_DURABLE,
     {.name = NULL},
@@ -53,15 +56,16 @@ static void check_data(const ingot_gather_settings *g, ingot_problems *problems)
     int n = 0;
     for (int k = 0; k < g->n_data; k++) n += strcmp(g->data[k].name, g->models[i].id) == 0;
     if (n == 0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: no data for the model \"%s\": it wants a token file of that name",
+      ingot_problems_add(problems, INGOT_ERR_JOB,
+                         "%s: no data for the model \"%s\": it wants a token file of that name",
                          ingot_value_place(g->data_value), g->models[i].id);
   }
   for (int k = 0; k < g->n_data; k++) {
     int n = 0;
     for (int i = 0; i < g->n_model; i++) n += strcmp(g->data[k].name, g->models[i].id) == 0;
     if (n == 0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the data \"%s\" are of no model of this step", ingot_value_place(g->data[k].value),
-                         g->data[k].name);
+      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: the data \"%s\" are of no model of this step",
+                         ingot_value_place(g->data[k].value), g->data[k].name);
   }
 }
 
@@ -85,20 +89,25 @@ done:
 /* ---- plan ---- */
 
 /* What running the models says of itself, and the merge's parameters. */
-static ingot_status finish(const ingot_planner *planner, const ingot_data_merge_settings *s, ingot_data_merge *d, ingot_step_plan *plan)
+static ingot_status finish(const ingot_planner *planner, const ingot_data_merge_settings *s, ingot_data_merge *d,
+                           ingot_step_plan *plan)
 {
   ingot_status            st = INGOT_OK;
-  ingot_data_merge_output output = {.recipe = json_loads(d->gather.recipe, 0, NULL), .heading = "Merged model", .version = OUTPUT_VERSION};
+  ingot_data_merge_output output = {.recipe = json_loads(d->gather.recipe, 0, NULL),
+                                    .heading = "Merged model",
+                                    .version = OUTPUT_VERSION};
   json_t                 *merge = json_loads(d->merge.recipe, 0, NULL);
   INGOT_CHECK(output.recipe && merge, INGOT_ERR_NOMEM, "no memory for the recipe");
   const json_t *parameters = json_object_get(merge, "parameters");
   json_object_set(output.recipe, "alpha", json_object_get(parameters, "alpha"));
   json_object_set(output.recipe, "ridge", json_object_get(parameters, "ridge"));
   int n = s->gather.n_model;
-  output.about = ingot_arena_printf(&plan->arena,
-                                    "This model was merged from %d checkpoint%s by RegMean++: the linear layers of each block by their "
-                                    "inputs' Gram matrices behind the merged blocks before it, the mean for the rest.\n\n"
-                                    "Source of the method: Nguyen et al. 2025, arXiv 2508.03121.", n, n == 1 ? "" : "s");
+  output.about = ingot_arena_printf(
+      &plan->arena,
+      "This model was merged from %d checkpoint%s by RegMean++: the linear layers of each block by their "
+      "inputs' Gram matrices behind the merged blocks before it, the mean for the rest.\n\n"
+      "Source of the method: Nguyen et al. 2025, arXiv 2508.03121.",
+      n, n == 1 ? "" : "s");
   INGOT_TRY_ALLOC(output.about);
   INGOT_TRY(ingot_data_merge_finish(planner, s, &output, d, plan));
 done:
@@ -152,7 +161,8 @@ static void release(ingot_step_plan *plan)
 
 /* ---- run ---- */
 
-static ingot_status run_regmean_plus(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result)
+static ingot_status run_regmean_plus(const ingot_run_context *context, const ingot_step_plan *plan,
+                                     ingot_step_result *result)
 {
   const ingot_data_merge  *d = plan->body;
   const ingot_gather_plan *gather = &((const ingot_gather_body *)d->gather.body)->plan;
@@ -163,7 +173,8 @@ static ingot_status run_regmean_plus(const ingot_run_context *context, const ing
   ingot_merge_options      merge_options = ingot_merge_step_options(context, &d->merge);
   ingot_gather_options     gather_options = ingot_gather_step_options(context, &d->gather, &progress);
   merge.sink.lock = context->lock;
-  ingot_status st = ingot_regmean_plus_run(context->comm, gather, &gather_options, &merge, &merge_options, &merged, &timing);
+  ingot_status st =
+      ingot_regmean_plus_run(context->comm, gather, &gather_options, &merge, &merge_options, &merged, &timing);
   ingot_progress_finish(&progress);
   INGOT_TRY(st);
   ingot_merge_step_report(context, &merge, &merged, result);

@@ -16,8 +16,8 @@ ingot_status ingot_step_sink_begin(const ingot_planner *planner, bool durable, i
   return INGOT_OK;
 }
 
-ingot_status ingot_step_sink_adopt(const ingot_sink_spec *part, const char *recipe, const char *card, ingot_arena *arena,
-                                   ingot_sink_spec *out)
+ingot_status ingot_step_sink_adopt(const ingot_sink_spec *part, const char *recipe, const char *card,
+                                   ingot_arena *arena, ingot_sink_spec *out)
 {
   ingot_sink_attribute *list = ingot_arena_alloc(arena, (size_t)part->n_attribute + 1, sizeof *list);
   if (!list) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the attributes of an output");
@@ -57,7 +57,8 @@ uint64_t ingot_step_fingerprint(const ingot_step_plan *plan, const char *version
   uint64_t h = chain_string(ingot_hash_string(version), plan->recipe);
   h = ingot_hash_seeded(&format, sizeof format, h);
   uint64_t alignment = ingot_sink_alignment(&plan->sink);
-  if (format == INGOT_SINK_HDF5 && alignment != INGOT_SINK_ALIGNMENT) h = ingot_hash_seeded(&alignment, sizeof alignment, h);
+  if (format == INGOT_SINK_HDF5 && alignment != INGOT_SINK_ALIGNMENT)
+    h = ingot_hash_seeded(&alignment, sizeof alignment, h);
   for (int i = 0; i < plan->n_input; i++) {
     h = chain_string(h, plan->inputs[i].id);
     h = ingot_hash_seeded(&plan->inputs[i].identity, sizeof plan->inputs[i].identity, h);

@@ -7,7 +7,8 @@
 #include "io/atomic_file.h"
 
 /* The members of the soup as inputs of a tensor, in the order in which they were added. */
-static ingot_status reduce_tensor(const ingot_merge_plan *plan, const ingot_soup *soup, ingot_arena *arena, ingot_merge_tensor *t)
+static ingot_status reduce_tensor(const ingot_merge_plan *plan, const ingot_soup *soup, ingot_arena *arena,
+                                  ingot_merge_tensor *t)
 {
   ingot_status        st = INGOT_OK;
   const ingot_method *method = plan->method;
@@ -31,7 +32,8 @@ done:
 }
 
 /* What goes into the output besides: the members, and their names in the model card. */
-static ingot_status add_members(const ingot_step_plan *merge, const char *members, ingot_arena *arena, ingot_sink_spec *sink)
+static ingot_status add_members(const ingot_step_plan *merge, const char *members, ingot_arena *arena,
+                                ingot_sink_spec *sink)
 {
   ingot_status          st = INGOT_OK;
   int                   n = merge->sink.n_attribute;
@@ -40,8 +42,8 @@ static ingot_status add_members(const ingot_step_plan *merge, const char *member
   for (int i = 0; i < n; i++) {
     list[i] = merge->sink.attributes[i];
     if (strcmp(list[i].name, "model_card") != 0) continue;
-    list[i].text = ingot_arena_printf(arena, "%s\nThe soup, in the order in which it was made:\n\n```json\n%s\n```\n", list[i].text,
-                                      members);
+    list[i].text = ingot_arena_printf(arena, "%s\nThe soup, in the order in which it was made:\n\n```json\n%s\n```\n",
+                                      list[i].text, members);
     INGOT_TRY_ALLOC(list[i].text);
   }
   list[n] = (ingot_sink_attribute){"ingot_soup", members};
@@ -79,8 +81,8 @@ static ingot_status report(const ingot_step_plan *plan, const ingot_soup *soup, 
   ingot_text             json = {0}, lines = {0};
   size_t                 n = strlen(plan->output);
   while (n > 1 && plan->output[n - 1] == '/') n--;
-  char  *output = ingot_strndup(plan->output, n);
-  char  *path = output ? ingot_file_sibling(output, ".soup.json") : NULL;
+  char *output = ingot_strndup(plan->output, n);
+  char *path = output ? ingot_file_sibling(output, ".soup.json") : NULL;
   INGOT_CHECK(path, INGOT_ERR_NOMEM, "%s: no memory for the name of its table", plan->output);
   INGOT_TRY(ingot_soup_json(body, soup, scores, &json));
   INGOT_TRY(ingot_soup_table(body, soup, &lines));

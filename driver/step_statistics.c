@@ -3,18 +3,19 @@
 
 #include "driver/gather_plan.h"
 
-typedef ingot_status (*gather_function)(ingot_comm *, const ingot_gather_plan *, const ingot_gather_options *, uint64_t *,
-                                        ingot_merge_timing *);
+typedef ingot_status (*gather_function)(ingot_comm *, const ingot_gather_plan *, const ingot_gather_options *,
+                                        uint64_t *, ingot_merge_timing *);
 
-static ingot_status run_statistics(const ingot_run_context *context, const ingot_step_plan *plan, ingot_step_result *result,
-                                   gather_function gather)
+static ingot_status run_statistics(const ingot_run_context *context, const ingot_step_plan *plan,
+                                   ingot_step_result *result, gather_function gather)
 {
   ingot_progress       progress;
   ingot_gather_plan    g = ((const ingot_gather_body *)plan->body)->plan;
   ingot_gather_options options = ingot_gather_step_options(context, plan, &progress);
   g.sink.lock = context->lock;
   result->checksums = calloc((size_t)g.sink.n_tensor + 1, sizeof *result->checksums);
-  ingot_status st = result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", g.sink.n_tensor);
+  ingot_status st =
+      result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", g.sink.n_tensor);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   INGOT_TRY(gather(context->comm, &g, &options, result->checksums, &result->timing));
   st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(g.output) : INGOT_OK;

@@ -16,7 +16,9 @@ bool ingot_tokens_promised(const ingot_planner *planner, const ingot_job_step *s
   for (int i = 0; i < step->number - 1; i++) {
     const ingot_step_plan *maker = &planner->steps[i];
     const char            *output = planner->job->steps[i].output;
-    if (!maker->type || maker->complete || strcmp(maker->type->name, "generate") != 0 || !output || !is_in(path, output)) continue;
+    if (!maker->type || maker->complete || strcmp(maker->type->name, "generate") != 0 || !output ||
+        !is_in(path, output))
+      continue;
     *n_token = maker->recipe ? ingot_generate_most_tokens(&((const ingot_generate_body *)maker->body)->plan) : 0;
     return true;
   }

@@ -160,8 +160,8 @@ done:
 }
 
 /*
- * A number at p: *end is behind it. Whole numbers have 32 bits, or 64 with an L behind them, as libconfig has it; libconfig itself cuts
- * those that do not fit to other numbers without a word.
+ * A number at p: *end is behind it. Whole numbers have 32 bits, or 64 with an L behind them, as libconfig has it;
+ * libconfig itself cuts those that do not fit to other numbers without a word.
  */
 static ingot_status check_number(const char *p, bool negative, const char *name, int line, const char **end)
 {
@@ -175,8 +175,9 @@ static ingot_status check_number(const char *p, bool negative, const char *name,
   unsigned long long most = wide ? INT64_MAX : INT32_MAX;
   if (!hex && behind[0] != '\0' && strchr(".eE", behind[0])) strtod(p, &behind);
   else
-    INGOT_CHECK(fits && value <= most + (negative && !hex), INGOT_ERR_JOB, "%s:%d: the whole number %s%.*s has more than %s", name, line,
-                negative ? "-" : "", (int)(behind - p), p, wide ? "64 bits" : "32 bits: it needs an L behind it");
+    INGOT_CHECK(fits && value <= most + (negative && !hex), INGOT_ERR_JOB,
+                "%s:%d: the whole number %s%.*s has more than %s", name, line, negative ? "-" : "", (int)(behind - p),
+                p, wide ? "64 bits" : "32 bits: it needs an L behind it");
   *end = behind;
 done:
   return st;
@@ -206,8 +207,8 @@ done:
   return st;
 }
 
-/* Look at every @include before libconfig does, which would end the process on a directory and recurse without bound.
- */
+/* Look at every @include before libconfig does, which would end the process on a directory and recurse without
+ * bound. */
 static ingot_status check_includes(const char *text, const char *name, const char *include_dir, int depth)
 {
   ingot_status st = INGOT_OK;

@@ -126,9 +126,10 @@ ingot_status ingot_vocabulary_compare(const ingot_input *a, const ingot_input *b
   INGOT_TRY(ingot_vocabulary_compare_first(a, b, VOCABULARY_MAX));
   json_t *size_a = json_object_get(a->config, "vocab_size"), *size_b = json_object_get(b->config, "vocab_size");
   if (json_is_integer(size_a) && json_is_integer(size_b) && json_integer_value(size_a) != json_integer_value(size_b))
-    st = ingot_fail(
-        INGOT_ERR_MISMATCH, "different vocabularies: vocab_size is %lld in \"%s\" (%s) and %lld in \"%s\" (%s)",
-        (long long)json_integer_value(size_a), a->id, a->path, (long long)json_integer_value(size_b), b->id, b->path);
+    st = ingot_fail(INGOT_ERR_MISMATCH,
+                    "different vocabularies: vocab_size is %lld in \"%s\" (%s) and %lld in \"%s\" (%s)",
+                    (long long)json_integer_value(size_a), a->id, a->path, (long long)json_integer_value(size_b), b->id,
+                    b->path);
 done:
   return st;
 }
@@ -174,7 +175,8 @@ done:
   return st;
 }
 
-void ingot_vocabulary_check_id(ingot_problems *problems, const ingot_job_step *step, const char *key, int64_t id, int64_t n_token)
+void ingot_vocabulary_check_id(ingot_problems *problems, const ingot_job_step *step, const char *key, int64_t id,
+                               int64_t n_token)
 {
   const ingot_value *where = ingot_value_member(step->value, key);
   if (id >= n_token)

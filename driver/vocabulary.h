@@ -16,8 +16,10 @@ ingot_status ingot_vocabulary_compare_first(const ingot_input *a, const ingot_in
 /** The largest number of a token and one; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken file. */
 ingot_status ingot_vocabulary_size(const ingot_input *input, int64_t *n_token);
 /** Adds a problem when `id`, a step's value for `key`, is no token of a vocabulary of n_token. */
-void ingot_vocabulary_check_id(ingot_problems *problems, const ingot_job_step *step, const char *key, int64_t id, int64_t n_token);
-/** A hash of what every number stands for; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken file. */
+void ingot_vocabulary_check_id(ingot_problems *problems, const ingot_job_step *step, const char *key, int64_t id,
+                               int64_t n_token);
+/** A hash of what every number stands for; 0 for an input without tokenizer.json. INGOT_ERR_FORMAT for a broken
+ * file. */
 ingot_status ingot_vocabulary_hash(const ingot_input *input, uint64_t *hash);
 
 #endif

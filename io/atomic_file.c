@@ -162,8 +162,8 @@ static ingot_status each_entry(const char *path, bool remove)
     const char *name = entry->d_name;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) continue;
     if (remove) {
-      INGOT_CHECK(unlinkat(dirfd(dir), name, 0) == 0 || errno == ENOENT, INGOT_ERR_IO, "%s/%s: cannot remove: %s",
-                  path, name, strerror(errno));
+      INGOT_CHECK(unlinkat(dirfd(dir), name, 0) == 0 || errno == ENOENT, INGOT_ERR_IO, "%s/%s: cannot remove: %s", path,
+                  name, strerror(errno));
       continue;
     }
     struct stat info;

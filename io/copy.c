@@ -16,7 +16,7 @@ typedef struct copy {
   ingot_sink_spec    spec;
   ingot_sink_tensor *tensors;
   ingot_sink_file   *files;
-  ingot_text        *texts;      /* [n_side_file] contents of side files */
+  ingot_text        *texts; /* [n_side_file] contents of side files */
   int                n_text;
   int64_t            n_tile;     /* of all tensors */
   int64_t           *first_tile; /* [n_tensor + 1] */
@@ -181,7 +181,8 @@ ingot_status ingot_copy_checkpoint(ingot_comm *comm, ingot_source *src, const in
   for (int i = 0; i < c.spec.n_tensor; i++) result->bytes += ingot_source_tensor(src, i)->bytes;
 done:
   ingot_sink_close(&sink);
-  /* The error stands (BUSY: all of it is another run's by now); what cannot be removed stays behind under its temporary name. */
+  /* The error stands (BUSY: all of it is another run's by now); what cannot be removed stays behind under its temporary
+   * name. */
   if (st != INGOT_OK && st != INGOT_ERR_BUSY && created && ingot_comm_rank(comm) == 0) {
     char *message = ingot_strdup(ingot_error_message());
     (void)ingot_sink_remove_partial(options->path);

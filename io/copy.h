@@ -14,7 +14,7 @@ typedef struct ingot_copy_options {
   const char                 *path;        /* output; its ending says which format */
   uint64_t                    shard_bytes; /* as in ingot_sink_spec */
   bool                        durable;
-  ingot_lock                 *lock;        /* likewise */
+  ingot_lock                 *lock; /* likewise */
   const ingot_sink_attribute *attributes;
   int                         n_attribute;
   bool (*stopped)(void *context); /* asked between tiles; NULL: never stop */

@@ -1,4 +1,5 @@
-/** Datasets of HDF5 files as their files describe them, whoever reads. For the .c files of io (and the fuzz target) only. */
+/** Datasets of HDF5 files as their files describe them, whoever reads. For the .c files of io (and the fuzz target)
+ * only. */
 #ifndef INGOT_IO_HDF5_DATASET_H
 #define INGOT_IO_HDF5_DATASET_H
 
@@ -28,7 +29,8 @@ typedef struct ingot_hdf5_dataset {
 ingot_status ingot_hdf5_dataset_describe(const char *path, const char *name, hid_t dataset, ingot_hdf5_dataset *out);
 /**
  * Add a dataset to a source of one file as a tensor. info holds its name, and its checksum if there is one.
- * INGOT_ERR_FORMAT unless it is one contiguous, allocated range inside the file, of a type and a shape that ingot knows.
+ * INGOT_ERR_FORMAT unless it is one contiguous, allocated range inside the file, of a type and a shape that ingot
+ * knows.
  */
 ingot_status ingot_hdf5_dataset_add(ingot_source *src, const ingot_hdf5_dataset *d, ingot_tensor_info info);
 

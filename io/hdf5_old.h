@@ -1,7 +1,7 @@
 /**
  * Reader of HDF5's older file format: superblock 0 or 1, version-1 object headers, groups with symbol tables. h5py and
- * most other programs write it unless told otherwise. Nothing in it has a checksum, and HDF5 1.10 crashes on some damaged
- * files; so these are read here, without HDF5. For the .c files of io (and the fuzz target) only.
+ * most other programs write it unless told otherwise. Nothing in it has a checksum, and HDF5 1.10 crashes on some
+ * damaged files; so these are read here, without HDF5. For the .c files of io (and the fuzz target) only.
  *
  * Every number is checked before it is used, whatever is read must lie in the file, and no two parts of a file may
  * overlap: that also ends references in circles. Damage that leaves all this whole (a bit of an extent that fits, a
@@ -34,9 +34,9 @@ typedef ingot_status ingot_hdf5_old_visit(void *context, const char *name, ingot
 ingot_status ingot_hdf5_superblock(const char *path, int *version);
 
 /**
- * Visit all names of a file of `size` bytes, which is open and named in messages. Ends at the first visit that fails, and
- * returns its status. INGOT_ERR_FORMAT: damaged, or with objects of HDF5's newer format in it; then the visits so far
- * are worth nothing. INGOT_ERR_IO, INGOT_ERR_NOMEM.
+ * Visit all names of a file of `size` bytes, which is open and named in messages. Ends at the first visit that fails,
+ * and returns its status. INGOT_ERR_FORMAT: damaged, or with objects of HDF5's newer format in it; then the visits so
+ * far are worth nothing. INGOT_ERR_IO, INGOT_ERR_NOMEM.
  */
 ingot_status ingot_hdf5_old_walk(int fd, const char *path, uint64_t size, ingot_hdf5_old_visit *visit, void *context);
 

@@ -1,4 +1,5 @@
-/** The inside of the reader of HDF5's older format: parts of a file, and objects made of messages. For io/hdf5_old*.c. */
+/** The inside of the reader of HDF5's older format: parts of a file, and objects made of messages. For
+ * io/hdf5_old*.c. */
 #ifndef INGOT_IO_HDF5_OLD_PARTS_H
 #define INGOT_IO_HDF5_OLD_PARTS_H
 
@@ -40,7 +41,8 @@ ingot_status ingot_hdf5_old_damaged(const ingot_hdf5_old *r, const char *what);
 /** Enter a part; refuses one that is not inside the file, and more bytes in all than the file has. */
 ingot_status ingot_hdf5_old_enter(ingot_hdf5_old *r, uint64_t at, uint64_t bytes, const char *what);
 /** Enter a part and read it; the caller frees *out, which holds exactly that many bytes. */
-ingot_status ingot_hdf5_old_fetch(ingot_hdf5_old *r, uint64_t at, uint64_t bytes, const char *what, unsigned char **out);
+ingot_status ingot_hdf5_old_fetch(ingot_hdf5_old *r, uint64_t at, uint64_t bytes, const char *what,
+                                  unsigned char **out);
 
 /** io/hdf5_old_object.c: the object whose header is at a place of the file. Enters a contiguous dataset's data, too. */
 ingot_status ingot_hdf5_old_object(ingot_hdf5_old *r, uint64_t at, ingot_hdf5_object *out);

@@ -40,8 +40,8 @@ static ingot_status set_hint(MPI_Info info, const char *name, const char *value)
   INGOT_CHECK(strlen(name) < MPI_MAX_INFO_KEY && strlen(value) < MPI_MAX_INFO_VAL, INGOT_ERR_MPI,
               "MPI-IO hint %s = \"%s\": MPI here holds names of %d and values of %d characters at most", name, value,
               MPI_MAX_INFO_KEY - 1, MPI_MAX_INFO_VAL - 1);
-  INGOT_CHECK(MPI_Info_set(info, name, value) == MPI_SUCCESS, INGOT_ERR_MPI, "MPI-IO hint %s = \"%s\": MPI_Info_set failed", name,
-              value);
+  INGOT_CHECK(MPI_Info_set(info, name, value) == MPI_SUCCESS, INGOT_ERR_MPI,
+              "MPI-IO hint %s = \"%s\": MPI_Info_set failed", name, value);
 done:
   return st;
 }
@@ -87,7 +87,8 @@ static hid_t access_mpi(MPI_Comm comm, MPI_Info info)
   return -1;
 }
 
-/* Not ingot_hdf5_access_single: without MPI, HDF5 places the heaps of large groups when they are flushed, so elsewhere. */
+/* Not ingot_hdf5_access_single: without MPI, HDF5 places the heaps of large groups when they are flushed, so
+ * elsewhere. */
 hid_t ingot_hdf5_access_alone(ingot_comm *comm)
 {
   return ingot_hdf5_is_parallel(comm) ? access_mpi(MPI_COMM_SELF, MPI_INFO_NULL) : ingot_hdf5_access_single();
@@ -109,7 +110,8 @@ done:
   return st;
 }
 
-ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io, ingot_text *text)
+ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io,
+                                     ingot_text *text)
 {
   ingot_status st = INGOT_OK;
   void        *handle = NULL;
@@ -153,7 +155,8 @@ ingot_status ingot_hdf5_access_collective(ingot_comm *comm, const ingot_sink_io 
   return INGOT_OK;
 }
 
-ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io, ingot_text *text)
+ingot_status ingot_hdf5_hints_remark(hid_t file, hid_t access, const char *path, const ingot_sink_io *io,
+                                     ingot_text *text)
 {
   (void)file;
   (void)access;

@@ -19,25 +19,25 @@
 #include "base/dtype.h"
 #include "base/status.h"
 
-#define INGOT_HDF5_TENSORS "tensors"               /* group: one dataset a tensor; '/' in a name makes groups */
-#define INGOT_HDF5_FILES "files"                   /* group: one uint8 dataset a side file */
-#define INGOT_HDF5_CHECKSUM "checksum"             /* attribute of a tensor's dataset: scalar uint64 */
-#define INGOT_HDF5_VERSION "ingot_format_version"  /* root attribute: scalar integer */
+#define INGOT_HDF5_TENSORS "tensors"              /* group: one dataset a tensor; '/' in a name makes groups */
+#define INGOT_HDF5_FILES "files"                  /* group: one uint8 dataset a side file */
+#define INGOT_HDF5_CHECKSUM "checksum"            /* attribute of a tensor's dataset: scalar uint64 */
+#define INGOT_HDF5_VERSION "ingot_format_version" /* root attribute: scalar integer */
 enum { INGOT_HDF5_FORMAT_VERSION = 1 };
 
 /** What a datatype says of itself: enough to know ours, and to name others. Bit positions count from the lowest. */
 typedef struct ingot_hdf5_type {
   H5T_class_t kind;
   size_t      bytes;
-  bool        big_endian, has_sign;             /* has_sign: of integers */
-  bool        is_bool;                          /* an enumeration of bytes: FALSE = 0, TRUE = 1 */
-  size_t      first_bit, precision;             /* bits in use */
-  bool        implied;                          /* floats: a leading bit that is not stored */
+  bool        big_endian, has_sign; /* has_sign: of integers */
+  bool        is_bool;              /* an enumeration of bytes: FALSE = 0, TRUE = 1 */
+  size_t      first_bit, precision; /* bits in use */
+  bool        implied;              /* floats: a leading bit that is not stored */
   size_t      sign, exponent, exponent_bits, mantissa, mantissa_bits, bias;
 } ingot_hdf5_type;
 
 /** A datatype for d; the caller closes it with H5Tclose. INGOT_ERR_INTERNAL when HDF5 refuses. */
-ingot_status ingot_hdf5_type_create(ingot_dtype d, hid_t *out);
+ingot_status    ingot_hdf5_type_create(ingot_dtype d, hid_t *out);
 ingot_hdf5_type ingot_hdf5_type_describe(hid_t type);
 /** The dtype that a file's datatype stands for; false when it is none of ours. */
 bool ingot_hdf5_type_recognise(hid_t type, ingot_dtype *out);

@@ -116,8 +116,9 @@ ingot_status ingot_journal_open(const char *output_path, uint64_t fingerprint, i
               strerror(errno));
   struct stat info;
   INGOT_CHECK(fstat(j->fd, &info) == 0, INGOT_ERR_IO, "%s: %s", j->path, strerror(errno));
-  INGOT_CHECK(info.st_size >= HEADER_BYTES, INGOT_ERR_NOTFOUND, "%s: is not a journal: %lld bytes, expected at least %d",
-              j->path, (long long)info.st_size, (int)HEADER_BYTES);
+  INGOT_CHECK(info.st_size >= HEADER_BYTES, INGOT_ERR_NOTFOUND,
+              "%s: is not a journal: %lld bytes, expected at least %d", j->path, (long long)info.st_size,
+              (int)HEADER_BYTES);
   unsigned char header[HEADER_BYTES];
   INGOT_TRY(ingot_file_pread(j->fd, j->path, 0, header, sizeof header));
   INGOT_TRY(check_header(j, header));

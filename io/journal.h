@@ -1,10 +1,10 @@
 /**
  * The journal of a partial output ("<path>.journal"): which tiles are done, with their checksums.
  *
- * File, little-endian: header of 64 bytes: "INGOTJNL", version u32 = 1, zero u32, fingerprint u64 (of job settings, inputs
- * and layout), n_tile i64, zeros; then one record of 16 bytes a tile: checksum u64, seal u64. The seal is a hash of
- * (fingerprint, tile, checksum): a record that was never or half written does not match. Records are written in place
- * by any rank, so a restart may use another number of ranks.
+ * File, little-endian: header of 64 bytes: "INGOTJNL", version u32 = 1, zero u32, fingerprint u64 (of job settings,
+ * inputs and layout), n_tile i64, zeros; then one record of 16 bytes a tile: checksum u64, seal u64. The seal is a hash
+ * of (fingerprint, tile, checksum): a record that was never or half written does not match. Records are written in
+ * place by any rank, so a restart may use another number of ranks.
  *
  * A record says that the tile's bytes were handed to the operating system, not that they reached the disk: whoever
  * resumes reads the tile back and compares its checksum (a node may have died in between).

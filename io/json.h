@@ -27,8 +27,8 @@ const char *ingot_json_type_text(const struct json_t *value);
 /** Append a JSON string with its quotes. Bytes above 127 pass as they are (UTF-8). */
 ingot_status ingot_json_append_string(ingot_text *text, const char *string);
 
-/** Append the contents of a file of at most max_bytes. INGOT_ERR_NOTFOUND, INGOT_ERR_FORMAT (too long), INGOT_ERR_IO.
- */
+/** Append the contents of a file of at most max_bytes. INGOT_ERR_NOTFOUND, INGOT_ERR_FORMAT (too long),
+ * INGOT_ERR_IO. */
 ingot_status ingot_file_append(const char *path, uint64_t max_bytes, ingot_text *bytes);
 
 #ifdef __cplusplus

@@ -118,14 +118,14 @@ static ingot_status busy(const ingot_lock *lock, const ingot_lock_holder *holder
   char who[1024], note[160] = "";
   ingot_lock_holder_describe(holder, who);
   if (!ingot_lock_same_machine(&lock->self, holder))
-    snprintf(note, sizeof note, "; it last renewed its lock %.0f s ago and counts as gone after %d s", age < 0 ? 0 : age,
-             (int)INGOT_LOCK_STALE_S);
+    snprintf(note, sizeof note, "; it last renewed its lock %.0f s ago and counts as gone after %d s",
+             age < 0 ? 0 : age, (int)INGOT_LOCK_STALE_S);
   return ingot_fail(INGOT_ERR_BUSY, "%s: another run is writing this output: %s%s", lock->path, who, note);
 }
 
 /*
- * Remove the lock of a holder that is gone. Whoever came first has put a new one there meanwhile, perhaps: what was taken
- * away is looked at, and put back when it is not the old one.
+ * Remove the lock of a holder that is gone. Whoever came first has put a new one there meanwhile, perhaps: what was
+ * taken away is looked at, and put back when it is not the old one.
  */
 static ingot_status take_away(const ingot_lock *lock, int fd, const char *aside)
 {

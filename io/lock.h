@@ -3,8 +3,8 @@
  *
  * The lock is a text file with a line for each of: host, pid, the process's start and the machine's boot (so that a pid
  * used again is not mistaken), what runs, its Slurm job, when it began, whether the kernel's file lock is held as well,
- * and a random token. It appears under its name complete, by link(2), with an open-file-description lock on it where the
- * file system has such locks. The holder renews its modification time every INGOT_LOCK_BEAT_S.
+ * and a random token. It appears under its name complete, by link(2), with an open-file-description lock on it where
+ * the file system has such locks. The holder renews its modification time every INGOT_LOCK_BEAT_S.
  *
  * A lock whose holder is gone is taken over:
  * - on the same machine (host and boot) at once: the kernel's lock went with the process, or no such process is there;
@@ -33,7 +33,8 @@ typedef struct ingot_lock ingot_lock;
  *         INGOT_ERR_NOSPACE, INGOT_ERR_NOMEM.
  */
 ingot_status ingot_lock_take(const char *output_path, const char *what, ingot_lock **out);
-/** Look whether the lock is still ours, and renew it. INGOT_ERR_BUSY when not: the output must not be touched. Any thread. */
+/** Look whether the lock is still ours, and renew it. INGOT_ERR_BUSY when not: the output must not be touched. Any
+ * thread. */
 ingot_status ingot_lock_check(ingot_lock *lock);
 /** Give it back: the file goes, unless it is another's by now. *lock becomes NULL; NULL is fine. */
 void ingot_lock_release(ingot_lock **lock);

@@ -12,7 +12,7 @@ typedef struct ingot_lock_holder {
   char      host[INGOT_LOCK_FIELD];
   char      boot[64]; /* id of the machine's boot */
   long long pid;
-  long long start;    /* of the process, clock ticks after the boot; 0: unknown */
+  long long start; /* of the process, clock ticks after the boot; 0: unknown */
   char      what[INGOT_LOCK_FIELD];
   char      slurm_job[64];
   long long slurm_restart; /* how often Slurm has started the job again */

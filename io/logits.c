@@ -62,8 +62,11 @@ static ingot_status append_teacher(const ingot_logits_info *info, ingot_text *js
   INGOT_TRY(ingot_text_printf(json, "],\n  \"weights\": ["));
   for (int r = 0; r < info->n_weight_row; r++)
     for (int i = 0; i < info->n_model; i++)
-      INGOT_TRY(ingot_text_printf(json, "%s%.17g%s", i ? ", " : r ? ",\n   [" : "[", info->weights[r * info->n_model + i],
-                                  i == info->n_model - 1 ? "]" : ""));
+      INGOT_TRY(ingot_text_printf(json, "%s%.17g%s",
+                                  i   ? ", "
+                                  : r ? ",\n   ["
+                                      : "[",
+                                  info->weights[r * info->n_model + i], i == info->n_model - 1 ? "]" : ""));
   INGOT_TRY(ingot_text_printf(json, "]},\n"));
 done:
   return st;
@@ -73,23 +76,26 @@ ingot_status ingot_logits_write_info(const ingot_logits_info *info, ingot_text *
 {
   ingot_status             st = INGOT_OK;
   const ingot_window_spec *w = &info->window;
-  INGOT_TRY(ingot_text_printf(json,
-                              "{\n \"format\": %d,\n \"kind\": \"logits\",\n \"k\": %d,\n \"dtype\": \"%s\",\n \"tail\": \"%s\",\n"
-                              " \"vocabulary\": %" PRId64 ",\n \"tokenizer\": \"%016" PRIx64 "\",\n",
-                              FORMAT, info->k, info->dtype == INGOT_DTYPE_F16 ? "float16" : "float32", tail_names[info->tail],
-                              info->n_vocab, info->tokenizer));
+  INGOT_TRY(ingot_text_printf(
+      json,
+      "{\n \"format\": %d,\n \"kind\": \"logits\",\n \"k\": %d,\n \"dtype\": \"%s\",\n \"tail\": \"%s\",\n"
+      " \"vocabulary\": %" PRId64 ",\n \"tokenizer\": \"%016" PRIx64 "\",\n",
+      FORMAT, info->k, info->dtype == INGOT_DTYPE_F16 ? "float16" : "float32", tail_names[info->tail], info->n_vocab,
+      info->tokenizer));
   INGOT_TRY(append_teacher(info, json));
   INGOT_TRY(ingot_text_printf(json,
-                              " \"window\": {\"length\": %" PRId64 ", \"limit\": %" PRId64 ", \"partial\": %s, \"document\": %d, "
+                              " \"window\": {\"length\": %" PRId64 ", \"limit\": %" PRId64
+                              ", \"partial\": %s, \"document\": %d, "
                               "\"separate\": %s, \"shuffle\": %s, \"seed\": %" PRIu64 "},\n \"data\": [",
-                              w->length, w->limit, w->partial ? "true" : "false", (int)w->document, w->separate ? "true" : "false",
-                              w->shuffle ? "true" : "false", w->shuffle ? w->seed : 0));
+                              w->length, w->limit, w->partial ? "true" : "false", (int)w->document,
+                              w->separate ? "true" : "false", w->shuffle ? "true" : "false", w->shuffle ? w->seed : 0));
   for (int i = 0; i < info->n_data; i++) {
     const ingot_logits_data *d = &info->data[i];
     INGOT_TRY(append_member(json, i ? ",\n  {\"name\": " : "\n  {\"name\": ", d->name));
     INGOT_TRY(append_member(json, ", \"path\": ", d->path));
-    INGOT_TRY(ingot_text_printf(json, ", \"hash\": \"%016" PRIx64 "\", \"tokens\": %" PRId64 ", \"windows\": %" PRId64 "}", d->hash,
-                                d->n_token, d->n_window));
+    INGOT_TRY(ingot_text_printf(json,
+                                ", \"hash\": \"%016" PRIx64 "\", \"tokens\": %" PRId64 ", \"windows\": %" PRId64 "}",
+                                d->hash, d->n_token, d->n_window));
   }
   INGOT_TRY(ingot_text_printf(json, "]\n}\n"));
 done:
@@ -111,7 +117,8 @@ struct ingot_logits {
 /* A member of a type that the message names. */
 static ingot_status want(const char *path, const json_t *object, const char *name, json_type type, json_t **out)
 {
-  static const char *const names[] = {"an object", "an array", "a string", "a whole number", "a number", "true or false"};
+  static const char *const names[] = {"an object",      "an array", "a string",
+                                      "a whole number", "a number", "true or false"};
   ingot_status             st = INGOT_OK;
   *out = json_object_get(object, name);
   bool good = *out && (json_typeof(*out) == type || (type == JSON_REAL && json_is_number(*out)) ||
@@ -122,13 +129,15 @@ done:
   return st;
 }
 
-static ingot_status want_whole(const char *path, const json_t *object, const char *name, int64_t least, int64_t most, int64_t *out)
+static ingot_status want_whole(const char *path, const json_t *object, const char *name, int64_t least, int64_t most,
+                               int64_t *out)
 {
   ingot_status st = INGOT_OK;
   json_t      *v;
   INGOT_TRY(want(path, object, name, JSON_INTEGER, &v));
   *out = json_integer_value(v);
-  INGOT_CHECK(*out >= least && *out <= most, INGOT_ERR_FORMAT, "%s: " INGOT_LOGITS_FILE ": \"%s\" is %lld", path, name, (long long)*out);
+  INGOT_CHECK(*out >= least && *out <= most, INGOT_ERR_FORMAT, "%s: " INGOT_LOGITS_FILE ": \"%s\" is %lld", path, name,
+              (long long)*out);
 done:
   return st;
 }
@@ -149,12 +158,14 @@ static ingot_status want_hash(const char *path, const json_t *object, const char
   INGOT_TRY(want_string(path, object, name, &text));
   *out = strtoull(text, &end, 16);
   INGOT_CHECK(strlen(text) == HEX_DIGITS && *end == 0, INGOT_ERR_FORMAT,
-              "%s: " INGOT_LOGITS_FILE ": \"%s\" is to be %d hexadecimal digits, found \"%s\"", path, name, HEX_DIGITS, text);
+              "%s: " INGOT_LOGITS_FILE ": \"%s\" is to be %d hexadecimal digits, found \"%s\"", path, name, HEX_DIGITS,
+              text);
 done:
   return st;
 }
 
-static ingot_status want_choice(const char *path, const json_t *object, const char *name, const char *const *names, int n, int *out)
+static ingot_status want_choice(const char *path, const json_t *object, const char *name, const char *const *names,
+                                int n, int *out)
 {
   ingot_status st = INGOT_OK;
   const char  *text = NULL;
@@ -186,8 +197,8 @@ static ingot_status parse_teacher(ingot_logits *l, const char *path)
   }
   json_array_foreach(weights, i, entry)
   {
-    INGOT_CHECK(json_array_size(entry) == n, INGOT_ERR_FORMAT, "%s: " INGOT_LOGITS_FILE ": %zu weights for %zu models", path,
-                json_array_size(entry), n);
+    INGOT_CHECK(json_array_size(entry) == n, INGOT_ERR_FORMAT, "%s: " INGOT_LOGITS_FILE ": %zu weights for %zu models",
+                path, json_array_size(entry), n);
     for (k = 0; k < n; k++) l->weights[i * n + k] = json_number_value(json_array_get(entry, k));
   }
   l->info.models = l->models;
@@ -246,9 +257,9 @@ done:
 static ingot_status parse(ingot_logits *l, const char *path)
 {
   static const char *const kinds[] = {"logits"}, *const dtypes[] = {"float16", "float32"};
-  ingot_status             st = INGOT_OK;
-  int                      choice;
-  int64_t                  number;
+  ingot_status st = INGOT_OK;
+  int          choice;
+  int64_t      number;
   INGOT_TRY(want_whole(path, l->tree, "format", FORMAT, FORMAT, &number));
   INGOT_TRY(want_choice(path, l->tree, "kind", kinds, 1, &choice));
   INGOT_TRY(want_choice(path, l->tree, "dtype", dtypes, 2, &choice));
@@ -267,14 +278,16 @@ done:
 }
 
 /* A tensor that must have this dtype and shape; width 0: one dimension. */
-static ingot_status find(const ingot_logits *l, const char *name, ingot_dtype dtype, int64_t rows, int64_t width, int *out)
+static ingot_status find(const ingot_logits *l, const char *name, ingot_dtype dtype, int64_t rows, int64_t width,
+                         int *out)
 {
   ingot_status st = INGOT_OK;
   const char  *path = ingot_source_path(l->source);
   *out = ingot_source_find(l->source, name);
   INGOT_CHECK(*out >= 0, INGOT_ERR_FORMAT, "%s: a logits file without the tensor \"%s\"", path, name);
   const ingot_tensor_info *t = ingot_source_tensor(l->source, *out);
-  bool good = t->dtype == dtype && t->shape.n_dim == (width ? 2 : 1) && t->shape.dim[0] == rows && (!width || t->shape.dim[1] == width);
+  bool                     good = t->dtype == dtype && t->shape.n_dim == (width ? 2 : 1) && t->shape.dim[0] == rows &&
+              (!width || t->shape.dim[1] == width);
   INGOT_CHECK(good, INGOT_ERR_FORMAT, "%s: \"%s\" is not %s [%lld%s%lld] as " INGOT_LOGITS_FILE " says", path, name,
               ingot_dtype_name(dtype), (long long)rows, width ? ", " : "] by ", (long long)width);
 done:
@@ -340,16 +353,18 @@ ingot_status ingot_logits_check_tokenizer(const ingot_logits *l, int64_t n_vocab
 {
   ingot_status st = INGOT_OK;
   const char  *path = ingot_source_path(l->source);
-  INGOT_CHECK(l->info.n_vocab == n_vocab, INGOT_ERR_MISMATCH, "%s is over a vocabulary of %lld tokens, and %s has %lld", path,
-              (long long)l->info.n_vocab, model, (long long)n_vocab);
+  INGOT_CHECK(l->info.n_vocab == n_vocab, INGOT_ERR_MISMATCH, "%s is over a vocabulary of %lld tokens, and %s has %lld",
+              path, (long long)l->info.n_vocab, model, (long long)n_vocab);
   INGOT_CHECK(l->info.tokenizer == 0 || tokenizer == 0 || l->info.tokenizer == tokenizer, INGOT_ERR_MISMATCH,
-              "%s was made with another tokenizer than that of %s: their vocabularies have the hashes %016" PRIx64 " and %016" PRIx64,
+              "%s was made with another tokenizer than that of %s: their vocabularies have the hashes %016" PRIx64
+              " and %016" PRIx64,
               path, model, l->info.tokenizer, tokenizer);
 done:
   return st;
 }
 
-ingot_status ingot_logits_find_data(const ingot_logits *l, const ingot_tokens *tokens, const ingot_window_spec *spec, int *data)
+ingot_status ingot_logits_find_data(const ingot_logits *l, const ingot_tokens *tokens, const ingot_window_spec *spec,
+                                    int *data)
 {
   ingot_status             st = INGOT_OK;
   const char              *path = ingot_source_path(l->source), *of = ingot_tokens_path(tokens);
@@ -360,14 +375,16 @@ ingot_status ingot_logits_find_data(const ingot_logits *l, const ingot_tokens *t
               (long long)own->length, (long long)spec->length);
   INGOT_CHECK((spec->stride == 0 || spec->stride == spec->length) && own->partial == spec->partial &&
                   own->separate == spec->separate && (!own->separate || own->document == spec->document),
-              INGOT_ERR_MISMATCH, "%s is of windows that were cut in another way (stride, partial, separate or document)", path);
+              INGOT_ERR_MISMATCH,
+              "%s is of windows that were cut in another way (stride, partial, separate or document)", path);
   INGOT_CHECK(own->limit == spec->limit && own->shuffle == spec->shuffle && (!own->shuffle || own->seed == spec->seed),
               INGOT_ERR_MISMATCH, "%s is of other windows of the data (limit, shuffle or seed)", path);
   INGOT_TRY(ingot_tokens_hash(tokens, &hash));
   for (int i = 0; i < l->info.n_data && *data < 0; i++)
     if (l->info.data[i].hash == hash) *data = i;
-  INGOT_CHECK(*data >= 0, INGOT_ERR_MISMATCH, "%s was made from other tokens than those of %s (%lld tokens with the hash %016" PRIx64 ")",
-              path, of, (long long)ingot_tokens_count(tokens), hash);
+  INGOT_CHECK(*data >= 0, INGOT_ERR_MISMATCH,
+              "%s was made from other tokens than those of %s (%lld tokens with the hash %016" PRIx64 ")", path, of,
+              (long long)ingot_tokens_count(tokens), hash);
 done:
   return st;
 }
@@ -386,9 +403,11 @@ static ingot_status check_row(const ingot_logits *l, int64_t position, const int
 {
   ingot_status st = INGOT_OK;
   for (int j = 0; j < l->info.k; j++) {
-    INGOT_CHECK(ids[j] >= 0 && ids[j] < l->info.n_vocab, INGOT_ERR_FORMAT, "%s: \"ids\", position %lld: %ld is not below %lld",
-                ingot_source_path(l->source), (long long)position, (long)ids[j], (long long)l->info.n_vocab);
-    INGOT_CHECK(logp[j] <= 0.01f, INGOT_ERR_FORMAT, "%s: \"logp\", position %lld: %g is no logarithm of a probability", /* NaN too */
+    INGOT_CHECK(ids[j] >= 0 && ids[j] < l->info.n_vocab, INGOT_ERR_FORMAT,
+                "%s: \"ids\", position %lld: %ld is not below %lld", ingot_source_path(l->source), (long long)position,
+                (long)ids[j], (long long)l->info.n_vocab);
+    INGOT_CHECK(logp[j] <= 0.01f, INGOT_ERR_FORMAT,
+                "%s: \"logp\", position %lld: %g is no logarithm of a probability", /* NaN too */
                 ingot_source_path(l->source), (long long)position, (double)logp[j]);
   }
 done:
@@ -414,18 +433,22 @@ static void widen(const ingot_logits *l, int64_t n, int32_t *ids, float *logp)
   }
 }
 
-ingot_status ingot_logits_read(const ingot_logits *l, int data, int64_t window, int32_t *ids, float *logp, float *log_tail)
+ingot_status ingot_logits_read(const ingot_logits *l, int data, int64_t window, int32_t *ids, float *logp,
+                               float *log_tail)
 {
   ingot_status st = INGOT_OK;
   int64_t      n = l->info.window.length - 1, k = l->info.k, first = window;
-  size_t       id_size = ingot_dtype_size(ingot_logits_id_dtype(l->info.n_vocab)), logp_size = ingot_dtype_size(l->info.dtype);
+  size_t       id_size = ingot_dtype_size(ingot_logits_id_dtype(l->info.n_vocab)),
+         logp_size = ingot_dtype_size(l->info.dtype);
   INGOT_ASSERT(data >= 0 && data < l->info.n_data && window >= 0 && window < l->info.data[data].n_window);
   for (int i = 0; i < data; i++) first += l->info.data[i].n_window;
   first *= n;
   INGOT_TRY(ingot_source_read(l->source, l->ids, (uint64_t)(first * k) * id_size, (size_t)(n * k) * id_size, ids));
-  INGOT_TRY(ingot_source_read(l->source, l->logp, (uint64_t)(first * k) * logp_size, (size_t)(n * k) * logp_size, logp));
+  INGOT_TRY(
+      ingot_source_read(l->source, l->logp, (uint64_t)(first * k) * logp_size, (size_t)(n * k) * logp_size, logp));
   if (log_tail)
-    INGOT_TRY(ingot_source_read(l->source, l->tail, (uint64_t)first * sizeof(float), (size_t)n * sizeof(float), log_tail));
+    INGOT_TRY(
+        ingot_source_read(l->source, l->tail, (uint64_t)first * sizeof(float), (size_t)n * sizeof(float), log_tail));
   widen(l, n * k, ids, logp);
   for (int64_t r = 0; r < n; r++) INGOT_TRY(check_row(l, first + r, ids + r * k, logp + r * k));
   memcpy(ids + n * k, ids + (n - 1) * k, (size_t)k * sizeof *ids);

@@ -2,11 +2,11 @@
  * Logits files: a teacher's (or an ensemble's) k largest log-probabilities at every position of windows of token data.
  *
  * An ingot .h5 file with the tensors
- *   ids       U16 (vocabularies to 65,536) or U32 [n_position, k]: the tokens, likeliest first, equal ones by ascending id
- *   logp      F16 or F32 [n_position, k]: their natural logarithms, from the whole distribution at temperature 1
+ *   ids       U16 (vocabularies to 65,536) or U32 [n_position, k]: the tokens, likeliest first, equal ones by ascending
+ * id logp      F16 or F32 [n_position, k]: their natural logarithms, from the whole distribution at temperature 1
  *   log_tail  F32 [n_position]: logarithm of what all other tokens have together; -inf with k = vocabulary
- * Windows have `length` tokens and length - 1 positions: the last one predicts nothing. They follow each other as in the data
- * sets, in the order of the window spec. Positions of padding hold whatever the teacher said of it.
+ * Windows have `length` tokens and length - 1 positions: the last one predicts nothing. They follow each other as in
+ * the data sets, in the order of the window spec. Positions of padding hold whatever the teacher said of it.
  *
  * The side file "ingot_logits.json":
  *   format      1
@@ -51,7 +51,7 @@ const char *ingot_logits_tail_name(ingot_logits_tail tail);
 typedef struct ingot_logits_data {
   const char *name;
   const char *path;
-  uint64_t    hash;     /* ingot_tokens_hash */
+  uint64_t    hash; /* ingot_tokens_hash */
   int64_t     n_token;
   int64_t     n_window;
 } ingot_logits_data;
@@ -65,7 +65,7 @@ typedef struct ingot_logits_model {
 /** The contents of the JSON. */
 typedef struct ingot_logits_info {
   int                       k;
-  ingot_dtype               dtype;     /* of logp: F16 or F32 */
+  ingot_dtype               dtype; /* of logp: F16 or F32 */
   ingot_logits_tail         tail;
   int64_t                   n_vocab;
   uint64_t                  tokenizer; /* 0: unknown */
@@ -73,9 +73,9 @@ typedef struct ingot_logits_info {
   const char               *teacher;   /* kind */
   const ingot_logits_model *models;    /* [n_model] */
   int                       n_model;
-  const double             *weights;   /* [n_weight_row][n_model]; one row, or one a data set */
+  const double             *weights; /* [n_weight_row][n_model]; one row, or one a data set */
   int                       n_weight_row;
-  const ingot_logits_data  *data;      /* [n_data] */
+  const ingot_logits_data  *data; /* [n_data] */
   int                       n_data;
 } ingot_logits_info;
 
@@ -96,19 +96,21 @@ void         ingot_logits_close(ingot_logits **logits); /* NULL is fine */
 /** Lent by the file. */
 const ingot_logits_info *ingot_logits_about(const ingot_logits *logits);
 /** INGOT_ERR_MISMATCH when the file is of another vocabulary size, or of another tokenizer (0: not compared). */
-ingot_status ingot_logits_check_tokenizer(const ingot_logits *logits, int64_t n_vocab, uint64_t tokenizer, const char *model);
+ingot_status ingot_logits_check_tokenizer(const ingot_logits *logits, int64_t n_vocab, uint64_t tokenizer,
+                                          const char *model);
 /**
- * The data set of the file that holds a stream's windows under a spec (length, limit, partial, document, separate, shuffle and
- * seed count): *data is its number. INGOT_ERR_MISMATCH with what differs: other tokens, other windows.
+ * The data set of the file that holds a stream's windows under a spec (length, limit, partial, document, separate,
+ * shuffle and seed count): *data is its number. INGOT_ERR_MISMATCH with what differs: other tokens, other windows.
  */
-ingot_status ingot_logits_find_data(const ingot_logits *logits, const ingot_tokens *tokens, const ingot_window_spec *spec,
-                                    int *data);
+ingot_status ingot_logits_find_data(const ingot_logits *logits, const ingot_tokens *tokens,
+                                    const ingot_window_spec *spec, int *data);
 /**
- * Window number `window` of data set `data`, in the spec's order: ids, logp [length][k], log_tail [length] (NULL: not wanted).
- * The last row, which predicts nothing, repeats the one before. INGOT_ERR_IO; INGOT_ERR_FORMAT for ids beyond the
- * vocabulary and values that are no log-probabilities.
+ * Window number `window` of data set `data`, in the spec's order: ids, logp [length][k], log_tail [length] (NULL: not
+ * wanted). The last row, which predicts nothing, repeats the one before. INGOT_ERR_IO; INGOT_ERR_FORMAT for ids beyond
+ * the vocabulary and values that are no log-probabilities.
  */
-ingot_status ingot_logits_read(const ingot_logits *logits, int data, int64_t window, int32_t *ids, float *logp, float *log_tail);
+ingot_status ingot_logits_read(const ingot_logits *logits, int data, int64_t window, int32_t *ids, float *logp,
+                               float *log_tail);
 
 #ifdef __cplusplus
 }

@@ -302,7 +302,8 @@ static ingot_status replace_directory(const ingot_sink *s)
     goto done;
   }
 #endif
-  INGOT_CHECK(rename(s->path, old) == 0, INGOT_ERR_IO, "%s: cannot move aside to %s: %s", s->path, old, strerror(errno));
+  INGOT_CHECK(rename(s->path, old) == 0, INGOT_ERR_IO, "%s: cannot move aside to %s: %s", s->path, old,
+              strerror(errno));
   if (rename(s->partial, s->path) != 0) {
     int error = errno;
     (void)rename(old, s->path); /* as it was */

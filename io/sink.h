@@ -2,11 +2,12 @@
  * A sink: an output checkpoint that many ranks and threads write at once. The layout follows from the list of tensors
  * alone, so every rank knows every offset; payload goes by positional writes of disjoint ranges.
  *
- * Formats: an ingot checkpoint (HDF5, created through parallel HDF5, or by one rank on NFS and where there are no file locks; contiguous
- * page-aligned datasets allocated early), a Hugging Face directory of safetensors shards, or a single .safetensors file.
+ * Formats: an ingot checkpoint (HDF5, created through parallel HDF5, or by one rank on NFS and where there are no file
+ * locks; contiguous page-aligned datasets allocated early), a Hugging Face directory of safetensors shards, or a single
+ * .safetensors file.
  *
- * The output grows under a temporary name next to its final one ("<path>.partial"); commit renames it. Its bytes depend on
- * the job alone: not on ranks, threads, restarts, hosts or time.
+ * The output grows under a temporary name next to its final one ("<path>.partial"); commit renames it. Its bytes depend
+ * on the job alone: not on ranks, threads, restarts, hosts or time.
  */
 #ifndef INGOT_IO_SINK_H
 #define INGOT_IO_SINK_H
@@ -49,8 +50,9 @@ typedef struct ingot_sink_attribute { /* root attribute (HDF5), or header metada
 } ingot_sink_attribute;
 
 /**
- * Where tensors of an HDF5 output begin: large ones, of 16 times the alignment or more, at multiples of it, all others on pages. A
- * power of two, at least a page. The default is the usual stripe of a parallel file system, so that a tile is whole stripes.
+ * Where tensors of an HDF5 output begin: large ones, of 16 times the alignment or more, at multiples of it, all others
+ * on pages. A power of two, at least a page. The default is the usual stripe of a parallel file system, so that a tile
+ * is whole stripes.
  */
 enum { INGOT_SINK_PAGE = 4096, INGOT_SINK_ALIGNMENT = 1 << 20, INGOT_SINK_LARGE = 16 };
 
@@ -60,8 +62,9 @@ typedef struct ingot_sink_hint {
 } ingot_sink_hint;
 
 /**
- * HDF5 outputs on parallel file systems, all zeros: as the folder says. What is set is given to MPI-IO when it creates the file; an
- * output taken up again stays as it was created. What did not take effect is a warning (rank 0), never an error.
+ * HDF5 outputs on parallel file systems, all zeros: as the folder says. What is set is given to MPI-IO when it creates
+ * the file; an output taken up again stays as it was created. What did not take effect is a warning (rank 0), never an
+ * error.
  */
 typedef struct ingot_sink_io {
   int64_t                n_stripe;     /* 0: the folder's */
@@ -71,7 +74,7 @@ typedef struct ingot_sink_io {
 } ingot_sink_io;
 
 typedef struct ingot_sink_spec {
-  const char                 *path;   /* final name */
+  const char                 *path; /* final name */
   ingot_sink_format           format;
   const ingot_sink_tensor    *tensors; /* [n_tensor], in file order; all names differ */
   int                         n_tensor;
@@ -81,16 +84,17 @@ typedef struct ingot_sink_spec {
   int                         n_attribute;
   uint64_t                    shard_bytes; /* HF_DIR: payload bytes a shard at most (one tensor at least); 0: 5 GB */
   uint64_t                    alignment_bytes; /* HDF5: see INGOT_SINK_ALIGNMENT, which 0 means */
-  ingot_sink_io               io;          /* HDF5 */
-  bool                        durable;     /* fsync before the rename */
-  ingot_lock                 *lock;        /* rank 0: looked at before the rename; borrowed; NULL: none */
+  ingot_sink_io               io;              /* HDF5 */
+  bool                        durable;         /* fsync before the rename */
+  ingot_lock                 *lock;            /* rank 0: looked at before the rename; borrowed; NULL: none */
 } ingot_sink_spec;
 
 typedef struct ingot_sink ingot_sink;
 
 /** The format that a path's ending asks for. */
 ingot_sink_format ingot_sink_format_of(const char *path);
-/** What large tensors of an HDF5 output are aligned to: the larger one of alignment_bytes (or the default) and a stripe. */
+/** What large tensors of an HDF5 output are aligned to: the larger one of alignment_bytes (or the default) and a
+ * stripe. */
 uint64_t ingot_sink_alignment(const ingot_sink_spec *spec);
 /** Whether anything is asked of MPI-IO. */
 bool ingot_sink_io_given(const ingot_sink_io *io);
@@ -99,7 +103,8 @@ uint64_t ingot_sink_bytes(const ingot_sink_spec *spec);
 
 /** Names of tensors that the format has no place for: INGOT_ERR_FORMAT; INGOT_ERR_NOMEM. create looks, too. */
 ingot_status ingot_sink_check_names(const ingot_sink_spec *spec);
-/** What is at the path may not be replaced: a file by a directory, or a directory that is none of a model. INGOT_ERR_EXISTS, INGOT_ERR_IO. */
+/** What is at the path may not be replaced: a file by a directory, or a directory that is none of a model.
+ * INGOT_ERR_EXISTS, INGOT_ERR_IO. */
 ingot_status ingot_sink_check_replaceable(const ingot_sink_spec *spec);
 
 /** Create the partial output and lay it out. Collective; all ranks pass the same spec, borrowed until close. */
@@ -116,16 +121,16 @@ ingot_status ingot_sink_write(ingot_sink *sink, int tensor, uint64_t offset, siz
 ingot_status ingot_sink_read(ingot_sink *sink, int tensor, uint64_t offset, size_t size, void *dst);
 
 /**
- * Finish: store the checksums (one a tensor, in tensor order; see docs/formats.md), flush to disk if durable, rename into
- * place, close. Collective; every rank has written its part. *sink becomes NULL in any case; after a failure the
+ * Finish: store the checksums (one a tensor, in tensor order; see docs/formats.md), flush to disk if durable, rename
+ * into place, close. Collective; every rank has written its part. *sink becomes NULL in any case; after a failure the
  * partial output is still there.
  */
 ingot_status ingot_sink_commit(ingot_comm *comm, ingot_sink **sink, const uint64_t *checksums);
 /** Close without finishing; the partial output stays for a restart. Not collective. NULL is fine. */
 void ingot_sink_close(ingot_sink **sink);
 /**
- * Take a committed output whose manifest could not be written back to its partial name, unless there is a partial output;
- * nothing there is fine. With its journal, a later run takes it up. Not collective: one rank does it.
+ * Take a committed output whose manifest could not be written back to its partial name, unless there is a partial
+ * output; nothing there is fine. With its journal, a later run takes it up. Not collective: one rank does it.
  */
 ingot_status ingot_sink_withdraw(const char *path);
 /** Remove a partial output and its journal, if there. Not collective: one rank does it. */

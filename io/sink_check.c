@@ -40,14 +40,16 @@ ingot_status ingot_sink_check_names(const ingot_sink_spec *spec)
   for (int i = 0; i < spec->n_tensor; i++) {
     names[i] = spec->tensors[i].name;
     INGOT_CHECK(storable(names[i]), INGOT_ERR_FORMAT,
-                "%s: tensor \"%s\" is not usable as a name in HDF5: a part between slashes is empty or \".\"", spec->path, names[i]);
+                "%s: tensor \"%s\" is not usable as a name in HDF5: a part between slashes is empty or \".\"",
+                spec->path, names[i]);
   }
   qsort(names, (size_t)spec->n_tensor, sizeof *names, by_path);
   for (int i = 0; i + 1 < spec->n_tensor; i++) {
     size_t n = strlen(names[i]);
-    INGOT_CHECK(strncmp(names[i], names[i + 1], n) != 0 || names[i + 1][n] != '/', INGOT_ERR_FORMAT,
-                "%s: tensors \"%s\" and \"%s\" cannot both be in an HDF5 file, where the first would be a folder of the second",
-                spec->path, names[i], names[i + 1]);
+    INGOT_CHECK(
+        strncmp(names[i], names[i + 1], n) != 0 || names[i + 1][n] != '/', INGOT_ERR_FORMAT,
+        "%s: tensors \"%s\" and \"%s\" cannot both be in an HDF5 file, where the first would be a folder of the second",
+        spec->path, names[i], names[i + 1]);
   }
 done:
   free(names);
@@ -76,9 +78,11 @@ ingot_status ingot_sink_check_replaceable(const ingot_sink_spec *spec)
     empty = false;
     if (ingot_sink_format_of(entry->d_name) == INGOT_SINK_SAFETENSORS) model = true;
     INGOT_CHECK(fstatat(dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(info.st_mode),
-                INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds a directory (%s)", spec->path, entry->d_name);
+                INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds a directory (%s)", spec->path,
+                entry->d_name);
   }
-  INGOT_CHECK(empty || model, INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds files but no model", spec->path);
+  INGOT_CHECK(empty || model, INGOT_ERR_EXISTS, "%s: will not be replaced, because it holds files but no model",
+              spec->path);
 done:
   if (dir) closedir(dir);
   return st;

@@ -63,7 +63,8 @@ static uint64_t count_large(const ingot_sink_spec *spec)
 
 /*
  * Metadata in bytes, from above: alignment gives each object header pages of its own (most of them holes), and a large
- * group's tree and heap have a page a node. It becomes one block at the front of the file, so that headers are read in one go.
+ * group's tree and heap have a page a node. It becomes one block at the front of the file, so that headers are read in
+ * one go.
  */
 static uint64_t metadata_bytes(const ingot_sink_spec *spec)
 {
@@ -132,7 +133,7 @@ static ingot_status add_text(hid_t object, const ingot_sink *sink, const ingot_s
   hid_t        attribute = -1, space = H5Screate(H5S_SCALAR), type = H5Tcopy(H5T_C_S1);
   size_t       size = strlen(a->text) + 1;
   INGOT_CHECK_H5(space >= 0 && type >= 0 && H5Tset_size(type, size) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0,
-           "make the type of attribute", a->name);
+                 "make the type of attribute", a->name);
   attribute = H5Acreate2(object, a->name, type, space, H5P_DEFAULT, H5P_DEFAULT);
   INGOT_CHECK_H5(attribute >= 0 && H5Awrite(attribute, type, a->text) >= 0, "write attribute", a->name);
 done:
@@ -153,7 +154,8 @@ done:
   return st;
 }
 
-/* Memory for making the skeleton. Had before any rank begins: one that left in the middle would keep the others waiting. */
+/* Memory for making the skeleton. Had before any rank begins: one that left in the middle would keep the others
+ * waiting. */
 typedef struct skeleton_room {
   uint64_t *side_offsets; /* [n_file]: the result */
   char     *path;         /* for the longest of the tensors' names */
@@ -207,8 +209,8 @@ static hid_t space_of(const ingot_shape *shape)
 }
 
 /* A dataset with its storage; *offset is where its bytes go, 0 when it has none. */
-static ingot_status add_dataset(const ingot_skeleton *k, hid_t group, const char *name, hid_t type, const ingot_shape *shape,
-                                bool checksum, uint64_t *offset)
+static ingot_status add_dataset(const ingot_skeleton *k, hid_t group, const char *name, hid_t type,
+                                const ingot_shape *shape, bool checksum, uint64_t *offset)
 {
   ingot_status      st = INGOT_OK;
   const ingot_sink *sink = k->sink;
@@ -248,8 +250,9 @@ done:
 }
 
 /*
- * Make the next storage begin at a multiple of the alignment. HDF5 has one alignment for all objects of a file, which would give
- * every header such room; so what lies between is taken by a dataset that is deleted later, whose room HDF5 does not use again.
+ * Make the next storage begin at a multiple of the alignment. HDF5 has one alignment for all objects of a file, which
+ * would give every header such room; so what lies between is taken by a dataset that is deleted later, whose room HDF5
+ * does not use again.
  */
 static ingot_status align_next(ingot_skeleton *k, hid_t type)
 {
@@ -273,7 +276,8 @@ done:
   return st;
 }
 
-/* Rank 0, with the new file open: what was asked of MPI-IO and has no effect. No failure: the other ranks go on meanwhile. */
+/* Rank 0, with the new file open: what was asked of MPI-IO and has no effect. No failure: the other ranks go on
+ * meanwhile. */
 static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k, bool alone)
 {
   const ingot_sink *sink = k->sink;
@@ -284,8 +288,10 @@ static void warn_of_hints(ingot_comm *comm, const ingot_skeleton *k, bool alone)
     return;
   }
   if (alone) {
-    ingot_log_warning("%s: stripes and hints of `io` had no effect: files on NFS and SMB, and where there are no file locks, are not "
-                      "made by MPI-IO", sink->path);
+    ingot_log_warning(
+        "%s: stripes and hints of `io` had no effect: files on NFS and SMB, and where there are no file locks, are not "
+        "made by MPI-IO",
+        sink->path);
     return;
   }
   ingot_stripes_look(sink->partial, &found);
@@ -308,18 +314,18 @@ static ingot_status begin(ingot_comm *comm, ingot_skeleton *k, const char *apart
   INGOT_CHECK_H5(list >= 0 && k->access >= 0, "prepare", "access");
   /* Every allocation on a page of its own; payload not mixed with metadata; both in the order of creation. */
   INGOT_CHECK_H5(H5Pset_alignment(k->access, 1, PAGE_BYTES) >= 0 && H5Pset_small_data_block_size(k->access, 0) >= 0 &&
-               H5Pset_meta_block_size(k->access, metadata_bytes(&sink->spec)) >= 0,
-           "prepare", "alignment");
+                     H5Pset_meta_block_size(k->access, metadata_bytes(&sink->spec)) >= 0,
+                 "prepare", "alignment");
   /* Space that alignment leaves over is not tracked for reuse: looking through it takes quadratic time. */
   INGOT_CHECK_H5(H5Pset_file_space_strategy(list, H5F_FSPACE_STRATEGY_AGGR, false, 1) >= 0, "prepare", "the strategy");
   k->group_list = list_without_times(H5P_GROUP_CREATE);
   k->dataset_list = list_without_times(H5P_DATASET_CREATE);
   k->scalar = H5Screate(H5S_SCALAR);
   INGOT_CHECK_H5(k->group_list >= 0 && k->dataset_list >= 0 && k->scalar >= 0 &&
-               H5Pset_layout(k->dataset_list, H5D_CONTIGUOUS) >= 0 &&
-               H5Pset_alloc_time(k->dataset_list, H5D_ALLOC_TIME_EARLY) >= 0 &&
-               H5Pset_fill_time(k->dataset_list, H5D_FILL_TIME_NEVER) >= 0,
-           "prepare", "property lists");
+                     H5Pset_layout(k->dataset_list, H5D_CONTIGUOUS) >= 0 &&
+                     H5Pset_alloc_time(k->dataset_list, H5D_ALLOC_TIME_EARLY) >= 0 &&
+                     H5Pset_fill_time(k->dataset_list, H5D_FILL_TIME_NEVER) >= 0,
+                 "prepare", "property lists");
   /* The superblock's extension is made from the default list, with the time of day unless told otherwise. */
   INGOT_CHECK_H5(H5Pset_obj_track_times(H5P_GROUP_CREATE_DEFAULT, false) >= 0, "prepare", "defaults");
   k->file = H5Fcreate(apart ? apart : sink->partial, H5F_ACC_TRUNC, list, k->access);
@@ -334,7 +340,8 @@ done:
   return st;
 }
 
-/* All objects in the spec's order. Collective: every rank makes the same calls; with `apart` this rank alone, and there. */
+/* All objects in the spec's order. Collective: every rank makes the same calls; with `apart` this rank alone, and
+ * there. */
 static ingot_status build(ingot_comm *comm, ingot_sink *sink, const char *apart, skeleton_room *room)
 {
   ingot_status   st = INGOT_OK;
@@ -379,8 +386,8 @@ static ingot_status copy_skeleton(const ingot_sink *sink, int from)
   int          to = open(sink->partial, O_WRONLY | O_TRUNC | O_CLOEXEC);
   INGOT_CHECK(piece, INGOT_ERR_NOMEM, "%s: no memory to write its metadata", sink->partial);
   INGOT_CHECK(to >= 0, INGOT_ERR_IO, "%s: cannot open for writing: %s", sink->partial, strerror(errno));
-  INGOT_CHECK(fstat(from, &info) == 0 && ftruncate(to, info.st_size) == 0, ingot_file_status(errno), "%s: setting its size: %s",
-              sink->partial, strerror(errno));
+  INGOT_CHECK(fstat(from, &info) == 0 && ftruncate(to, info.st_size) == 0, ingot_file_status(errno),
+              "%s: setting its size: %s", sink->partial, strerror(errno));
   for (off_t at = lseek(from, 0, SEEK_DATA), end; at >= 0; at = lseek(from, end, SEEK_DATA)) {
     end = lseek(from, at, SEEK_HOLE);
     INGOT_CHECK(end > at, INGOT_ERR_IO, "%s: its metadata in memory: %s", sink->partial, strerror(errno));
@@ -396,8 +403,8 @@ done:
 }
 
 /*
- * The skeleton by this rank alone: made in memory, so that MPI-IO asks nothing of the file system, and then written. A file that other
- * nodes look at once this rank has closed it is the one thing that NFS does well.
+ * The skeleton by this rank alone: made in memory, so that MPI-IO asks nothing of the file system, and then written. A
+ * file that other nodes look at once this rank has closed it is the one thing that NFS does well.
  */
 static ingot_status build_alone(ingot_comm *comm, ingot_sink *sink, skeleton_room *room)
 {
@@ -414,8 +421,9 @@ done:
 }
 
 /*
- * Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it; and whether one rank
- * should make the file. Stripes are settled by what creates a file: where any are asked for, that is to be MPI-IO.
+ * Make sure that the metadata will fit before HDF5, which recovers badly from a full disk, is asked to write it; and
+ * whether one rank should make the file. Stripes are settled by what creates a file: where any are asked for, that is
+ * to be MPI-IO.
  */
 static ingot_status check_room(ingot_comm *comm, const ingot_sink *sink, int64_t *alone)
 {
@@ -458,8 +466,9 @@ ingot_status ingot_sink_hdf5_create(ingot_comm *comm, ingot_sink *sink)
   int64_t          alone = 0;
   bool             root = ingot_comm_rank(comm) == 0;
   skeleton_room    room = {0};
-  ingot_status     st = room_get(&sink->spec, &room) ? ingot_sink_check_names(&sink->spec)
-                                                     : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its names", sink->path);
+  ingot_status     st = room_get(&sink->spec, &room)
+                            ? ingot_sink_check_names(&sink->spec)
+                            : ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for its names", sink->path);
   ingot_hdf5_quiet_begin(&quiet);
   if (st == INGOT_OK && root) st = check_room(comm, sink, &alone);
   INGOT_TRY(ingot_comm_agree(comm, st));

@@ -64,7 +64,8 @@ static ingot_status verify_text(const ingot_sink *sink, hid_t file, const ingot_
   INGOT_CHECK(found, INGOT_ERR_NOMEM, "%s: no memory for attribute %s", sink->partial, a->name);
   INGOT_CHECK_H5(attribute >= 0, "open attribute", a->name);
   type = H5Aget_type(attribute);
-  bool same = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 && H5Tget_size(type) == size;
+  bool same =
+      type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 && H5Tget_size(type) == size;
   same = same && H5Aread(attribute, type, found) >= 0 && memcmp(found, a->text, size) == 0;
   INGOT_CHECK(same, INGOT_ERR_NOTFOUND, "%s: attribute %s has another value", sink->partial, a->name);
 done:
@@ -95,7 +96,8 @@ static ingot_status verify_counts(const ingot_skeleton *k)
   const ingot_sink *sink = k->sink;
   int64_t           n = 0;
   object_info       info;
-  INGOT_CHECK_H5(H5Ovisit2(k->file, H5_INDEX_NAME, H5_ITER_NATIVE, count_dataset, &n, H5O_INFO_BASIC) >= 0, "list", "datasets");
+  INGOT_CHECK_H5(H5Ovisit2(k->file, H5_INDEX_NAME, H5_ITER_NATIVE, count_dataset, &n, H5O_INFO_BASIC) >= 0, "list",
+                 "datasets");
   INGOT_CHECK_H5(H5Oget_info2(k->file, &info, H5O_INFO_NUM_ATTRS) >= 0, "count", "attributes");
   INGOT_CHECK(n == (int64_t)sink->spec.n_tensor + sink->spec.n_file &&
                   info.num_attrs == (hsize_t)sink->spec.n_attribute + 2,
@@ -169,7 +171,8 @@ static ingot_status store_checksum(const ingot_sink *sink, hid_t tensors, const 
   /* Not H5Aopen_by_name: HDF5 1.10.8 cannot write to an attribute whose object is not open. */
   hid_t dataset = H5Dopen2(tensors, name, H5P_DEFAULT);
   hid_t attribute = dataset >= 0 ? H5Aopen(dataset, INGOT_HDF5_CHECKSUM, H5P_DEFAULT) : -1;
-  INGOT_CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &checksum) >= 0, "store the checksum of", name);
+  INGOT_CHECK_H5(attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_UINT64, &checksum) >= 0, "store the checksum of",
+                 name);
 done:
   if (attribute >= 0) H5Aclose(attribute);
   if (dataset >= 0) H5Dclose(dataset);

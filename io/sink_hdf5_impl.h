@@ -1,4 +1,5 @@
-/* A checkpoint's HDF5 skeleton, as it is made (sink_hdf5.c), and looked at again and finished (sink_hdf5_existing.c). */
+/* A checkpoint's HDF5 skeleton, as it is made (sink_hdf5.c), and looked at again and finished
+ * (sink_hdf5_existing.c). */
 #ifndef INGOT_IO_SINK_HDF5_IMPL_H
 #define INGOT_IO_SINK_HDF5_IMPL_H
 

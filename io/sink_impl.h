@@ -14,12 +14,12 @@ typedef struct ingot_sink_extent {
 
 /** A file that holds tensors. */
 typedef struct ingot_sink_data_file {
-  char       *name;    /* within the output directory; NULL when the output is this file */
-  char       *path;    /* of the partial file */
-  ingot_text  header;  /* safetensors: the file's first bytes; payload follows */
-  uint64_t    bytes;   /* size of the whole file */
-  int         fd;      /* -1 until opened */
-  int         written; /* by this process; set by any thread, through __atomic_store_n */
+  char      *name;    /* within the output directory; NULL when the output is this file */
+  char      *path;    /* of the partial file */
+  ingot_text header;  /* safetensors: the file's first bytes; payload follows */
+  uint64_t   bytes;   /* size of the whole file */
+  int        fd;      /* -1 until opened */
+  int        written; /* by this process; set by any thread, through __atomic_store_n */
 } ingot_sink_data_file;
 
 /** A file of a directory that holds no tensors. */

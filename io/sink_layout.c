@@ -107,7 +107,8 @@ static ingot_status print_index(ingot_sink *s)
   ingot_status st = INGOT_OK;
   uint64_t     total = 0;
   for (int i = 0; i < s->spec.n_tensor; i++) total += s->extents[i].bytes;
-  INGOT_TRY(ingot_text_printf(&s->index, "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
+  INGOT_TRY(ingot_text_printf(&s->index,
+                              "{\n  \"metadata\": {\n    \"total_size\": %" PRIu64 "\n  },\n  \"weight_map\": {",
                               total));
   for (int i = 0; i < s->spec.n_tensor; i++) {
     INGOT_TRY(ingot_text_printf(&s->index, "%s\n    ", i ? "," : ""));
@@ -136,8 +137,8 @@ static ingot_status list_small_files(ingot_sink *s)
   INGOT_CHECK(s->small, INGOT_ERR_NOMEM, "%s: no memory for the list of files", s->path);
   for (int i = 0; i < s->spec.n_file; i++) {
     const ingot_sink_file *f = &s->spec.files[i];
-    INGOT_CHECK(!is_weight_name(f->name), INGOT_ERR_FORMAT, "%s: the side file %s has the name of a weight file", s->path,
-                f->name);
+    INGOT_CHECK(!is_weight_name(f->name), INGOT_ERR_FORMAT, "%s: the side file %s has the name of a weight file",
+                s->path, f->name);
     if (card && strcmp(f->name, CARD_NAME) == 0) continue;
     s->small[s->n_small++] = (ingot_sink_small_file){f->name, f->bytes, f->size};
   }
@@ -152,9 +153,8 @@ static ingot_status name_files(ingot_sink *s)
   for (int k = 0; k < s->n_file; k++) {
     ingot_text name = {0}, path = {0};
     if (s->spec.format == INGOT_SINK_HF_DIR) {
-      ingot_status st = s->n_file == 1
-                          ? ingot_text_printf(&name, "model.safetensors")
-                          : ingot_text_printf(&name, "model-%05d-of-%05d.safetensors", k + 1, s->n_file);
+      ingot_status st = s->n_file == 1 ? ingot_text_printf(&name, "model.safetensors")
+                                       : ingot_text_printf(&name, "model-%05d-of-%05d.safetensors", k + 1, s->n_file);
       if (st == INGOT_OK) st = ingot_text_printf(&path, "%s/%s", s->partial, name.bytes);
       s->files[k].name = name.bytes;
       s->files[k].path = path.bytes;

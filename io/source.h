@@ -26,13 +26,13 @@ extern "C" {
 #endif
 
 typedef struct ingot_tensor_info {
-  const char *name;    /* lent by the source */
+  const char *name; /* lent by the source */
   ingot_dtype dtype;
   ingot_shape shape;
   int64_t     n_elem;
-  uint64_t    bytes;   /* n_elem * dtype size */
-  int         file;    /* index of the file that holds it */
-  uint64_t    offset;  /* of its first byte in that file */
+  uint64_t    bytes;        /* n_elem * dtype size */
+  int         file;         /* index of the file that holds it */
+  uint64_t    offset;       /* of its first byte in that file */
   bool        has_checksum; /* at opening: ingot .h5 only; see ingot_source_load_checksums */
   uint64_t    checksum;
 } ingot_tensor_info;
@@ -40,7 +40,7 @@ typedef struct ingot_tensor_info {
 typedef enum ingot_source_kind {
   INGOT_SOURCE_SAFETENSORS, /* one file */
   INGOT_SOURCE_HF_DIR,
-  INGOT_SOURCE_HDF5, /* an ingot checkpoint */
+  INGOT_SOURCE_HDF5,       /* an ingot checkpoint */
   INGOT_SOURCE_HDF5_PLAIN, /* an HDF5 file of others: every dataset is a tensor */
   INGOT_SOURCE_KIND_COUNT
 } ingot_source_kind;

@@ -40,8 +40,8 @@ static ingot_status open_file(const char *path, hid_t *out)
 {
   hid_t access = H5Pcreate(H5P_FILE_ACCESS);
   *out = -1;
-  /* Many ranks read the same file, some from file systems that have no locks; closing closes whatever is open inside.
-   */
+  /* Many ranks read the same file, some from file systems that have no locks; closing closes whatever is open
+   * inside. */
   if (access >= 0 && H5Pset_fapl_sec2(access) >= 0 && H5Pset_file_locking(access, false, true) >= 0 &&
       H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0)
     *out = H5Fopen(path, H5F_ACC_RDONLY, access);
@@ -181,7 +181,8 @@ done:
 
 static herr_t visit_tensor(hid_t group, const char *link, const H5L_info_t *info, void *context);
 
-/* In the order in which HDF5 has the names: for another it makes a table first, and frees what it did not fill when a file is damaged. */
+/* In the order in which HDF5 has the names: for another it makes a table first, and frees what it did not fill when a
+ * file is damaged. */
 static ingot_status walk_group(walk *w, hid_t group)
 {
   const char *path = w->src->files[0].path;
@@ -343,7 +344,8 @@ static ingot_status read_structure(walk *w, hid_t file)
   INGOT_TRY(walk_group(w, tensors));
   if (H5Lexists(file, INGOT_HDF5_FILES, H5P_DEFAULT) > 0) {
     files = H5Gopen2(file, INGOT_HDF5_FILES, H5P_DEFAULT);
-    if (files < 0 || (H5Literate(files, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_side_file, w) < 0 && w->st == INGOT_OK))
+    if (files < 0 ||
+        (H5Literate(files, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, visit_side_file, w) < 0 && w->st == INGOT_OK))
       w->st = ingot_hdf5_fail(path, "reading the list of side files failed");
     INGOT_TRY(w->st);
     if (w->src->n_side > 1)

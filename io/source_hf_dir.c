@@ -62,7 +62,8 @@ static ingot_status join(const char *folder, const char *name, ingot_text *path)
   return ingot_text_printf(path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", name);
 }
 
-/* *there: a file, or a link to one. What cannot be looked at is no file that is not there: the output would silently lack it. */
+/* *there: a file, or a link to one. What cannot be looked at is no file that is not there: the output would silently
+ * lack it. */
 static ingot_status look(const char *path, struct stat *info, bool *there)
 {
   *there = stat(path, info) == 0;

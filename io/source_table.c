@@ -69,8 +69,10 @@ ingot_status ingot_source_add_file(ingot_source *src, const char *path, const ch
 {
   ingot_status st = grow(&src->files, src->n_file, &src->file_capacity, sizeof *src->files);
   if (st != INGOT_OK) return st;
-  ingot_source_file file = {
-      .path = ingot_strdup(path), .name = ingot_strdup(name), .bytes = bytes, .mtime_ns = mtime_ns};
+  ingot_source_file file = {.path = ingot_strdup(path),
+                            .name = ingot_strdup(name),
+                            .bytes = bytes,
+                            .mtime_ns = mtime_ns};
   src->files[src->n_file++] = file;
   return file.path && file.name ? INGOT_OK : no_memory(src);
 }

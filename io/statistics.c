@@ -91,7 +91,7 @@ done:
  */
 typedef struct reader {
   const char *what;
-  char       *room;  /* NULL while counting */
+  char       *room; /* NULL while counting */
   size_t      used;
 } reader;
 
@@ -221,10 +221,11 @@ static ingot_status read_members(reader *r, json_t *root, ingot_statistics_info 
   int64_t       format;
   int           kind, labels, loss;
   const json_t *model = json_object_get(root, "model");
-  if (!json_is_object(root)) return ingot_fail(INGOT_ERR_FORMAT, "%s: expected an object, found %s", r->what, ingot_json_type_text(root));
+  if (!json_is_object(root))
+    return ingot_fail(INGOT_ERR_FORMAT, "%s: expected an object, found %s", r->what, ingot_json_type_text(root));
   INGOT_TRY(read_count(r, root, "format", &format));
-  INGOT_CHECK(format == FORMAT, INGOT_ERR_FORMAT, "%s: \"format\" is %" PRId64 ", this program reads %d", r->what, format,
-              FORMAT);
+  INGOT_CHECK(format == FORMAT, INGOT_ERR_FORMAT, "%s: \"format\" is %" PRId64 ", this program reads %d", r->what,
+              format, FORMAT);
   INGOT_TRY(read_choice(r, root, "kind", kind_names, INGOT_STATISTICS_KIND_COUNT, "\"fisher\" or \"gram\"", &kind));
   if (!json_is_object(model)) INGOT_TRY(wrong(r, "model", "an object", model));
   INGOT_TRY(read_path(r, model, &info->model_path));
@@ -232,7 +233,8 @@ static ingot_status read_members(reader *r, json_t *root, ingot_statistics_info 
   INGOT_TRY(read_count(r, root, "examples", &info->n_example));
   INGOT_TRY(read_count(r, root, "tokens", &info->n_token));
   INGOT_TRY(read_count(r, root, "window", &info->n_window_token));
-  INGOT_TRY(read_choice(r, root, "labels", labels_names, INGOT_LABELS_COUNT, "\"given\", \"sampled\" or \"exact\"", &labels));
+  INGOT_TRY(
+      read_choice(r, root, "labels", labels_names, INGOT_LABELS_COUNT, "\"given\", \"sampled\" or \"exact\"", &labels));
   INGOT_TRY(read_choice(r, root, "loss", loss_names, INGOT_LOSS_COUNT, "\"mean\" or \"sum\"", &loss));
   info->kind = (ingot_statistics_kind)kind;
   info->labels = (ingot_statistics_labels)labels;
@@ -307,8 +309,8 @@ done:
   return st;
 }
 
-ingot_status ingot_statistics_find(const ingot_statistics_info *info, ingot_statistics_lookup lookup, const void *context,
-                                   const char *name, ingot_statistics_use use, int *index)
+ingot_status ingot_statistics_find(const ingot_statistics_info *info, ingot_statistics_lookup lookup,
+                                   const void *context, const char *name, ingot_statistics_use use, int *index)
 {
   const char *suffix = use == INGOT_USE_OUTPUT_GRAM ? INGOT_STATISTICS_OUTPUT_SUFFIX : "";
   if (info && use == INGOT_USE_GRAM)

@@ -15,9 +15,9 @@
  *   transposed  ["weight", ...]: stored as [in, out] (GPT-2's Conv1D)
  * Members that are unknown are left alone.
  *
- * Tensors. Fisher: one a parameter, its name and shape those of the checkpoint. Gram: one a distinct input, named as the
- * weight of the first linear layer that takes it; 1-D, the upper triangle by rows: element (i, j), i <= j, of an n x n
- * matrix at i * n - i * (i - 1) / 2 + (j - i), n (n + 1) / 2 in all. Gram of the output's gradients (K-FAC):
+ * Tensors. Fisher: one a parameter, its name and shape those of the checkpoint. Gram: one a distinct input, named as
+ * the weight of the first linear layer that takes it; 1-D, the upper triangle by rows: element (i, j), i <= j, of an n
+ * x n matrix at i * n - i * (i - 1) / 2 + (j - i), n (n + 1) / 2 in all. Gram of the output's gradients (K-FAC):
  * "<weight>#output", the same packing. A tensor tied to another is stored under the name that the checkpoint stores.
  *
  * Files of others have no such JSON: a Fisher tensor is found by its parameter's name; a Gram matrix, whole [n, n] or
@@ -41,7 +41,11 @@ extern "C" {
 #define INGOT_STATISTICS_FILE "ingot_statistics.json"
 #define INGOT_STATISTICS_OUTPUT_SUFFIX "#output"
 
-typedef enum ingot_statistics_kind { INGOT_STATISTICS_FISHER, INGOT_STATISTICS_GRAM, INGOT_STATISTICS_KIND_COUNT } ingot_statistics_kind;
+typedef enum ingot_statistics_kind {
+  INGOT_STATISTICS_FISHER,
+  INGOT_STATISTICS_GRAM,
+  INGOT_STATISTICS_KIND_COUNT
+} ingot_statistics_kind;
 
 typedef enum ingot_statistics_labels {
   INGOT_LABELS_GIVEN,   /* the data's own next tokens */
@@ -73,9 +77,9 @@ typedef struct ingot_statistics_info {
   int64_t                       n_window_token; /* "window" */
   ingot_statistics_labels       labels;
   ingot_statistics_loss         loss;
-  const ingot_statistics_data  *data;       /* [n_data] */
+  const ingot_statistics_data  *data; /* [n_data] */
   int                           n_data;
-  const ingot_statistics_share *shared;     /* [n_shared] */
+  const ingot_statistics_share *shared; /* [n_shared] */
   int                           n_shared;
   const char *const            *transposed; /* [n_transposed] */
   int                           n_transposed;
@@ -114,8 +118,8 @@ typedef int (*ingot_statistics_lookup)(const void *context, const char *name);
  * Index of the tensor that holds the statistics of `name`, or -1. info NULL: a file of others. Never fails but for
  * INGOT_ERR_NOMEM.
  */
-ingot_status ingot_statistics_find(const ingot_statistics_info *info, ingot_statistics_lookup lookup, const void *context,
-                                   const char *name, ingot_statistics_use use, int *index);
+ingot_status ingot_statistics_find(const ingot_statistics_info *info, ingot_statistics_lookup lookup,
+                                   const void *context, const char *name, ingot_statistics_use use, int *index);
 /** Whether the weight is stored as [in, out]; false for files of others. */
 bool ingot_statistics_is_transposed(const ingot_statistics_info *info, const char *name);
 
@@ -125,7 +129,8 @@ static inline int64_t ingot_gram_packed_count(int64_t n)
   return n * (n + 1) / 2;
 }
 
-/** Width n of a Gram matrix stored in this shape ([n, n], or [n (n + 1) / 2]); *packed tells which; -1 when it is none. */
+/** Width n of a Gram matrix stored in this shape ([n, n], or [n (n + 1) / 2]); *packed tells which; -1 when it is
+ * none. */
 int64_t ingot_gram_width(const ingot_shape *shape, bool *packed);
 
 #ifdef __cplusplus

@@ -71,21 +71,24 @@ static ingot_status append_asked(const ingot_sink_io *asked, ingot_text *text)
   return st;
 }
 
-ingot_status ingot_stripes_remark(const char *path, const ingot_sink_io *asked, const ingot_stripes *found, ingot_text *text)
+ingot_status ingot_stripes_remark(const char *path, const ingot_sink_io *asked, const ingot_stripes *found,
+                                  ingot_text *text)
 {
   ingot_status st = INGOT_OK;
-  bool as_asked = (asked->n_stripe == 0 || asked->n_stripe == found->n_stripe) &&
+  bool         as_asked = (asked->n_stripe == 0 || asked->n_stripe == found->n_stripe) &&
                   (asked->stripe_bytes == 0 || asked->stripe_bytes == found->stripe_bytes);
   if (asked->n_stripe == 0 && asked->stripe_bytes == 0) return INGOT_OK;
   if (found->known ? as_asked : has_stripes(found->fs) || found->fs == 0) return INGOT_OK;
   INGOT_TRY(ingot_text_printf(text, "%s: ", path));
   INGOT_TRY(append_asked(asked, text));
   if (found->known)
-    st = ingot_text_printf(text, " did not take effect: it has %lld of %llu bytes. This MPI-IO may not know Lustre: "
-                                 "set the stripes of its folder (lfs setstripe)",
+    st = ingot_text_printf(text,
+                           " did not take effect: it has %lld of %llu bytes. This MPI-IO may not know Lustre: "
+                           "set the stripes of its folder (lfs setstripe)",
                            (long long)found->n_stripe, (unsigned long long)found->stripe_bytes);
   else
-    st = ingot_text_printf(text, " had no effect: its file system (type 0x%x) has no stripes that MPI-IO sets", found->fs);
+    st = ingot_text_printf(text, " had no effect: its file system (type 0x%x) has no stripes that MPI-IO sets",
+                           found->fs);
 done:
   return st;
 }

@@ -1,7 +1,7 @@
 /**
- * Two neighbouring bfloat16 elements as one 32-bit word, for loops whose floats never leave the registers: each half is the
- * upper half of a float32, so nothing moves between vector lanes, and halves go back where they came from, in either byte
- * order. Arrays need no alignment; `i` counts pairs.
+ * Two neighbouring bfloat16 elements as one 32-bit word, for loops whose floats never leave the registers: each half is
+ * the upper half of a float32, so nothing moves between vector lanes, and halves go back where they came from, in
+ * either byte order. Arrays need no alignment; `i` counts pairs.
  */
 #ifndef INGOT_KERNELS_BF16_PAIRS_H
 #define INGOT_KERNELS_BF16_PAIRS_H
@@ -71,7 +71,8 @@ INGOT_INLINE uint32_t ingot_pair_store_seen(unsigned char *to, int64_t i, ingot_
 /** The lower or the higher elements of 16 pairs. */
 INGOT_AVX512_INLINE __m512 ingot_pairs_widen(__m512i words, int high)
 {
-  return _mm512_castsi512_ps(high ? _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(words, 16));
+  return _mm512_castsi512_ps(high ? _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000u))
+                                  : _mm512_slli_epi32(words, 16));
 }
 #endif
 

@@ -114,9 +114,10 @@ static INGOT_CLONES void add_masked_pairs(const unsigned char *restrict x, const
     float first[LANES] = {0}, part[LANES] = {0};
     for (int q = 0; q < ROW / 2; q += PAIRS) {
       for (int j = 0; j < PAIRS; j++) {
-        ingot_pair a = ingot_pair_widen(ingot_pair_load(x, i + q + j)), b = ingot_pair_widen(ingot_pair_load(base, i + q + j));
-        uint32_t   mask = ingot_pair_load(keep, i + q + j);
-        float      low = fabsf(a.low - b.low), high = fabsf(a.high - b.high);
+        ingot_pair a = ingot_pair_widen(ingot_pair_load(x, i + q + j)),
+                   b = ingot_pair_widen(ingot_pair_load(base, i + q + j));
+        uint32_t mask = ingot_pair_load(keep, i + q + j);
+        float    low = fabsf(a.low - b.low), high = fabsf(a.high - b.high);
         first[j] += low;
         first[PAIRS + j] += high;
         part[j] += masked(low, (int32_t)(mask << 16) >> 16);
@@ -155,8 +156,8 @@ void ingot_block_sum_masked_bf16(const void *x, const void *base, const uint16_t
     memcpy(last[0], (const unsigned char *)x + at * 2, bytes);
     memcpy(last[1], (const unsigned char *)base + at * 2, bytes);
     memcpy(last[2], keep + at, bytes);
-    add_masked_pairs((const unsigned char *)last[0], (const unsigned char *)last[1], (const unsigned char *)last[2], 1, all,
-                     some);
+    add_masked_pairs((const unsigned char *)last[0], (const unsigned char *)last[1], (const unsigned char *)last[2], 1,
+                     all, some);
   }
   *whole = fold_pairs(all);
   *kept = fold_pairs(some);

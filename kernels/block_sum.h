@@ -29,8 +29,8 @@ double ingot_block_sum_abs(const float *x, int64_t n);
 double ingot_block_dot(const float *a, const float *b, int64_t n);
 
 /**
- * Two sums of |x - base| (the difference in float32): *whole over all elements, *kept over those whose `keep` is 0xffff,
- * not 0, the others adding +0.
+ * Two sums of |x - base| (the difference in float32): *whole over all elements, *kept over those whose `keep` is
+ * 0xffff, not 0, the others adding +0.
  */
 void ingot_block_sum_masked(const float *x, const float *base, const uint16_t *keep, int64_t n, double *whole,
                             double *kept);
@@ -40,15 +40,15 @@ void ingot_block_sum_masked_bf16(const void *x, const void *base, const uint16_t
 
 #if INGOT_HAVE_AVX512
 /**
- * The same with masks that are drawn on the way (kernels/random_mask.h): `first`, the flat index of the block, is a multiple of
- * INGOT_MASK_ROUND. bits: NULL, or room for the masks as ingot_random_mask_bits leaves them. False, and the sums undefined, when
- * an element is NaN or infinite, or a sum of four magnitudes.
+ * The same with masks that are drawn on the way (kernels/random_mask.h): `first`, the flat index of the block, is a
+ * multiple of INGOT_MASK_ROUND. bits: NULL, or room for the masks as ingot_random_mask_bits leaves them. False, and the
+ * sums undefined, when an element is NaN or infinite, or a sum of four magnitudes.
  */
 bool ingot_block_sum_drawn_avx512(const void *x, const void *base, uint64_t stream, uint64_t threshold, int64_t first,
                                   int64_t n, unsigned char *bits, double *whole, double *kept);
 /**
- * The ingot_block_dot of a with a, b with b and a with b, of elements stored as bfloat16 in any alignment; false, and the sums
- * undefined, when one is NaN or infinite.
+ * The ingot_block_dot of a with a, b with b and a with b, of elements stored as bfloat16 in any alignment; false, and
+ * the sums undefined, when one is NaN or infinite.
  */
 bool ingot_block_dots_avx512(const void *a, const void *b, int64_t n, double sum[3]);
 #endif

@@ -1,6 +1,6 @@
 /*
- * The sums of block_sum.c from bfloat16, for AVX-512. A vector holds 32 elements as 16 pairs: lanes 0, 2, ... of the sums lie
- * in the pairs' lower elements, lanes 1, 3, ... in the upper ones.
+ * The sums of block_sum.c from bfloat16, for AVX-512. A vector holds 32 elements as 16 pairs: lanes 0, 2, ... of the
+ * sums lie in the pairs' lower elements, lanes 1, 3, ... in the upper ones.
  */
 #include "kernels/block_sum.h"
 
@@ -19,8 +19,8 @@ _Static_assert((int)ROW == (int)INGOT_MASK_ROUND, "a row's masks are drawn toget
 typedef unsigned char byte;
 
 /*
- * a + b and a - b by the multiplier, which is idle while additions, conversions and shifts wait for each other. The product is
- * exact, so the result is that of an addition.
+ * a + b and a - b by the multiplier, which is idle while additions, conversions and shifts wait for each other. The
+ * product is exact, so the result is that of an addition.
  */
 INGOT_AVX512_INLINE __m512 plus(__m512 a, __m512 b)
 {
@@ -74,7 +74,8 @@ typedef struct row_masks {
 INGOT_AVX512_INLINE void set_masks(const uint64_t kept[2], row_masks *m)
 {
   for (int h = 0; h < 2; h++) {
-    uint64_t which = (uint64_t)0x5555555555555555u << h, all = _pext_u64(kept[0], which) | _pext_u64(kept[1], which) << 32;
+    uint64_t which = (uint64_t)0x5555555555555555u << h, all = _pext_u64(kept[0], which) | _pext_u64(kept[1], which)
+                                                                                               << 32;
     memcpy(m->half[h], &all, sizeof all);
   }
 }
@@ -100,7 +101,8 @@ INGOT_AVX512_INLINE __m512 add_row(const byte *x, const byte *base, const row_ma
 }
 
 /* The masks of at most a block. bits: NULL, or where they are left as ingot_random_mask_bits leaves them. */
-INGOT_AVX512_INLINE void draw_block(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, row_masks *masks, byte *bits)
+INGOT_AVX512_INLINE void draw_block(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, row_masks *masks,
+                                    byte *bits)
 {
   ingot_draws draws;
   ingot_draws_begin(&draws, stream, threshold, first);
@@ -113,7 +115,8 @@ INGOT_AVX512_INLINE void draw_block(uint64_t stream, uint64_t threshold, int64_t
 }
 
 INGOT_AVX512 bool ingot_block_sum_drawn_avx512(const void *x, const void *base, uint64_t stream, uint64_t threshold,
-                                               int64_t first, int64_t n, unsigned char *bits, double *whole, double *kept)
+                                               int64_t first, int64_t n, unsigned char *bits, double *whole,
+                                               double *kept)
 {
   const byte *own = x, *from = base;
   byte        last[2][ROW * 2];
@@ -145,7 +148,7 @@ INGOT_AVX512_INLINE void add_products(sums *s, __m512 a, __m512 b)
 
 INGOT_AVX512 bool ingot_block_dots_avx512(const void *a, const void *b, int64_t n, double sum[3])
 {
-  sums   aa[2], bb[2], ab[2];
+  sums aa[2], bb[2], ab[2];
   for (int h = 0; h < 2; h++)
     for (int q = 0; q < 2; q++) aa[h].half[q] = bb[h].half[q] = ab[h].half[q] = _mm512_setzero_pd();
   for (int64_t i = 0; i < n; i += VECTOR) {

@@ -8,23 +8,23 @@
 #include "kernels/convert_scalar.h"
 
 /* One pair of loops a dtype. Elements go through memcpy because storage need not be aligned; it costs nothing. */
-#define LOOPS(name, storage, widen, narrow)                                                    \
-  static INGOT_CLONES void widen_##name(const void *restrict src, float *restrict dst, int64_t n) \
-  {                                                                                            \
-    const unsigned char *from = src;                                                           \
-    for (int64_t i = 0; i < n; i++) {                                                          \
-      storage bits;                                                                            \
-      memcpy(&bits, from + i * (int64_t)sizeof bits, sizeof bits);                             \
-      dst[i] = widen(bits);                                                                    \
-    }                                                                                          \
-  }                                                                                            \
+#define LOOPS(name, storage, widen, narrow)                                                        \
+  static INGOT_CLONES void widen_##name(const void *restrict src, float *restrict dst, int64_t n)  \
+  {                                                                                                \
+    const unsigned char *from = src;                                                               \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+      storage bits;                                                                                \
+      memcpy(&bits, from + i * (int64_t)sizeof bits, sizeof bits);                                 \
+      dst[i] = widen(bits);                                                                        \
+    }                                                                                              \
+  }                                                                                                \
   static INGOT_CLONES void narrow_##name(const float *restrict src, void *restrict dst, int64_t n) \
-  {                                                                                            \
-    unsigned char *to = dst;                                                                   \
-    for (int64_t i = 0; i < n; i++) {                                                          \
-      storage bits = narrow(src[i]);                                                           \
-      memcpy(to + i * (int64_t)sizeof bits, &bits, sizeof bits);                               \
-    }                                                                                          \
+  {                                                                                                \
+    unsigned char *to = dst;                                                                       \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+      storage bits = narrow(src[i]);                                                               \
+      memcpy(to + i * (int64_t)sizeof bits, &bits, sizeof bits);                                   \
+    }                                                                                              \
   }
 
 LOOPS(f64, uint64_t, ingot_f32_from_f64, ingot_f64_from_f32)

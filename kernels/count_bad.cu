@@ -20,8 +20,8 @@ struct is_nonfinite {
 };
 
 template <typename BAD>
-__global__ static void __launch_bounds__(BLOCK) count_kernel(ingot_dtype d, const void *src, int64_t n,
-                                                             unsigned long long *count)
+__global__ static void __launch_bounds__(BLOCK)
+    count_kernel(ingot_dtype d, const void *src, int64_t n, unsigned long long *count)
 {
   int64_t  step = static_cast<int64_t>(gridDim.x) * BLOCK * INGOT_VECTOR;
   unsigned found = 0;
@@ -41,7 +41,7 @@ static ingot_status count_bad(ingot_dtype d, const void *src, int64_t n, uint64_
   if (n == 0) return INGOT_OK;
   int64_t grid = (n + per_block - 1) / per_block, most = 4096;
   count_kernel<BAD><<<static_cast<unsigned>(grid < most ? grid : most), BLOCK, 0, static_cast<cudaStream_t>(stream)>>>(
-    d, src, n, reinterpret_cast<unsigned long long *>(count));
+      d, src, n, reinterpret_cast<unsigned long long *>(count));
   return ingot_cuda_status(cudaGetLastError(), "count_kernel");
 }
 

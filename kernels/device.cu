@@ -35,8 +35,8 @@ ingot_status ingot_device_use(int device)
 {
   ingot_status st = INGOT_OK;
   int          count = ingot_device_count();
-  INGOT_CHECK(device >= 0 && device < count, INGOT_ERR_DEVICE, "GPU %d was asked for, and this machine shows %d", device,
-              count);
+  INGOT_CHECK(device >= 0 && device < count, INGOT_ERR_DEVICE, "GPU %d was asked for, and this machine shows %d",
+              device, count);
   INGOT_TRY_CUDA(cudaSetDevice(device));
 done:
   return st;
@@ -151,8 +151,9 @@ ingot_status ingot_device_event_create(void **event)
 {
   /* Blocking: a thread that waits leaves its core to the threads that read. */
   cudaEvent_t  created = NULL;
-  ingot_status st = ingot_cuda_status(
-      cudaEventCreateWithFlags(&created, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreate");
+  ingot_status st =
+      ingot_cuda_status(cudaEventCreateWithFlags(&created, cudaEventDisableTiming | cudaEventBlockingSync),
+                        "cudaEventCreate");
   *event = st == INGOT_OK ? created : NULL;
   return st;
 }
@@ -179,14 +180,14 @@ ingot_status ingot_device_stream_wait_event(void *stream, void *event)
 
 ingot_status ingot_device_copy_in(void *device_dst, const void *host_src, size_t bytes, void *stream)
 {
-  return ingot_cuda_status(
-      cudaMemcpyAsync(device_dst, host_src, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream), "cudaMemcpyAsync, host to device");
+  return ingot_cuda_status(cudaMemcpyAsync(device_dst, host_src, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream),
+                           "cudaMemcpyAsync, host to device");
 }
 
 ingot_status ingot_device_copy_out(void *host_dst, const void *device_src, size_t bytes, void *stream)
 {
-  return ingot_cuda_status(
-      cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream), "cudaMemcpyAsync, device to host");
+  return ingot_cuda_status(cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
+                           "cudaMemcpyAsync, device to host");
 }
 
 ingot_status ingot_device_zero(void *device_dst, size_t bytes, void *stream)

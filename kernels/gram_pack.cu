@@ -3,7 +3,8 @@
 #include "kernels/device_error.cuh"
 #include "kernels/linalg/input.h"
 
-__global__ static void pack_kernel(int64_t width, const double *sum, double scale, int64_t first, int64_t n, float *packed)
+__global__ static void pack_kernel(int64_t width, const double *sum, double scale, int64_t first, int64_t n,
+                                   float *packed)
 {
   int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; k < n; k += step) {

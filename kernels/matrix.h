@@ -36,12 +36,13 @@ typedef struct ingot_matrix_report {
 } ingot_matrix_report;
 
 typedef struct ingot_matrix_ops {
-  /** Bytes of the matrices that solve holds: on the host, or on a GPU. There, the two inputs on their way come on top, in
-   * their storage dtypes. */
+  /** Bytes of the matrices that solve holds: on the host, or on a GPU. There, the two inputs on their way come on top,
+   * in their storage dtypes. */
   uint64_t (*bytes)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in);
   /** Floating-point operations, for the choice of ranks. */
   double (*flops)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in);
-  /** INGOT_ERR_NUMERIC, INGOT_ERR_NOMEM, INGOT_ERR_DEVICE, or a failure of the feed; all but the feed's before the result. */
+  /** INGOT_ERR_NUMERIC, INGOT_ERR_NOMEM, INGOT_ERR_DEVICE, or a failure of the feed; all but the feed's before the
+   * result. */
   ingot_status (*solve)(const ingot_method_tensor *t, int64_t n_out, int64_t n_in, ingot_linalg *linalg,
                         const ingot_matrix_feed *feed, ingot_matrix_report *report);
 } ingot_matrix_ops;

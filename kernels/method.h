@@ -55,18 +55,18 @@ enum {
 
 /** One output tensor as a method sees it. All pointers are borrowed and outlive the calls. */
 typedef struct ingot_method_tensor {
-  const char   *name;        /* output name */
-  uint64_t      key;         /* ingot_hash_string(name): for random streams */
+  const char   *name; /* output name */
+  uint64_t      key;  /* ingot_hash_string(name): for random streams */
   ingot_shape   shape;
   int64_t       n_elem;
   int64_t       model_offset; /* elements of the merged tensors before this one, in file order (model grain) */
-  int           n_input;     /* (has_base ? 1 : 0) + n_model + n_statistic */
-  int           n_model;     /* models that take part, in the step's order */
-  int           n_statistic; /* 0, or statistics of every model: all models' first, then all models' second (K-FAC) */
-  bool          has_base;    /* input 0 is the base */
-  bool          transposed;  /* a linear layer stored as [in, out]; false where no statistics say so */
-  const double *global;      /* [n_global]: the method's GLOBAL parameters in table order */
-  const double *per_model;   /* [n_model][n_per_model]: its PER_MODEL parameters in table order */
+  int           n_input;      /* (has_base ? 1 : 0) + n_model + n_statistic */
+  int           n_model;      /* models that take part, in the step's order */
+  int           n_statistic;  /* 0, or statistics of every model: all models' first, then all models' second (K-FAC) */
+  bool          has_base;     /* input 0 is the base */
+  bool          transposed;   /* a linear layer stored as [in, out]; false where no statistics say so */
+  const double *global;       /* [n_global]: the method's GLOBAL parameters in table order */
+  const double *per_model;    /* [n_model][n_per_model]: its PER_MODEL parameters in table order */
   uint64_t      seed;
   const void   *model_state; /* model grain: the finished whole-model state; else NULL */
 } ingot_method_tensor;
@@ -86,22 +86,22 @@ typedef struct ingot_scan_plan {
   int64_t        sample_stride; /* 0: all elements. Else only INGOT_SAMPLE_RUN elements at every multiple of this */
   const int64_t *tiles;         /* NULL: all tiles. Else ascending tile indices [n_tiles]; lives in the state */
   int64_t        n_tiles;
-  bool           keep_slots;    /* the method may go on using result->slots until the tensor is merged; not with model grain */
+  bool keep_slots; /* the method may go on using result->slots until the tensor is merged; not with model grain */
 } ingot_scan_plan;
 
 enum { INGOT_SCAN_DONE = -1 };
 
 /** What a pass has gathered. */
 typedef struct ingot_scan_result {
-  const ingot_scan_plan *plan;  /* the pass that was run */
+  const ingot_scan_plan *plan;   /* the pass that was run */
   int64_t                n_slot; /* tiles scanned, in order: all tiles, or plan->n_tiles */
-  const void            *slots; /* [n_slot][slot_bytes], in tile order */
-  const int64_t         *sums;  /* [n_sum] */
+  const void            *slots;  /* [n_slot][slot_bytes], in tile order */
+  const int64_t         *sums;   /* [n_sum] */
 } ingot_scan_result;
 
 /**
- * Summary passes on the CPU. For model grain: `state` is the model state, tiles and slots count through all tensors of the
- * plan, and `next` gets the last merged tensor, so that model_offset + n_elem is the length of the whole vector.
+ * Summary passes on the CPU. For model grain: `state` is the model state, tiles and slots count through all tensors of
+ * the plan, and `next` gets the last merged tensor, so that model_offset + n_elem is the length of the whole vector.
  */
 typedef struct ingot_scan_ops {
   /**
@@ -117,9 +117,9 @@ typedef struct ingot_scan_ops {
   void (*scan)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, const ingot_chunk *c,
                void *slot, int64_t *sums);
   /**
-   * The same from elements first .. first + n with all inputs stored as bfloat16, as ingot_method.apply_bf16 takes them.
-   * True: gathered, exactly as scan does. False: nothing was, because an input is NaN or infinite, or there is no such
-   * loop for this pass; the caller takes the general path. NULL: none.
+   * The same from elements first .. first + n with all inputs stored as bfloat16, as ingot_method.apply_bf16 takes
+   * them. True: gathered, exactly as scan does. False: nothing was, because an input is NaN or infinite, or there is no
+   * such loop for this pass; the caller takes the general path. NULL: none.
    */
   bool (*scan_bf16)(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
                     int64_t n, const void *const *in, void *slot, int64_t *sums);
@@ -134,16 +134,16 @@ typedef enum ingot_nonfinite {
 
 /** A stretch of a tensor in device memory, in storage dtypes. All pointers but `in`, `in_dtype` are device pointers. */
 typedef struct ingot_device_chunk {
-  int64_t            first;     /* flat index, a multiple of INGOT_BLOCK */
-  int64_t            n;         /* 1 .. INGOT_TILE */
-  const void *const *in;        /* host array [n_input] of device pointers, 256-byte aligned */
-  const ingot_dtype *in_dtype;  /* host array [n_input] */
-  void              *out;       /* apply only; 256-byte aligned */
+  int64_t            first;    /* flat index, a multiple of INGOT_BLOCK */
+  int64_t            n;        /* 1 .. INGOT_TILE */
+  const void *const *in;       /* host array [n_input] of device pointers, 256-byte aligned */
+  const ingot_dtype *in_dtype; /* host array [n_input] */
+  void              *out;      /* apply only; 256-byte aligned */
   ingot_dtype        out_dtype;
   ingot_nonfinite    nonfinite;
   uint64_t          *n_nonfinite; /* [n_input], added to; NULL: do not count (a later pass over counted data) */
-  void              *workspace; /* of the descriptor's device workspace_bytes */
-  void              *stream;    /* cudaStream_t; work is enqueued, nothing waits */
+  void              *workspace;   /* of the descriptor's device workspace_bytes */
+  void              *stream;      /* cudaStream_t; work is enqueued, nothing waits */
 } ingot_device_chunk;
 
 /** The GPU side of a method. Slots and sums have the same layout rules as on the CPU but live in device memory. */
@@ -173,8 +173,8 @@ typedef struct ingot_method {
   unsigned                needs;                  /* INGOT_NEED_ bits that some tensor may want; 0: no statistics */
 
   /**
-   * Which statistics this tensor wants (n_statistic not yet set), once in each input for every bit. A tensor for which no
-   * model has them is merged with n_statistic 0. NULL when needs is 0.
+   * Which statistics this tensor wants (n_statistic not yet set), once in each input for every bit. A tensor for which
+   * no model has them is merged with n_statistic 0. NULL when needs is 0.
    */
   unsigned (*wants)(const ingot_method_tensor *t);
   /** Grain for these parameters: TIES with density 1 everywhere needs no summary. */
@@ -211,7 +211,7 @@ typedef struct ingot_method {
   bool (*apply_bf16)(const ingot_method_tensor *t, const void *state, int64_t first, int64_t n, const void *const *in,
                      void *out);
 
-  const ingot_device_ops *device; /* NULL: CPU only, or built without CUDA */
+  const ingot_device_ops        *device; /* NULL: CPU only, or built without CUDA */
   const struct ingot_matrix_ops *matrix; /* MATRIX grain; NULL: none */
 } ingot_method;
 

@@ -39,17 +39,10 @@ static ingot_status load(nccl_functions *f)
   struct {
     const char *name;
     void       *address;
-  } wanted[] = {{"ncclGetUniqueId", nullptr},
-                {"ncclCommInitRank", nullptr},
-                {"ncclCommDestroy", nullptr},
-                {"ncclAllReduce", nullptr},
-                {"ncclSend", nullptr},
-                {"ncclRecv", nullptr},
-                {"ncclGroupStart", nullptr},
-                {"ncclGroupEnd", nullptr},
-                {"ncclGetErrorString", nullptr},
-                {"ncclReduceScatter", nullptr},
-                {"ncclBroadcast", nullptr}};
+  } wanted[] = {{"ncclGetUniqueId", nullptr},   {"ncclCommInitRank", nullptr}, {"ncclCommDestroy", nullptr},
+                {"ncclAllReduce", nullptr},     {"ncclSend", nullptr},         {"ncclRecv", nullptr},
+                {"ncclGroupStart", nullptr},    {"ncclGroupEnd", nullptr},     {"ncclGetErrorString", nullptr},
+                {"ncclReduceScatter", nullptr}, {"ncclBroadcast", nullptr}};
   INGOT_TRY(ingot_library_load(library_name, INGOT_NCCL_FOLDER, &library));
   for (auto &w : wanted) INGOT_TRY(ingot_library_function(library, library_name, w.name, &w.address));
   f->id_make = reinterpret_cast<decltype(f->id_make)>(wanted[0].address);
@@ -139,8 +132,8 @@ ingot_status ingot_nccl_sum_slices(ingot_nccl *nccl, int64_t n, float *data, voi
 {
   (void)cudaSetDevice(nccl->device);
   return nccl_status(&nccl->call,
-                     nccl->call.reduce_scatter(data, data + nccl->rank * n, static_cast<size_t>(n), ncclFloat32, ncclSum, nccl->comm,
-                                               static_cast<cudaStream_t>(stream)),
+                     nccl->call.reduce_scatter(data, data + nccl->rank * n, static_cast<size_t>(n), ncclFloat32,
+                                               ncclSum, nccl->comm, static_cast<cudaStream_t>(stream)),
                      "ncclReduceScatter");
 }
 
@@ -153,8 +146,9 @@ ingot_status ingot_nccl_share(ingot_nccl *nccl, void *data, const int64_t *begin
   for (int r = 0; r < nccl->size && st == INGOT_OK; r++) {
     char *slice = static_cast<char *>(data) + begin[r];
     if (begin[r + 1] > begin[r])
-      st = nccl_status(f, f->broadcast(slice, slice, static_cast<size_t>(begin[r + 1] - begin[r]), ncclUint8, r, nccl->comm,
-                                       static_cast<cudaStream_t>(stream)),
+      st = nccl_status(f,
+                       f->broadcast(slice, slice, static_cast<size_t>(begin[r + 1] - begin[r]), ncclUint8, r,
+                                    nccl->comm, static_cast<cudaStream_t>(stream)),
                        "ncclBroadcast");
   }
   if (st == INGOT_OK) st = nccl_status(f, f->group_end(), "ncclGroupEnd");
@@ -163,8 +157,8 @@ done:
   return st;
 }
 
-ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,
-                             int n_in, void *stream)
+ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src,
+                             const ingot_nccl_piece *in, int n_in, void *stream)
 {
   ingot_status          st = INGOT_OK;
   const nccl_functions *f = &nccl->call;

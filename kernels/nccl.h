@@ -1,7 +1,7 @@
 /**
- * Sums over GPUs by NCCL, for statistics and gradients that lie on the devices, and logits from one GPU to another. The library is loaded when it is first
- * needed. Without NCCL at build time nccl_none.c stands in: ingot_nccl_built is false and everything else fails with
- * INGOT_ERR_DEVICE.
+ * Sums over GPUs by NCCL, for statistics and gradients that lie on the devices, and logits from one GPU to another. The
+ * library is loaded when it is first needed. Without NCCL at build time nccl_none.c stands in: ingot_nccl_built is
+ * false and everything else fails with INGOT_ERR_DEVICE.
  *
  * One rank, one GPU: NCCL refuses two ranks on one device. Rank 0 makes an id and hands it to the others by whatever
  * they have (the communicator's broadcast); then all open together.
@@ -40,11 +40,12 @@ void ingot_nccl_close(ingot_nccl **nccl);
 ingot_status ingot_nccl_sum(ingot_nccl *nccl, ingot_dtype dtype, int64_t n, void *data, void *stream);
 
 /**
- * Float32 data [size * n] of every rank, slice after slice: the sum over ranks of slice r goes to rank r, in place; the other slices
- * are then of no use. Half the traffic of a whole sum. Collective; enqueued on `stream`.
+ * Float32 data [size * n] of every rank, slice after slice: the sum over ranks of slice r goes to rank r, in place; the
+ * other slices are then of no use. Half the traffic of a whole sum. Collective; enqueued on `stream`.
  */
 ingot_status ingot_nccl_sum_slices(ingot_nccl *nccl, int64_t n, float *data, void *stream);
-/** Bytes begin[r] .. begin[r + 1] of `data` go from rank r to all others; begin [size + 1]. Collective; enqueued on `stream`. */
+/** Bytes begin[r] .. begin[r + 1] of `data` go from rank r to all others; begin [size + 1]. Collective; enqueued on
+ * `stream`. */
 ingot_status ingot_nccl_share(ingot_nccl *nccl, void *data, const int64_t *begin, void *stream);
 
 /** Device memory on its way to or from another rank. */
@@ -53,11 +54,11 @@ typedef struct ingot_nccl_piece {
   size_t bytes;
 } ingot_nccl_piece;
 /**
- * All of out [n_out] to rank dest while all of in [n_in] come from rank src, as one group; enqueued on `stream`. With nothing to send
- * or to receive, a side takes no part. What two ranks swap arrives in order. Neither rank is this one.
+ * All of out [n_out] to rank dest while all of in [n_in] come from rank src, as one group; enqueued on `stream`. With
+ * nothing to send or to receive, a side takes no part. What two ranks swap arrives in order. Neither rank is this one.
  */
-ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,
-                             int n_in, void *stream);
+ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src,
+                             const ingot_nccl_piece *in, int n_in, void *stream);
 
 #ifdef __cplusplus
 }

@@ -50,8 +50,8 @@ ingot_status ingot_nccl_share(ingot_nccl *nccl, void *data, const int64_t *begin
   return without_nccl();
 }
 
-ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src, const ingot_nccl_piece *in,
-                             int n_in, void *stream)
+ingot_status ingot_nccl_swap(ingot_nccl *nccl, int dest, const ingot_nccl_piece *out, int n_out, int src,
+                             const ingot_nccl_piece *in, int n_in, void *stream)
 {
   (void)nccl, (void)dest, (void)out, (void)n_out, (void)src, (void)in, (void)n_in, (void)stream;
   return without_nccl();

@@ -44,7 +44,7 @@ INGOT_AVX512 static void bits_avx512(uint64_t key, uint64_t threshold, int64_t s
 
 #if INGOT_HAVE_X86
 __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t threshold, int64_t start, int64_t n,
-                                                     uint16_t *keep)
+                                                      uint16_t *keep)
 {
   const __m256i top = _mm256_set1_epi16((short)(threshold >> 32)), sign = _mm256_set1_epi16(INT16_MIN);
   const __m256i signed_top = _mm256_xor_si256(top, sign); /* there are signed compares only */
@@ -60,7 +60,8 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
     for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left */
       __m256i low = _mm256_add_epi64(_mm256_set1_epi64x((long long)counter + 4 * h), step);
       __m256i p0 = _mm256_mul_epu32(low, m0);
-      __m256i p1 = _mm256_mul_epu32(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_set1_epi64x((long long)(key >> 32))), m1);
+      __m256i p1 =
+          _mm256_mul_epu32(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_set1_epi64x((long long)(key >> 32))), m1);
       c[h][0] = _mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_set1_epi64x(k0));
       c[h][1] = p1;
       c[h][2] = _mm256_xor_si256(p0, _mm256_set1_epi64x((long long)(same >> 32 ^ k1)));
@@ -86,9 +87,9 @@ __attribute__((target("avx2"))) static void mask_avx2(uint64_t key, uint64_t thr
       __m256i w23 = _mm256_or_si256(_mm256_and_si256(c[h][2], low_half), _mm256_slli_epi64(c[h][3], 32));
       __m256i even = _mm256_unpacklo_epi64(w01, w23), odd = _mm256_unpackhi_epi64(w01, w23); /* counters 0 2, 1 3 */
       for (int q = 0; q < 2; q++) {
-        int64_t  at = i + 32 * h + 16 * q;
-        __m256i  half = q ? _mm256_permute2x128_si256(even, odd, 0x31) : _mm256_permute2x128_si256(even, odd, 0x20);
-        __m256i  equal = _mm256_cmpeq_epi16(half, top);
+        int64_t at = i + 32 * h + 16 * q;
+        __m256i half = q ? _mm256_permute2x128_si256(even, odd, 0x31) : _mm256_permute2x128_si256(even, odd, 0x20);
+        __m256i equal = _mm256_cmpeq_epi16(half, top);
         _mm256_storeu_si256((__m256i *)(keep + at), _mm256_cmpgt_epi16(signed_top, _mm256_xor_si256(half, sign)));
         if (!_mm256_testz_si256(equal, equal)) {
           __m128i flags = _mm_packs_epi16(_mm256_castsi256_si128(equal), _mm256_extracti128_si256(equal, 1));
@@ -114,8 +115,8 @@ static void mask_plain(uint64_t stream, uint64_t threshold, int64_t first, int64
   }
 }
 
-bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first, int64_t n,
-                               uint16_t *keep)
+bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first,
+                               int64_t n, uint16_t *keep)
 {
   bool whole = first % INGOT_MASK_ROUND == 0;
 #if INGOT_HAVE_AVX512

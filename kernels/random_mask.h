@@ -19,7 +19,8 @@ enum { INGOT_MASK_ROUND = 128 }; /* masks are made in groups of so many elements
  */
 void ingot_random_mask(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, uint16_t *keep);
 
-/** The same mask as bits: element i in bit i % 8 of byte i / 8; room for n rounded up to a multiple of INGOT_MASK_ROUND. */
+/** The same mask as bits: element i in bit i % 8 of byte i / 8; room for n rounded up to a multiple of
+ * INGOT_MASK_ROUND. */
 void ingot_random_mask_bits(uint64_t stream, uint64_t threshold, int64_t first, int64_t n, unsigned char *bits);
 
 /**
@@ -36,8 +37,8 @@ typedef enum ingot_mask_version { INGOT_MASK_PLAIN, INGOT_MASK_AVX2, INGOT_MASK_
  * The same by one version of the code, for tests and benchmarks; false when this machine cannot run it or it
  * wants `first` to be a multiple of INGOT_MASK_ROUND.
  */
-bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first, int64_t n,
-                               uint16_t *keep);
+bool ingot_random_mask_version(ingot_mask_version version, uint64_t stream, uint64_t threshold, int64_t first,
+                               int64_t n, uint16_t *keep);
 
 #ifdef __cplusplus
 }

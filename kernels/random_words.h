@@ -1,7 +1,7 @@
 /**
- * Philox written out for x86-64, for the loops of random_mask.c and those that draw as they go. Compilers do not find the fast form
- * of 32 x 32 -> 64 bit products: every 32-bit word of the state sits in the lower half of a 64-bit lane, where vpmuludq wants
- * it, and what gathers in the upper halves is ignored by the next product and cut off at the end.
+ * Philox written out for x86-64, for the loops of random_mask.c and those that draw as they go. Compilers do not find
+ * the fast form of 32 x 32 -> 64 bit products: every 32-bit word of the state sits in the lower half of a 64-bit lane,
+ * where vpmuludq wants it, and what gathers in the upper halves is ignored by the next product and cut off at the end.
  */
 #ifndef INGOT_KERNELS_RANDOM_WORDS_H
 #define INGOT_KERNELS_RANDOM_WORDS_H
@@ -17,8 +17,8 @@
 #define INGOT_PHILOX_WEYL1 0xBB67AE85u
 
 /*
- * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in round
- * 0 one product is 0, and in round 1 one product is the same for all: this one.
+ * Two words of the counter are 0 and its upper half is the same for 16 counters in a row from a multiple of 16. So in
+ * round 0 one product is 0, and in round 1 one product is the same for all: this one.
  */
 static inline uint64_t ingot_first_product(uint64_t key, uint64_t counter)
 {
@@ -83,8 +83,9 @@ INGOT_AVX512_INLINE void ingot_draw_avx512(ingot_draws *d, int64_t first, uint64
   if (counter >> 32 != d->upper) ingot_draws_set_upper(d, counter);
   const __m512i top = _mm512_set1_epi16((short)(d->threshold >> 32));
   const __m512i m0 = _mm512_set1_epi64(INGOT_PHILOX_MUL0), m1 = _mm512_set1_epi64(INGOT_PHILOX_MUL1);
-  const __m512i start = _mm512_add_epi64(_mm512_set1_epi64((long long)counter), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
-  __m512i       c[2][4];
+  const __m512i start =
+      _mm512_add_epi64(_mm512_set1_epi64((long long)counter), _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0));
+  __m512i c[2][4];
   for (int h = 0; h < 2; h++) { /* the first two rounds, of which little is left: see ingot_first_product */
     __m512i p0 = _mm512_mul_epu32(h ? _mm512_add_epi64(start, _mm512_set1_epi64(8)) : start, m0);
     __m512i p1 = _mm512_mul_epu32(_mm512_xor_si512(_mm512_srli_epi64(p0, 32), d->early[0]), m1);
@@ -111,7 +112,8 @@ INGOT_AVX512_INLINE void ingot_draw_avx512(ingot_draws *d, int64_t first, uint64
     equal[q] = _mm512_cmpeq_epu16_mask(half[q], top);
   }
   for (int h = 0; h < 2; h++)
-    kept[h] = ingot_interleave_fours(_mm512_cmplt_epu16_mask(half[2 * h], top), _mm512_cmplt_epu16_mask(half[2 * h + 1], top));
+    kept[h] = ingot_interleave_fours(_mm512_cmplt_epu16_mask(half[2 * h], top),
+                                     _mm512_cmplt_epu16_mask(half[2 * h + 1], top));
   if (!_kortestz_mask32_u8(_kor_mask32(equal[0], equal[1]), _kor_mask32(equal[2], equal[3])))
     for (int h = 0; h < 2; h++)
       ingot_draw_again(d, first + 64 * h, ingot_interleave_fours(equal[2 * h], equal[2 * h + 1]), &kept[h]);

@@ -91,7 +91,8 @@ static __device__ __forceinline__ void ingot_load_any(const void *p, ingot_dtype
     uint4          raw = __ldcs(reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(p) + i));
     const uint32_t word[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
-    for (int k = 0; k < INGOT_VECTOR; k++) v[k] = ingot_f32_from_f16(static_cast<uint16_t>(word[k / 2] >> (k % 2 * 16)));
+    for (int k = 0; k < INGOT_VECTOR; k++)
+      v[k] = ingot_f32_from_f16(static_cast<uint16_t>(word[k / 2] >> (k % 2 * 16)));
     break;
   }
   case INGOT_DTYPE_F32: {
@@ -125,7 +126,8 @@ static __device__ __forceinline__ uint32_t ingot_round_pair_bf16(float low, floa
   return word;
 }
 
-/** Eight elements as bfloat16. A sum that is no NaN has no NaN among its terms; then the processor's rounding will do. */
+/** Eight elements as bfloat16. A sum that is no NaN has no NaN among its terms; then the processor's rounding will
+ * do. */
 static __device__ __forceinline__ uint4 ingot_round_bf16(const float v[INGOT_VECTOR])
 {
   float    sum = ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
@@ -212,8 +214,8 @@ static __device__ __forceinline__ bool ingot_any_nonfinite(const float v[INGOT_V
 }
 
 /**
- * ingot_fix_nonfinite for bfloat16 as it lies in memory: what stands in for a bad value is bfloat16 too. By value, so that
- * the callers' vectors stay in registers.
+ * ingot_fix_nonfinite for bfloat16 as it lies in memory: what stands in for a bad value is bfloat16 too. By value, so
+ * that the callers' vectors stay in registers.
  */
 static __device__ __noinline__ uint4 ingot_fix_nonfinite_bf16(ingot_finite_rule rule, int input, const void *base,
                                                               int64_t i, uint4 raw)

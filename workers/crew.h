@@ -12,9 +12,9 @@
 typedef ingot_status (*ingot_crew_work)(void *context, int64_t item, int thread);
 
 /**
- * work(context, i, ...) for i = 0 .. n_item - 1, begun in ascending order, on n_thread threads with the calling one. After
- * a failure no more are begun; the first failure's status and message are returned. Fewer threads than asked for are
- * no failure.
+ * work(context, i, ...) for i = 0 .. n_item - 1, begun in ascending order, on n_thread threads with the calling one.
+ * After a failure no more are begun; the first failure's status and message are returned. Fewer threads than asked for
+ * are no failure.
  */
 ingot_status ingot_crew_run(int n_thread, int64_t n_item, ingot_crew_work work, void *context);
 

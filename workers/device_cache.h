@@ -1,12 +1,13 @@
 /**
- * Inputs kept on the GPU between the passes over a tensor: the first pass reads and copies them, the later ones find them
- * there. One cache serves all lanes of a rank; it takes one piece of device memory when it is opened and hands out parts.
+ * Inputs kept on the GPU between the passes over a tensor: the first pass reads and copies them, the later ones find
+ * them there. One cache serves all lanes of a rank; it takes one piece of device memory when it is opened and hands out
+ * parts.
  *
- * Having no room is never an error: an entry is then NULL, and the lanes read the inputs again. Without CUDA the cache is
- * always NULL, and so is every entry.
+ * Having no room is never an error: an entry is then NULL, and the lanes read the inputs again. Without CUDA the cache
+ * is always NULL, and so is every entry.
  *
- * Use: reserve when a tensor becomes active, put the entry into ingot_task.cache of all its tasks, release after its last
- * task has finished. A pass of a tensor may begin only after every task of its pass before has finished.
+ * Use: reserve when a tensor becomes active, put the entry into ingot_task.cache of all its tasks, release after its
+ * last task has finished. A pass of a tensor may begin only after every task of its pass before has finished.
  */
 #ifndef INGOT_WORKERS_DEVICE_CACHE_H
 #define INGOT_WORKERS_DEVICE_CACHE_H

@@ -11,8 +11,12 @@
 #include "kernels/device.h"
 
 /* docs/performance.md, "Starting the GPU", says where these come from. */
-static const ingot_hand_over_limits defaults = {
-    .min_bytes = UINT64_C(4000000000), .look_s = 0.1, .min_start_s = 1.5, .min_rest_s = 0.3, .trial_lanes = 2, .trial_tiles = 64};
+static const ingot_hand_over_limits defaults = {.min_bytes = UINT64_C(4000000000),
+                                                .look_s = 0.1,
+                                                .min_start_s = 1.5,
+                                                .min_rest_s = 0.3,
+                                                .trial_lanes = 2,
+                                                .trial_tiles = 64};
 
 /* A GPU lane that takes a thread so much longer than a CPU lane is still kept: it leaves the cores to others. */
 static const double TOLERANCE = 1.1;

@@ -1,11 +1,11 @@
 /**
- * From the CPU to the GPU while a merge runs: starting CUDA takes a quarter of a second, and a rank's lanes begin on its
- * cores meanwhile. Results are the same bytes, wherever a tile is merged.
+ * From the CPU to the GPU while a merge runs: starting CUDA takes a quarter of a second, and a rank's lanes begin on
+ * its cores meanwhile. Results are the same bytes, wherever a tile is merged.
  *
- * The GPU is started on a thread of its own when the rank's part is large enough to gain from it: by its bytes, and then by
- * the time that the rest will take at the pace of its begin. Once it is there, a few
- * of the rank's threads open GPU lanes and try it: when a tile takes a thread less time that way, more follow, at most
- * `lanes_max`; otherwise they go back. Threads beyond go on with their cores.
+ * The GPU is started on a thread of its own when the rank's part is large enough to gain from it: by its bytes, and
+ * then by the time that the rest will take at the pace of its begin. Once it is there, a few of the rank's threads open
+ * GPU lanes and try it: when a tile takes a thread less time that way, more follow, at most `lanes_max`; otherwise they
+ * go back. Threads beyond go on with their cores.
  *
  * All functions may be called from any lane's thread; start and finish from the one that runs the pool.
  */
@@ -19,12 +19,12 @@ typedef struct ingot_hand_over ingot_hand_over;
 
 typedef struct ingot_hand_over_spec {
   const ingot_merge_plan       *plan;
-  ingot_schedule               *schedule;  /* gets the device cache */
-  ingot_device_cache          **cache;     /* set by the thread; close it after finish and the schedule's end */
+  ingot_schedule               *schedule; /* gets the device cache */
+  ingot_device_cache          **cache;    /* set by the thread; close it after finish and the schedule's end */
   int                           local_rank, n_local_rank;
   int                           lanes_max;
-  int64_t                       n_task;    /* of this rank: tiles to merge, and to read whole in a pass before that */
-  const ingot_hand_over_limits *limits;    /* NULL: the defaults */
+  int64_t                       n_task; /* of this rank: tiles to merge, and to read whole in a pass before that */
+  const ingot_hand_over_limits *limits; /* NULL: the defaults */
 } ingot_hand_over_spec;
 
 /** Whether a part of so many bytes, read and written, is worth starting a GPU. */

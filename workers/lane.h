@@ -19,16 +19,16 @@ typedef struct ingot_task {
   ingot_task_kind           kind;
   const ingot_merge_tensor *tensor;
   int                       tensor_index;
-  int64_t                   tile;     /* within the tensor */
-  void                     *state;    /* of the method; read-only while tasks run */
-  const ingot_scan_ops     *ops;      /* SCAN on a CPU lane: tensor or model passes */
-  const ingot_scan_plan    *scan;     /* SCAN */
-  void                     *slot;     /* SCAN: host memory of the tile's slot, zeroed */
-  int64_t                  *sums;     /* SCAN: [scan->n_sum], shared by all lanes: add under sums_lock */
-  void                     *sums_lock; /* pthread_mutex_t * */
-  bool                      on_device; /* for a GPU lane */
+  int64_t                   tile;            /* within the tensor */
+  void                     *state;           /* of the method; read-only while tasks run */
+  const ingot_scan_ops     *ops;             /* SCAN on a CPU lane: tensor or model passes */
+  const ingot_scan_plan    *scan;            /* SCAN */
+  void                     *slot;            /* SCAN: host memory of the tile's slot, zeroed */
+  int64_t                  *sums;            /* SCAN: [scan->n_sum], shared by all lanes: add under sums_lock */
+  void                     *sums_lock;       /* pthread_mutex_t * */
+  bool                      on_device;       /* for a GPU lane */
   bool                      count_nonfinite; /* first time that this data is looked at */
-  void                     *cache;    /* GPU: room of the tensor's inputs kept between passes, or NULL; see lane_cuda.h */
+  void                     *cache; /* GPU: room of the tensor's inputs kept between passes, or NULL; see lane_cuda.h */
 } ingot_task;
 
 /** Values of one kind that cannot be used, seen in one input of one task. */
@@ -39,8 +39,8 @@ typedef struct ingot_lane_bad {
 } ingot_lane_bad;
 
 /**
- * The first input of a tile that is Fisher information, a mean of squares and so never below zero; n_input when there is none.
- * It is the only kind of statistics that comes to a lane.
+ * The first input of a tile that is Fisher information, a mean of squares and so never below zero; n_input when there
+ * is none. It is the only kind of statistics that comes to a lane.
  */
 static inline int ingot_lane_first_fisher(const ingot_method_tensor *t)
 {
@@ -48,7 +48,7 @@ static inline int ingot_lane_first_fisher(const ingot_method_tensor *t)
 }
 
 typedef struct ingot_lane_output {
-  const void           *bytes;     /* APPLY: the merged tile; lent until the next begin or finish */
+  const void           *bytes; /* APPLY: the merged tile; lent until the next begin or finish */
   size_t                size;
   const ingot_lane_bad *nonfinite; /* [n_input] when the task counted; lent likewise; NULL otherwise */
   const ingot_lane_bad *negative;  /* the same of Fisher information below zero */
@@ -66,14 +66,15 @@ typedef struct ingot_lane_ops {
 /** The head of every lane. */
 struct ingot_lane {
   const ingot_lane_ops   *ops;
-  int                     depth;  /* tasks between begin and finish at most */
+  int                     depth; /* tasks between begin and finish at most */
   const ingot_merge_plan *plan;
   ingot_merge_timing      timing; /* this lane's seconds and bytes */
 };
 
 /** Open a lane for a plan. The calling thread is the lane's thread. */
 ingot_status ingot_lane_cpu_open(const ingot_merge_plan *plan, ingot_lane **out);
-/** Whether GPU lanes take this plan: INGOT_ERR_DEVICE, with the reason, when its method or number of inputs is not for them. */
+/** Whether GPU lanes take this plan: INGOT_ERR_DEVICE, with the reason, when its method or number of inputs is not for
+ * them. */
 ingot_status ingot_lane_cuda_check(const ingot_merge_plan *plan);
 /** On one device; all lanes of a rank share it. INGOT_ERR_DEVICE; never when built without CUDA. */
 ingot_status ingot_lane_cuda_open(const ingot_merge_plan *plan, int device, ingot_lane **out);

@@ -17,21 +17,21 @@ enum {
 };
 
 typedef struct cpu_lane {
-  ingot_lane            head;
-  int                   n_input_max;
-  int64_t               read_elems;  /* of each input a read; a multiple of INGOT_BLOCK */
-  size_t                raw_stride;  /* bytes between the raw buffers of two inputs */
-  char                 *raw;         /* [n_input_max][raw_stride] */
-  const void          **raw_in;      /* [n_input_max], into raw: one block as it is stored */
-  float                *wide;        /* [n_input_max][INGOT_BLOCK] */
-  const float         **wide_in;     /* [n_input_max], into wide */
-  float                *merged;      /* [INGOT_BLOCK] */
-  char                 *out;         /* one tile in the output dtype */
-  int64_t              *sums;        /* private sums of a scan task, added up at its end */
-  int64_t               n_sum;
-  ingot_lane_bad       *nonfinite;   /* [n_input_max] */
-  ingot_lane_bad       *negative;    /* [n_input_max] */
-  ingot_lane_output     output;
+  ingot_lane        head;
+  int               n_input_max;
+  int64_t           read_elems; /* of each input a read; a multiple of INGOT_BLOCK */
+  size_t            raw_stride; /* bytes between the raw buffers of two inputs */
+  char             *raw;        /* [n_input_max][raw_stride] */
+  const void      **raw_in;     /* [n_input_max], into raw: one block as it is stored */
+  float            *wide;       /* [n_input_max][INGOT_BLOCK] */
+  const float     **wide_in;    /* [n_input_max], into wide */
+  float            *merged;     /* [INGOT_BLOCK] */
+  char             *out;        /* one tile in the output dtype */
+  int64_t          *sums;       /* private sums of a scan task, added up at its end */
+  int64_t           n_sum;
+  ingot_lane_bad   *nonfinite; /* [n_input_max] */
+  ingot_lane_bad   *negative;  /* [n_input_max] */
+  ingot_lane_output output;
 } cpu_lane;
 
 static size_t round_up(size_t n)
@@ -145,7 +145,8 @@ static void widen_block(cpu_lane *l, const ingot_task *task, int64_t at, int64_t
       continue;
     }
     int64_t count = ingot_widen_counting(dtype, raw, wide, n);
-    int64_t negative = task->count_nonfinite && i >= ingot_lane_first_fisher(&t->view) ? ingot_count_negative(wide, n) : 0;
+    int64_t negative =
+        task->count_nonfinite && i >= ingot_lane_first_fisher(&t->view) ? ingot_count_negative(wide, n) : 0;
     if (negative) note_negative(l, i, dtype, raw, first, n, negative);
     if (count == 0) continue;
     if (task->count_nonfinite) note_nonfinite(l, i, dtype, raw, first, n, count);
@@ -217,7 +218,7 @@ static ingot_status scan_stretch(cpu_lane *l, const ingot_task *task, int64_t fi
 {
   const ingot_method_tensor *view = &task->tensor->view;
   bool                       bf16 = task->ops->scan_bf16 && is_all_bf16(l, task->tensor);
-  ingot_status st = read_inputs(l, task->tensor, first, n_read);
+  ingot_status               st = read_inputs(l, task->tensor, first, n_read);
   if (st != INGOT_OK) return st;
   double start = ingot_clock_s();
   for (int64_t b = 0; b < n_read; b += INGOT_BLOCK) {

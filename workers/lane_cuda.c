@@ -30,23 +30,23 @@ typedef struct sizes {
 } sizes;
 
 typedef struct slot {
-  void     *stream, *done;                              /* done: recorded after a chunk's last work */
-  char     *pinned_in, *pinned_out, *pinned_scratch;    /* scratch: sums, then the tile's slot */
-  uint64_t *pinned_counts;                              /* [n_input] not finite, then [n_input] below zero */
+  void     *stream, *done;                           /* done: recorded after a chunk's last work */
+  char     *pinned_in, *pinned_out, *pinned_scratch; /* scratch: sums, then the tile's slot */
+  uint64_t *pinned_counts;                           /* [n_input] not finite, then [n_input] below zero */
   char     *device_in, *device_out, *device_workspace, *device_scratch;
   uint64_t *device_counts;
   void     *own_pinned_scratch, *own_device_scratch; /* grown; NULL while the first ones do */
   uint64_t  scratch_bytes;
 
-  ingot_task            task;
-  int64_t               first, n;     /* of the tile, flat elements */
-  int64_t               chunk_first, chunk_n; /* of the chunk in flight */
-  bool                  from_cache;   /* the inputs were on the device already */
-  const void          **in;           /* [n_input] device pointers of the chunk */
-  void                **raw;          /* [n_input] room of its inputs in pinned memory */
-  ingot_dtype          *in_dtype;     /* [n_input] */
-  ingot_lane_bad       *nonfinite;    /* [n_input] */
-  ingot_lane_bad       *negative;     /* [n_input] */
+  ingot_task      task;
+  int64_t         first, n;             /* of the tile, flat elements */
+  int64_t         chunk_first, chunk_n; /* of the chunk in flight */
+  bool            from_cache;           /* the inputs were on the device already */
+  const void    **in;                   /* [n_input] device pointers of the chunk */
+  void          **raw;                  /* [n_input] room of its inputs in pinned memory */
+  ingot_dtype    *in_dtype;             /* [n_input] */
+  ingot_lane_bad *nonfinite;            /* [n_input] */
+  ingot_lane_bad *negative;             /* [n_input] */
 } slot;
 
 typedef struct cuda_lane {
@@ -187,13 +187,15 @@ done:
   return st;
 }
 
-/* Enqueue the counting of Fisher information below zero: a pass over it on the device, a fiftieth of what its copy takes. */
+/* Enqueue the counting of Fisher information below zero: a pass over it on the device, a fiftieth of what its copy
+ * takes. */
 static ingot_status count_negative(slot *s)
 {
   const ingot_method_tensor *t = &s->task.tensor->view;
   ingot_status               st = INGOT_OK;
   for (int i = ingot_lane_first_fisher(t); i < t->n_input && st == INGOT_OK; i++)
-    st = ingot_device_count_negative(s->in_dtype[i], s->in[i], s->chunk_n, s->device_counts + t->n_input + i, s->stream);
+    st =
+        ingot_device_count_negative(s->in_dtype[i], s->in[i], s->chunk_n, s->device_counts + t->n_input + i, s->stream);
   return st;
 }
 
@@ -291,8 +293,8 @@ static ingot_status begin_copy(cuda_lane *lane, slot *s)
   const ingot_merge_tensor *t = s->task.tensor;
   size_t                    element = ingot_dtype_size(t->dtype), bytes = (size_t)s->n * element;
   double                    begin_s = ingot_clock_s();
-  ingot_status              st = ingot_source_read(plan->sources[t->source[0]], t->tensor[0],
-                                                   (uint64_t)s->first * element, bytes, s->pinned_out);
+  ingot_status              st =
+      ingot_source_read(plan->sources[t->source[0]], t->tensor[0], (uint64_t)s->first * element, bytes, s->pinned_out);
   lane->head.timing.read_s += ingot_clock_s() - begin_s;
   lane->head.timing.bytes_read += bytes;
   return ingot_wrap(st, "%s", plan->source_names[t->source[0]]);

@@ -26,7 +26,7 @@ typedef struct runner {
   matrix                 *list; /* [n], largest first: of the group */
   int                     n;
   int                    *solver; /* [n_tensor]: the rank that has solved it in this run, or -1 */
-  int64_t                *tiles; /* [n_tile]: scratch for the exchange of flags and checksums */
+  int64_t                *tiles;  /* [n_tile]: scratch for the exchange of flags and checksums */
   ingot_linalg           *linalg;
   ingot_matrix_summary    mine;
   double                  start_s;
@@ -145,9 +145,9 @@ static ingot_status open_linalg(runner *r, int n_more)
   const ingot_matrix_run *run = r->run;
   double                  flops = 0;
   for (int i = 0; i < r->n; i++) flops += r->list[i].done ? 0 : r->list[i].flops * (n_more + 1);
-  bool wanted = run->options->device == INGOT_DEVICE_CUDA ||
-                (run->options->device == INGOT_DEVICE_AUTO && ingot_device_built() &&
-                 flops / ingot_comm_size(run->comm) > GPU_FLOPS_LEAST);
+  bool wanted =
+      run->options->device == INGOT_DEVICE_CUDA || (run->options->device == INGOT_DEVICE_AUTO && ingot_device_built() &&
+                                                    flops / ingot_comm_size(run->comm) > GPU_FLOPS_LEAST);
   int n_device = wanted ? ingot_device_count() : 0;
   if (n_device > 0) {
     ingot_status st = ingot_linalg_open_cuda(ingot_comm_local_rank(run->comm) % n_device, &r->linalg);
@@ -236,9 +236,13 @@ static ingot_status solve(runner *r, const matrix *m)
   ingot_merge_timing       *timing = run->timing;
   ingot_status              st = INGOT_OK;
   ingot_matrix_report       report = {0};
-  solving                   s = {.r = r, .reader = {.plan = run->plan, .tensor = t, .tensor_index = m->tensor,
-                                                    .nonfinite = run->nonfinite, .timing = timing}};
-  ingot_matrix_feed         feed = {&s, ingot_matrix_read_weight, run->live ? made_gram : ingot_matrix_read_gram, write_tile};
+  solving                   s = {.r = r,
+                                 .reader = {.plan = run->plan,
+                                            .tensor = t,
+                                            .tensor_index = m->tensor,
+                                            .nonfinite = run->nonfinite,
+                                            .timing = timing}};
+  ingot_matrix_feed feed = {&s, ingot_matrix_read_weight, run->live ? made_gram : ingot_matrix_read_gram, write_tile};
   ingot_matrix_extent(&t->view, &s.reader.n_out, &s.reader.n_in);
   s.reader.counted = calloc((size_t)t->view.n_input, sizeof *s.reader.counted);
   s.rounded = malloc((size_t)INGOT_TILE * 8);
@@ -276,7 +280,8 @@ static void progress(const runner *r)
 {
   const ingot_matrix_run *run = r->run;
   uint64_t                n_bytes = 0;
-  if (!run->options->progress || run->live || ingot_comm_rank(run->comm) != 0) return; /* windows are what takes time then */
+  if (!run->options->progress || run->live || ingot_comm_rank(run->comm) != 0)
+    return; /* windows are what takes time then */
   for (int i = 0; i < run->plan->n_tensor; i++)
     n_bytes += (uint64_t)run->plan->tensors[i].view.n_elem * ingot_dtype_size(run->plan->tensors[i].dtype);
   run->options->progress(run->options->progress_context, run->timing->tiles_done, run->plan->n_tile,
@@ -331,8 +336,13 @@ static ingot_status share_summary(const runner *r)
   int64_t               largest[3] = {r->mine.n_iteration, bits_of(r->mine.ridge), bits_of(r->mine.residual)};
   INGOT_TRY(ingot_comm_sum_i64(r->run->comm, sums, 4));
   INGOT_TRY(ingot_comm_max_i64(r->run->comm, largest, 3));
-  *s = (ingot_matrix_summary){.n_matrix = sums[0], .n_ridge = sums[1], .n_dead = sums[2], .n_unfinished = sums[3],
-                              .n_iteration = largest[0], .ridge = of_bits(largest[1]), .residual = of_bits(largest[2])};
+  *s = (ingot_matrix_summary){.n_matrix = sums[0],
+                              .n_ridge = sums[1],
+                              .n_dead = sums[2],
+                              .n_unfinished = sums[3],
+                              .n_iteration = largest[0],
+                              .ridge = of_bits(largest[1]),
+                              .residual = of_bits(largest[2])};
 done:
   return st;
 }
@@ -353,7 +363,8 @@ static int writer_of(const runner *r, int tensor, int64_t tile)
   return rank;
 }
 
-ingot_status ingot_merge_partial_read(const ingot_merge_partial *partial, int tensor, int64_t first, int64_t n, float *values)
+ingot_status ingot_merge_partial_read(const ingot_merge_partial *partial, int tensor, int64_t first, int64_t n,
+                                      float *values)
 {
   ingot_status              st = INGOT_OK;
   const ingot_matrix_run   *run = partial->r->run;

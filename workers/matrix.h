@@ -13,21 +13,21 @@ typedef struct ingot_matrix_run {
   ingot_comm                *comm;
   const ingot_merge_plan    *plan;
   const ingot_merge_options *options;
-  const ingot_merge_live    *live;     /* NULL: statistics are inputs */
-  const int64_t             *begin;    /* [size + 1]: the tiles that each rank looks after */
+  const ingot_merge_live    *live;  /* NULL: statistics are inputs */
+  const int64_t             *begin; /* [size + 1]: the tiles that each rank looks after */
   ingot_sink                *sink;
   ingot_journal             *journal;
-  bool                      *done;     /* [n_tile]: this rank's range on entry; with those of matrices on return */
-  uint64_t                  *checksum; /* [n_tile], likewise */
+  bool                      *done;      /* [n_tile]: this rank's range on entry; with those of matrices on return */
+  uint64_t                  *checksum;  /* [n_tile], likewise */
   ingot_bad_report          *nonfinite; /* [n_source], added to */
   ingot_merge_timing        *timing;    /* added to */
   ingot_matrix_summary      *summary;   /* of all ranks */
 } ingot_matrix_run;
 
 /**
- * Solve all matrices that are not done. Collective; all ranks return the same status. Finished ones are recorded tile by
- * tile, so that a restart goes on after them. INGOT_STOPPED between matrices; INGOT_ERR_NUMERIC for values that are not
- * finite (weights under INGOT_NONFINITE_FAIL, statistics always) and matrices that cannot be solved.
+ * Solve all matrices that are not done. Collective; all ranks return the same status. Finished ones are recorded tile
+ * by tile, so that a restart goes on after them. INGOT_STOPPED between matrices; INGOT_ERR_NUMERIC for values that are
+ * not finite (weights under INGOT_NONFINITE_FAIL, statistics always) and matrices that cannot be solved.
  */
 ingot_status ingot_matrix_run_all(const ingot_matrix_run *run);
 

@@ -24,7 +24,8 @@ static ingot_status read_elements(ingot_matrix_reader *r, int input, ingot_linal
     INGOT_TRY(l->ops->room(l, &room));
     double start = ingot_clock_s();
     st = ingot_fault_check(INGOT_FAULT_READ);
-    if (st == INGOT_OK) st = ingot_source_read(source, t->tensor[input], (uint64_t)first * size, (size_t)n * size, room);
+    if (st == INGOT_OK)
+      st = ingot_source_read(source, t->tensor[input], (uint64_t)first * size, (size_t)n * size, room);
     r->timing->read_s += ingot_clock_s() - start;
     INGOT_TRY(ingot_wrap(st, "%s", r->plan->source_names[t->source[input]]));
     r->timing->bytes_read += (uint64_t)n * size;
@@ -44,11 +45,12 @@ static ingot_status treat_nonfinite(ingot_matrix_reader *r, int input, const ing
   if (found->n_nonfinite == 0) return INGOT_OK;
   if (r->plan->nonfinite == INGOT_NONFINITE_FAIL) {
     char where[INGOT_SHAPE_TEXT];
-    return ingot_fail(INGOT_ERR_NUMERIC,
-                      "%s: values are not finite; the first is %s in %s%s\n(nonfinite = \"zero\" or \"keep\" merges all the "
-                      "same)",
-                      r->plan->source_names[source], is_nan ? "NaN" : "infinite", r->tensor->view.name,
-                      ingot_shape_position(&r->tensor->view.shape, found->first_nonfinite, where));
+    return ingot_fail(
+        INGOT_ERR_NUMERIC,
+        "%s: values are not finite; the first is %s in %s%s\n(nonfinite = \"zero\" or \"keep\" merges all the "
+        "same)",
+        r->plan->source_names[source], is_nan ? "NaN" : "infinite", r->tensor->view.name,
+        ingot_shape_position(&r->tensor->view.shape, found->first_nonfinite, where));
   }
   if (counted) return INGOT_OK;
   ingot_bad_report *report = &r->nonfinite[source];
@@ -64,8 +66,10 @@ static ingot_status treat_nonfinite(ingot_matrix_reader *r, int input, const ing
 ingot_status ingot_matrix_read_weight(void *context, int input, ingot_linalg *l, ingot_linalg_array *to)
 {
   ingot_matrix_reader *r = context;
-  ingot_linalg_input   how = {.form = r->tensor->view.transposed ? INGOT_LINALG_COLUMNS : INGOT_LINALG_ROWS, .rows = r->n_out,
-                              .columns = r->n_in, .zero_nonfinite = r->plan->nonfinite == INGOT_NONFINITE_ZERO};
+  ingot_linalg_input   how = {.form = r->tensor->view.transposed ? INGOT_LINALG_COLUMNS : INGOT_LINALG_ROWS,
+                              .rows = r->n_out,
+                              .columns = r->n_in,
+                              .zero_nonfinite = r->plan->nonfinite == INGOT_NONFINITE_ZERO};
   ingot_linalg_found   found;
   ingot_status         st = read_elements(r, input, &how, l, to, &found);
   return st == INGOT_OK ? treat_nonfinite(r, input, &found) : st;
@@ -86,7 +90,9 @@ ingot_status ingot_matrix_read_gram(void *context, int k, double alpha, ingot_li
   const ingot_source        *source = r->plan->sources[r->tensor->source[input]];
   bool                       packed = ingot_source_tensor(source, r->tensor->tensor[input])->shape.n_dim == 1;
   int64_t                    n = k < v->n_model ? r->n_in : r->n_out;
-  ingot_linalg_input         how = {.form = packed ? INGOT_LINALG_PACKED : INGOT_LINALG_SYMMETRIC, .rows = n, .columns = n,
+  ingot_linalg_input         how = {.form = packed ? INGOT_LINALG_PACKED : INGOT_LINALG_SYMMETRIC,
+                                    .rows = n,
+                                    .columns = n,
                                     .alpha = alpha};
   ingot_linalg_found         found;
   ingot_status               st = read_elements(r, input, &how, l, to, &found);

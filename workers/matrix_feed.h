@@ -11,7 +11,7 @@ typedef struct ingot_matrix_reader {
   const ingot_merge_tensor *tensor;
   int                       tensor_index;
   int64_t                   n_out, n_in;
-  bool                     *counted; /* [n_input]: bad values of this input have been counted */
+  bool                     *counted;   /* [n_input]: bad values of this input have been counted */
   ingot_bad_report         *nonfinite; /* [n_source], added to */
   ingot_merge_timing       *timing;
 } ingot_matrix_reader;

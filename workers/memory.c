@@ -13,9 +13,10 @@ static const uint64_t MIB = 1 << 20;
 
 enum {
   LIMIT_MIB = 256,
-  RESERVE_MIB = 24,      /* of the limit: the process, its tables, and what is estimated too low */
-  SUMMARIES_MIB = 48,    /* summaries get at least this, and lanes the rest */
-  TABLE_BYTES_INPUT = 2048, /* an input tensor: its row, its name, and what reading the header leaves in malloc's pools */
+  RESERVE_MIB = 24,   /* of the limit: the process, its tables, and what is estimated too low */
+  SUMMARIES_MIB = 48, /* summaries get at least this, and lanes the rest */
+  TABLE_BYTES_INPUT =
+      2048, /* an input tensor: its row, its name, and what reading the header leaves in malloc's pools */
 };
 
 static uint64_t at_least(uint64_t have, uint64_t least)
@@ -34,7 +35,8 @@ int ingot_memory_lanes(const ingot_merge_plan *plan, int n_thread, bool on_devic
   bool summary = false;
   if (on_device) return n_thread > INGOT_GPU_LANES_MAX ? INGOT_GPU_LANES_MAX : n_thread;
   for (int i = 0; i < plan->n_tensor && !summary; i++) summary = ingot_merge_has_summary(&plan->tensors[i]);
-  return fitting((uint64_t)(LIMIT_MIB - RESERVE_MIB - (summary ? SUMMARIES_MIB : 0)) * MIB, ingot_lane_cpu_bytes(plan), n_thread);
+  return fitting((uint64_t)(LIMIT_MIB - RESERVE_MIB - (summary ? SUMMARIES_MIB : 0)) * MIB, ingot_lane_cpu_bytes(plan),
+                 n_thread);
 }
 
 /* A pass over the model does not touch the buffer for a merged tile. */
@@ -82,10 +84,11 @@ uint64_t ingot_memory_for_summaries(const ingot_merge_plan *plan, int n_thread)
   return at_least(room > lanes ? room - lanes : 0, SUMMARIES_MIB * MIB);
 }
 
-/* What keeps all lanes at work: one tensor that nears its end, and as many tiles of those after it as there are lanes. */
+/* What keeps all lanes at work: one tensor that nears its end, and as many tiles of those after it as there are
+ * lanes. */
 static uint64_t summaries_bytes(const ingot_merge_plan *plan, int n_lane, uint64_t limit)
 {
-  uint64_t  most = 0, largest = 0, *bytes = malloc(((size_t)plan->n_tensor + 1) * sizeof *bytes);
+  uint64_t most = 0, largest = 0, *bytes = malloc(((size_t)plan->n_tensor + 1) * sizeof *bytes);
   if (!bytes) return 0;
   for (int i = 0; i < plan->n_tensor; i++) {
     bytes[i] = ingot_memory_of_summary(plan, i);
@@ -129,9 +132,11 @@ uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bo
   uint64_t device_bytes = 0, books = INGOT_PROCESS_BYTES + (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
   int      n_lane = ingot_memory_lanes(plan, n_thread, false);
   uint64_t lanes = ingot_lane_cpu_bytes(plan) * (uint64_t)n_lane;
-  if (on_device) lanes += ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)ingot_memory_lanes(plan, n_thread, true);
+  if (on_device)
+    lanes += ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)ingot_memory_lanes(plan, n_thread, true);
   lanes += summaries_bytes(plan, n_lane, ingot_memory_for_summaries(plan, n_thread));
-  uint64_t model = model_bytes(plan, n_thread), matrix = ingot_matrix_memory_bytes(plan, NULL); /* one after the other */
+  uint64_t model = model_bytes(plan, n_thread),
+           matrix = ingot_matrix_memory_bytes(plan, NULL); /* one after the other */
   if (matrix > 0) books += (uint64_t)plan->n_tile * sizeof(int64_t);
   for (int i = 0; i < plan->n_tensor; i++) books += (uint64_t)plan->tensors[i].view.n_input * TABLE_BYTES_INPUT;
   return at_least(at_least(lanes, model), matrix) + books;

@@ -21,15 +21,15 @@ typedef struct merge_run {
   ingot_comm                *comm;
   const ingot_merge_plan    *plan;
   const ingot_merge_options *options;
-  const ingot_merge_live    *live;        /* NULL: statistics are inputs */
+  const ingot_merge_live    *live; /* NULL: statistics are inputs */
   ingot_merge_result        *result;
-  int                        device;      /* -1: CPU */
-  bool                       may_go_over; /* the CPU first, then a GPU where that is faster */
-  int64_t                   *begin;       /* [size + 1]: tiles of each rank */
-  bool                      *done;        /* [n_tile] */
-  uint64_t                  *checksum;    /* [n_tile] */
+  int                        device;        /* -1: CPU */
+  bool                       may_go_over;   /* the CPU first, then a GPU where that is faster */
+  int64_t                   *begin;         /* [size + 1]: tiles of each rank */
+  bool                      *done;          /* [n_tile] */
+  uint64_t                  *checksum;      /* [n_tile] */
   int64_t                    tiles_resumed; /* of this rank's, found done */
-  void                      *model_state; /* MODEL grain */
+  void                      *model_state;   /* MODEL grain */
   ingot_sink                *sink;
   ingot_journal             *journal;
   ingot_device_cache        *cache;
@@ -97,8 +97,8 @@ static uint64_t bytes_of_rank(const merge_run *r)
 }
 
 /*
- * Where the lanes run. CUDA means the GPU and nothing else. AUTO begins on the CPU; looking for a GPU takes time, so that
- * is left to a thread beside it, and to parts that are worth it.
+ * Where the lanes run. CUDA means the GPU and nothing else. AUTO begins on the CPU; looking for a GPU takes time, so
+ * that is left to a thread beside it, and to parts that are worth it.
  */
 static ingot_status choose_device(merge_run *r)
 {
@@ -139,19 +139,21 @@ static ingot_schedule_spec schedule_spec(const merge_run *r, int device)
                                .tile_begin = first_tile_of(r),
                                .tile_end = last_tile_of(r),
                                .done = r->done,
-                               .n_task = ingot_memory_lanes(r->plan, r->options->n_thread, device >= 0) * (device >= 0 ? 2 : 1),
+                               .n_task = ingot_memory_lanes(r->plan, r->options->n_thread, device >= 0) *
+                                         (device >= 0 ? 2 : 1),
                                .summaries_bytes = ingot_memory_for_summaries(r->plan, r->options->n_thread),
                                .cache = device >= 0 ? r->cache : NULL,
                                .model_state = r->model_state};
 }
 
 /* Run a schedule on every rank; all leave with the same status. */
-static ingot_status run_together(merge_run *r, int n_lane, int device, ingot_hand_over *hand_over, ingot_schedule *schedule,
-                                 const ingot_pool_output *output)
+static ingot_status run_together(merge_run *r, int n_lane, int device, ingot_hand_over *hand_over,
+                                 ingot_schedule *schedule, const ingot_pool_output *output)
 {
   ingot_merge_options options = *r->options;
   options.n_thread = n_lane;
-  ingot_status mine = ingot_pool_run(r->comm, r->plan, &options, device, hand_over, schedule, output, &r->result->timing);
+  ingot_status mine =
+      ingot_pool_run(r->comm, r->plan, &options, device, hand_over, schedule, output, &r->result->timing);
   ingot_status drained = ingot_comm_drain(r->comm);
   return ingot_comm_agree(r->comm, mine != INGOT_OK ? mine : drained);
 }
@@ -167,7 +169,8 @@ static ingot_status model_pass(merge_run *r, const ingot_scan_plan *scan, char *
   ingot_status        st = begin ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d ranks", size);
   if (st == INGOT_OK) st = ingot_schedule_create_model_scan(&spec, r->model_state, scan, slots, sums, &schedule);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, ingot_memory_model_lanes(r->plan, r->options->n_thread, scan->n_sum), -1, NULL, schedule, &nothing));
+  INGOT_TRY(run_together(r, ingot_memory_model_lanes(r->plan, r->options->n_thread, scan->n_sum), -1, NULL, schedule,
+                         &nothing));
 
   for (int k = 0; k <= size; k++) begin[k] = r->begin[k] * (int64_t)scan->slot_bytes;
   if (scan->slot_bytes) INGOT_TRY(ingot_comm_share(r->comm, slots, begin));
@@ -252,7 +255,8 @@ static ingot_status start_hand_over(merge_run *r, ingot_schedule *schedule, int6
   return ingot_hand_over_start(&spec, out);
 }
 
-/* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles undone. */
+/* Nothing unfinished is ever committed, whatever mistake may be in the schedule. Bad values leave their tiles
+ * undone. */
 static ingot_status check_done(const merge_run *r)
 {
   int64_t n_left = 0;
@@ -283,7 +287,8 @@ static ingot_status merge_tiles(merge_run *r)
   if (st == INGOT_OK) st = ingot_schedule_create(&spec, &schedule);
   if (st == INGOT_OK && r->may_go_over) st = start_hand_over(r, schedule, output.tiles_before, &hand_over);
   INGOT_TRY(ingot_comm_agree(r->comm, st));
-  INGOT_TRY(run_together(r, ingot_memory_lanes(r->plan, r->options->n_thread, r->device >= 0), r->device, hand_over, schedule, &output));
+  INGOT_TRY(run_together(r, ingot_memory_lanes(r->plan, r->options->n_thread, r->device >= 0), r->device, hand_over,
+                         schedule, &output));
   INGOT_TRY(ingot_comm_agree(r->comm, check_done(r)));
 done:
   ingot_hand_over_finish(&hand_over);
@@ -308,7 +313,7 @@ static ingot_status share_bad(merge_run *r)
     mine[i] = (ingot_bad_report){.tensor = -1};
     for (int k = 0; k < size; k++) {
       const ingot_bad_report *other = &all[(size_t)k * (size_t)n + (size_t)i];
-      uint64_t                      count = mine[i].count + other->count;
+      uint64_t                count = mine[i].count + other->count;
       if (other->count && (mine[i].tensor < 0 || other->tensor < mine[i].tensor ||
                            (other->tensor == mine[i].tensor && other->element < mine[i].element)))
         mine[i] = *other;
@@ -322,7 +327,8 @@ done:
 }
 
 /* A line on each source in which something was found. */
-static ingot_status describe_bad(const merge_run *r, const ingot_bad_report *reports, const char *what, ingot_text *text)
+static ingot_status describe_bad(const merge_run *r, const ingot_bad_report *reports, const char *what,
+                                 ingot_text *text)
 {
   ingot_status st = INGOT_OK;
   for (int i = 0; i < r->plan->n_source; i++) {
@@ -340,8 +346,8 @@ done:
 }
 
 /*
- * One message that names every model with bad values: an error under FAIL, else a warning. Fisher information below zero is
- * an error always. The same on all ranks.
+ * One message that names every model with bad values: an error under FAIL, else a warning. Fisher information below
+ * zero is an error always. The same on all ranks.
  */
 static ingot_status judge_bad(const merge_run *r)
 {
@@ -349,7 +355,8 @@ static ingot_status judge_bad(const merge_run *r)
   ingot_status st = INGOT_OK;
   bool         fail = r->plan->nonfinite == INGOT_NONFINITE_FAIL;
   INGOT_TRY(describe_bad(r, r->result->nonfinite, "are not finite", &nonfinite));
-  INGOT_TRY(describe_bad(r, r->result->negative, "of Fisher information, a mean of squares, are below zero", &negative));
+  INGOT_TRY(
+      describe_bad(r, r->result->negative, "of Fisher information, a mean of squares, are below zero", &negative));
   if (nonfinite.size && !fail) ingot_log_warning("%s", nonfinite.bytes);
   if (negative.size)
     st = ingot_fail(INGOT_ERR_NUMERIC, "%s%s%s", negative.bytes, nonfinite.size && fail ? "\n" : "",
@@ -399,9 +406,18 @@ static void add_timing(ingot_merge_timing *t, const ingot_merge_timing *more)
 static ingot_status solve_matrices(merge_run *r)
 {
   ingot_merge_timing timing = {0};
-  ingot_matrix_run   run = {.comm = r->comm, .plan = r->plan, .options = r->options, .live = r->live, .begin = r->begin,
-                            .sink = r->sink, .journal = r->journal, .done = r->done, .checksum = r->checksum,
-                            .nonfinite = r->result->nonfinite, .timing = &timing, .summary = &r->result->matrices};
+  ingot_matrix_run   run = {.comm = r->comm,
+                            .plan = r->plan,
+                            .options = r->options,
+                            .live = r->live,
+                            .begin = r->begin,
+                            .sink = r->sink,
+                            .journal = r->journal,
+                            .done = r->done,
+                            .checksum = r->checksum,
+                            .nonfinite = r->result->nonfinite,
+                            .timing = &timing,
+                            .summary = &r->result->matrices};
   ingot_status       st = ingot_matrix_run_all(&run);
   ingot_timing_of_lanes(&timing, r->options->n_thread); /* its libraries' threads */
   add_timing(&r->result->timing, &timing);
@@ -409,7 +425,8 @@ static ingot_status solve_matrices(merge_run *r)
   return st;
 }
 
-/* All tensors but matrices, whose tiles look done meanwhile. *good: nothing was found that the step cannot go on with. */
+/* All tensors but matrices, whose tiles look done meanwhile. *good: nothing was found that the step cannot go on
+ * with. */
 static ingot_status merge_others(merge_run *r, bool *good)
 {
   ingot_status st = INGOT_OK;
@@ -421,7 +438,8 @@ static ingot_status merge_others(merge_run *r, bool *good)
   memcpy(kept, r->done, bytes);
   for (int i = 0; i < r->plan->n_tensor; i++) {
     const ingot_merge_tensor *t = &r->plan->tensors[i];
-    for (int64_t k = 0; t->grain == INGOT_GRAIN_MATRIX && k < ingot_tile_count(t->view.n_elem); k++) r->done[t->first_tile + k] = true;
+    for (int64_t k = 0; t->grain == INGOT_GRAIN_MATRIX && k < ingot_tile_count(t->view.n_elem); k++)
+      r->done[t->first_tile + k] = true;
   }
   INGOT_TRY(merge_tiles(r));
   for (int i = 0; i < r->plan->n_tensor; i++) {
@@ -437,7 +455,8 @@ done:
   return st;
 }
 
-/* Statistics that are made meanwhile need what has no matrices first; otherwise matrices, which take longest, come first. */
+/* Statistics that are made meanwhile need what has no matrices first; otherwise matrices, which take longest, come
+ * first. */
 static ingot_status merge_all(merge_run *r)
 {
   ingot_status st = INGOT_OK;
@@ -492,8 +511,8 @@ static void release(merge_run *r)
 ingot_status ingot_merge_run_live(ingot_comm *comm, const ingot_merge_plan *plan, const ingot_merge_options *options,
                                   const ingot_merge_live *live, ingot_merge_result *result)
 {
-  double       start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
-  merge_run    r = {.comm = comm, .plan = plan, .options = options, .live = live, .result = result, .device = -1};
+  double    start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
+  merge_run r = {.comm = comm, .plan = plan, .options = options, .live = live, .result = result, .device = -1};
   *result = (ingot_merge_result){0};
 
   ingot_status st = allocate(&r);

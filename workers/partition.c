@@ -13,7 +13,8 @@ static const double BYTES_PER_OPERATION = 0.5;
 static double element_cost(const ingot_merge_plan *plan, const ingot_merge_tensor *t)
 {
   double bytes = 0.0;
-  if (t->grain == INGOT_GRAIN_MATRIX) return (double)ingot_dtype_size(t->dtype); /* solved elsewhere: looked after, no more */
+  if (t->grain == INGOT_GRAIN_MATRIX)
+    return (double)ingot_dtype_size(t->dtype); /* solved elsewhere: looked after, no more */
   for (int i = 0; i < t->view.n_input; i++)
     bytes += (double)ingot_dtype_size(ingot_source_tensor(plan->sources[t->source[i]], t->tensor[i])->dtype);
   if (t->copy) return bytes + (double)ingot_dtype_size(t->dtype);
@@ -26,7 +27,8 @@ static bool is_whole(const ingot_merge_tensor *t)
   return t->grain == INGOT_GRAIN_TENSOR;
 }
 
-/* Units that stay together: a whole tensor where a summary needs it, a tile elsewhere. Both arrays [plan->n_tile + 1]. */
+/* Units that stay together: a whole tensor where a summary needs it, a tile elsewhere. Both arrays [plan->n_tile +
+ * 1]. */
 static int64_t list_units(const ingot_merge_plan *plan, double *cost, int64_t *first_tile)
 {
   int64_t n_unit = 0;
@@ -70,7 +72,8 @@ ingot_status ingot_merge_cost(const ingot_merge_plan *plan, int n_rank, double *
   int64_t     *first_tile = malloc(((size_t)plan->n_tile + 1) * sizeof *first_tile);
   int64_t     *begin = calloc((size_t)n_rank + 1, sizeof *begin);
   *total = *largest = 0.0;
-  INGOT_CHECK(cost && first_tile && begin, INGOT_ERR_NOMEM, "no memory to partition %lld tiles", (long long)plan->n_tile);
+  INGOT_CHECK(cost && first_tile && begin, INGOT_ERR_NOMEM, "no memory to partition %lld tiles",
+              (long long)plan->n_tile);
   ingot_partition_by_cost(list_units(plan, cost, first_tile), cost, n_rank, begin);
   for (int r = 0; r < n_rank; r++) {
     double part = 0.0;

@@ -23,11 +23,11 @@ typedef struct pool {
   ingot_schedule            *schedule;
   const ingot_pool_output   *output;
   pthread_mutex_t            lock;
-  pthread_cond_t             left;      /* a lane has returned */
+  pthread_cond_t             left; /* a lane has returned */
   int                        n_running;
-  ingot_status               status;    /* of the first lane that failed */
+  ingot_status               status; /* of the first lane that failed */
   char                       message[MESSAGE_BYTES];
-  ingot_merge_timing         timing;    /* of lanes that returned; counters below are live */
+  ingot_merge_timing         timing; /* of lanes that returned; counters below are live */
   atomic_llong               tiles_done, bytes_done;
 } pool;
 
@@ -53,7 +53,7 @@ static bool report_bad(pool *p, const ingot_task *task, const ingot_lane_bad *no
     seen = true;
     pthread_mutex_lock(&p->lock);
     ingot_bad_report *r = &reports[task->tensor->source[i]];
-    bool earlier = r->tensor < 0 || task->tensor_index < r->tensor ||
+    bool              earlier = r->tensor < 0 || task->tensor_index < r->tensor ||
                    (task->tensor_index == r->tensor && note->first < r->element);
     if (earlier) {
       r->tensor = task->tensor_index;
@@ -100,9 +100,11 @@ typedef struct worker {
 
 static void note(worker *w, const ingot_task *task, double start_s, bool finished)
 {
-  bool is_merge = task->kind == INGOT_TASK_APPLY, whole = is_merge || (task->scan->sample_stride == 0 && !task->scan->tiles);
+  bool is_merge = task->kind == INGOT_TASK_APPLY,
+       whole = is_merge || (task->scan->sample_stride == 0 && !task->scan->tiles);
   if (w->pool->hand_over)
-    ingot_hand_over_note(w->pool->hand_over, task->on_device, ingot_clock_s() - start_s, finished && whole, finished && is_merge);
+    ingot_hand_over_note(w->pool->hand_over, task->on_device, ingot_clock_s() - start_s, finished && whole,
+                         finished && is_merge);
 }
 
 static ingot_status finish_oldest(worker *w)
@@ -342,9 +344,13 @@ ingot_status ingot_pool_run(ingot_comm *comm, const ingot_merge_plan *plan, cons
   pthread_t         *threads = calloc((size_t)n, sizeof *threads);
   int64_t           *counts = calloc(2 * (size_t)size, sizeof *counts);
   pthread_condattr_t monotonic;
-  pool p = {.plan = plan, .options = options, .device = device, .hand_over = hand_over, .schedule = schedule,
-            .output = output};
-  supervisor s = {.comm = comm, .p = &p, .start_s = ingot_clock_s(), .rank_tiles = counts};
+  pool               p = {.plan = plan,
+                          .options = options,
+                          .device = device,
+                          .hand_over = hand_over,
+                          .schedule = schedule,
+                          .output = output};
+  supervisor         s = {.comm = comm, .p = &p, .start_s = ingot_clock_s(), .rank_tiles = counts};
   pthread_mutex_init(&p.lock, NULL);
   pthread_condattr_init(&monotonic);
   pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);

@@ -9,15 +9,15 @@
 
 /** What finished tiles are recorded in; zero in a pass that merges nothing. Shared by the lanes. */
 typedef struct ingot_pool_output {
-  ingot_sink             *sink;
-  ingot_journal          *journal;
-  bool                   *done;      /* [n_tile], set as tiles are finished */
-  uint64_t               *checksum;  /* [n_tile] */
-  ingot_bad_report       *nonfinite; /* [n_source], added to */
-  ingot_bad_report       *negative;  /* [n_source], added to */
-  int64_t                 n_tile;    /* of all ranks, for progress */
-  uint64_t                n_bytes;   /* likewise, of the output */
-  int64_t                 tiles_before; /* done before this run, by this rank */
+  ingot_sink       *sink;
+  ingot_journal    *journal;
+  bool             *done;         /* [n_tile], set as tiles are finished */
+  uint64_t         *checksum;     /* [n_tile] */
+  ingot_bad_report *nonfinite;    /* [n_source], added to */
+  ingot_bad_report *negative;     /* [n_source], added to */
+  int64_t           n_tile;       /* of all ranks, for progress */
+  uint64_t          n_bytes;      /* likewise, of the output */
+  int64_t           tiles_before; /* done before this run, by this rank */
 } ingot_pool_output;
 
 /**

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 /* Rank 0's finding, told to all. */
 typedef enum found { FOUND_NOTHING, FOUND_PARTIAL } found;
 
@@ -16,7 +15,8 @@ static ingot_status take_back_final(const ingot_merge_plan *plan, ingot_journal 
   ingot_status st = INGOT_OK;
   bool        *done = calloc((size_t)plan->n_tile + 1, sizeof *done);
   uint64_t    *checksum = calloc((size_t)plan->n_tile + 1, sizeof *checksum);
-  INGOT_CHECK(done && checksum, INGOT_ERR_NOMEM, "no memory to read the journal of %lld tiles", (long long)plan->n_tile);
+  INGOT_CHECK(done && checksum, INGOT_ERR_NOMEM, "no memory to read the journal of %lld tiles",
+              (long long)plan->n_tile);
   INGOT_TRY(ingot_journal_load(journal, done, checksum));
   for (int64_t i = 0; i < plan->n_tile; i++)
     if (!done[i]) goto done;
@@ -40,8 +40,10 @@ static ingot_status look(const ingot_merge_plan *plan, bool fresh, found *what)
     return INGOT_OK;
   }
   if (st == INGOT_ERR_EXISTS)
-    return ingot_wrap(st, "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
-                          "(--fresh discards it)", plan->sink.path);
+    return ingot_wrap(st,
+                      "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
+                      "(--fresh discards it)",
+                      plan->sink.path);
   if (st == INGOT_OK) {
     *what = FOUND_PARTIAL;
     st = take_back_final(plan, journal);
@@ -160,8 +162,8 @@ ingot_status ingot_resume_open(ingot_comm *comm, const ingot_merge_plan *plan, b
   if (st == INGOT_OK) {
     for (int64_t i = 0; i < plan->n_tile; i++)
       if (i < tile_begin || i >= tile_end) done[i] = false; /* their owners look after them */
-    verification v = {.plan = plan, .sink = *sink, .tile_end = tile_end, .done = done, .checksum = checksum,
-                      .next = tile_begin};
+    verification v =
+        {.plan = plan, .sink = *sink, .tile_end = tile_end, .done = done, .checksum = checksum, .next = tile_begin};
     pthread_mutex_init(&v.lock, NULL);
     st = verify(&v, n_thread);
     pthread_mutex_destroy(&v.lock);

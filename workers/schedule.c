@@ -10,7 +10,8 @@
 
 enum { MAX_ACTIVE = 64, MAX_SPARE = 2, MAX_SPARE_BYTES = 8 << 20 };
 
-/* Slots that a summary has left, for the next one: new pages of a virtual machine can cost more than the pass that fills them. */
+/* Slots that a summary has left, for the next one: new pages of a virtual machine can cost more than the pass that
+ * fills them. */
 typedef struct spare {
   void  *pages;
   size_t bytes;
@@ -23,8 +24,8 @@ typedef struct entry {
   struct entry             *next; /* in file order */
   const ingot_merge_tensor *tensor;
   int                       tensor_index;
-  ingot_method_tensor       view;        /* tensor->view with the model state */
-  ingot_merge_tensor        bound;       /* *tensor with that view */
+  ingot_method_tensor       view;                 /* tensor->view with the model state */
+  ingot_merge_tensor        bound;                /* *tensor with that view */
   int64_t                   tile_begin, tile_end; /* this rank's part, within the tensor */
   void                     *state;
   void                     *cache;
@@ -33,8 +34,8 @@ typedef struct entry {
   ingot_scan_plan           scan;
   char                     *slots;
   size_t                    slots_bytes;
-  bool                      is_dense; /* the estimate counts every byte of the slots */
-  uint64_t                  bytes; /* that its summary takes, about */
+  bool                      is_dense;     /* the estimate counts every byte of the slots */
+  uint64_t                  bytes;        /* that its summary takes, about */
   uint64_t                  wanted_bytes; /* ROOM */
   int64_t                  *sums;
   int64_t                   n_task, n_taken, n_done; /* of this phase; APPLY counts the tiles already done as taken */
@@ -108,7 +109,8 @@ ingot_status ingot_schedule_create_model_scan(const ingot_schedule_spec *spec, v
   return INGOT_OK;
 }
 
-/* Slots, zeroed: dense ones from a spare that is large enough, else new ones, in exchange for a spare that does not fit. */
+/* Slots, zeroed: dense ones from a spare that is large enough, else new ones, in exchange for a spare that does not
+ * fit. */
 static void take_slots(ingot_schedule *s, entry *e, size_t bytes)
 {
   spare *unfit = NULL;
@@ -131,12 +133,14 @@ static void take_slots(ingot_schedule *s, entry *e, size_t bytes)
   e->slots_bytes = bytes;
 }
 
-/* Slots that were expected to be full, and are not very large, become a spare; others would have to be touched to be zeroed. */
+/* Slots that were expected to be full, and are not very large, become a spare; others would have to be touched to be
+ * zeroed. */
 static void free_slots(ingot_schedule *s, entry *e)
 {
   int i = 0;
   while (i < MAX_SPARE && s->spares[i].pages) i++;
-  if (e->slots && e->is_dense && e->slots_bytes <= MAX_SPARE_BYTES && i < MAX_SPARE) s->spares[i] = (spare){e->slots, e->slots_bytes};
+  if (e->slots && e->is_dense && e->slots_bytes <= MAX_SPARE_BYTES && i < MAX_SPARE)
+    s->spares[i] = (spare){e->slots, e->slots_bytes};
   else ingot_pages_give_back(e->slots, e->slots_bytes);
   e->slots = NULL;
   e->slots_bytes = 0;
@@ -191,7 +195,8 @@ static ingot_status entry_start_phase(ingot_schedule *s, entry *e, const ingot_s
   size_t bytes = (size_t)e->n_task * e->scan.slot_bytes;
   e->is_dense = bytes <= e->bytes;
   take_slots(s, e, bytes);
-  e->sums = calloc((size_t)e->scan.n_sum + 1, sizeof *e->sums); /* of 0 bytes it may be NULL: one more keeps NULL for "no memory" */
+  e->sums = calloc((size_t)e->scan.n_sum + 1,
+                   sizeof *e->sums); /* of 0 bytes it may be NULL: one more keeps NULL for "no memory" */
   if (!e->slots || !e->sums)
     return ingot_fail(INGOT_ERR_NOMEM, "%s: no memory for the sums of %lld tiles", e->view.name, (long long)e->n_task);
   return INGOT_OK;
@@ -249,7 +254,8 @@ static ingot_status start_waiting(ingot_schedule *s)
 }
 
 /* The method's choice of the next pass, for where it runs; DONE at once when there is no summary. No lock needed. */
-static ingot_status entry_decide(const ingot_schedule *s, entry *e, const ingot_scan_result *result, ingot_scan_plan *plan)
+static ingot_status entry_decide(const ingot_schedule *s, entry *e, const ingot_scan_result *result,
+                                 ingot_scan_plan *plan)
 {
   const ingot_method *m = s->spec.plan->method;
   ingot_status        st = INGOT_OK;
@@ -267,7 +273,8 @@ static bool all_done(const ingot_schedule *s, const ingot_merge_tensor *t, int64
   return true;
 }
 
-/* Make the next tensor active; *made is false when there is none left, or no memory for it yet. Called under the lock. */
+/* Make the next tensor active; *made is false when there is none left, or no memory for it yet. Called under the
+ * lock. */
 static ingot_status activate_next(ingot_schedule *s, bool on_device, bool *made)
 {
   const ingot_merge_plan *plan = s->spec.plan;

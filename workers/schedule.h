@@ -1,10 +1,10 @@
 /**
  * Which task a lane does next: the order of work inside one rank.
  *
- * Tensors become active in file order, a few at a time, so that reads stay nearly sequential and memory stays bounded: by
- * the number of their tiles, and by what their summaries take.
- * An active tensor goes through the passes its method asks for, then its tiles are merged. While one tensor waits for
- * the last tiles of a pass, lanes work on the next one. Results do not depend on which lane does what.
+ * Tensors become active in file order, a few at a time, so that reads stay nearly sequential and memory stays bounded:
+ * by the number of their tiles, and by what their summaries take. An active tensor goes through the passes its method
+ * asks for, then its tiles are merged. While one tensor waits for the last tiles of a pass, lanes work on the next one.
+ * Results do not depend on which lane does what.
  *
  * All functions may be called from any lane's thread.
  */
@@ -22,11 +22,11 @@ typedef struct ingot_schedule ingot_schedule;
 typedef struct ingot_schedule_spec {
   const ingot_merge_plan *plan;
   int64_t                 tile_begin, tile_end; /* of all tiles: this rank's part */
-  const bool             *done;        /* [plan->n_tile]: tiles that need no merging; borrowed */
-  int                     n_task;      /* tasks that lanes hold at once: lanes times depth */
+  const bool             *done;                 /* [plan->n_tile]: tiles that need no merging; borrowed */
+  int                     n_task;               /* tasks that lanes hold at once: lanes times depth */
   uint64_t                summaries_bytes; /* summaries of several tensors at a time take about this at most; 0: any */
-  ingot_device_cache     *cache;       /* NULL without a GPU */
-  const void             *model_state; /* finished whole-model state of a MODEL-grain method, else NULL; borrowed */
+  ingot_device_cache     *cache;           /* NULL without a GPU */
+  const void             *model_state;     /* finished whole-model state of a MODEL-grain method, else NULL; borrowed */
 } ingot_schedule_spec;
 
 /** The merge itself: summary passes and merging of this rank's tiles. */
@@ -54,8 +54,8 @@ typedef struct ingot_schedule_lanes {
 } ingot_schedule_lanes;
 
 /**
- * Take a task; task->on_device says for which lane. With `wait`, sleeps until there is one or the end; a lane that holds
- * tasks must not wait. As long as there is work for GPU lanes, a caller that had one must keep it.
+ * Take a task; task->on_device says for which lane. With `wait`, sleeps until there is one or the end; a lane that
+ * holds tasks must not wait. As long as there is work for GPU lanes, a caller that had one must keep it.
  */
 ingot_status ingot_schedule_next(ingot_schedule *schedule, ingot_schedule_lanes lanes, bool wait, ingot_task *task,
                                  ingot_schedule_answer *answer);

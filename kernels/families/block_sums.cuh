@@ -26,7 +26,8 @@ static __device__ __forceinline__ double ingot_fold_lanes(double sum)
 
 /** Element i of the chunk of one input, widened; bad values are counted (when `count`) and replaced as asked. */
 template <int CAPACITY>
-static __device__ __forceinline__ float ingot_take_one(const ingot_inputs<CAPACITY> &a, int input, int64_t i, bool count)
+static __device__ __forceinline__ float ingot_take_one(const ingot_inputs<CAPACITY> &a, int input, int64_t i,
+                                                       bool count)
 {
   float v = ingot_widen_one(a.in[input], a.dtype_of(input), i);
   if (a.look && ingot_f32_nonfinite(v)) {
@@ -40,8 +41,8 @@ static __device__ __forceinline__ float ingot_take_one(const ingot_inputs<CAPACI
 }
 
 /**
- * A lane's next N elements of one input: i, i + 32, ...; those from `end` on read as 0. All loads are made before the first
- * value is looked at.
+ * A lane's next N elements of one input: i, i + 32, ...; those from `end` on read as 0. All loads are made before the
+ * first value is looked at.
  */
 template <int N, int CAPACITY>
 static __device__ __forceinline__ void ingot_take_strided(const ingot_inputs<CAPACITY> &a, int input, int64_t i,
@@ -52,7 +53,8 @@ static __device__ __forceinline__ void ingot_take_strided(const ingot_inputs<CAP
     uint16_t        raw[N];
     const uint16_t *p = static_cast<const uint16_t *>(a.in[input]) + i;
 #pragma unroll
-    for (int k = 0; k < N; k++) raw[k] = i + k * INGOT_SUM_LANES < end ? p[k * INGOT_SUM_LANES] : static_cast<uint16_t>(0);
+    for (int k = 0; k < N; k++)
+      raw[k] = i + k * INGOT_SUM_LANES < end ? p[k * INGOT_SUM_LANES] : static_cast<uint16_t>(0);
 #pragma unroll
     for (int k = 0; k < N; k++) v[k] = ingot_f32_from_bf16(raw[k]);
   } else {

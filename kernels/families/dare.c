@@ -7,16 +7,39 @@
 static const char *const rescale_choices[] = {"none", "l1", "inv_density", NULL};
 
 const ingot_param_spec ingot_dare_params[INGOT_DARE_N_PARAM] = {
-  {.name = "normalize", .type = INGOT_PARAM_BOOL, .scope = INGOT_PARAM_GLOBAL, .default_value = 0,
-   .help = "divide by the sum of the weights"},
-  {.name = "lambda", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1, .min = -INFINITY,
-   .max = INFINITY, .help = "factor of the combined task vector"},
-  {.name = "rescale", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = INGOT_RESCALE_L1,
-   .choices = rescale_choices, .help = "what makes up for the dropped elements: equal L1 norm, 1/density, nothing"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .required = true, .min = -INFINITY,
-   .max = INFINITY, .help = "factor of the model's task vector"},
-  {.name = "density", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = 1,
-   .min_open = true, .help = "probability that an element of the task vector is kept"},
+    {.name = "normalize",
+     .type = INGOT_PARAM_BOOL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 0,
+     .help = "divide by the sum of the weights"},
+    {.name = "lambda",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "factor of the combined task vector"},
+    {.name = "rescale",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = INGOT_RESCALE_L1,
+     .choices = rescale_choices,
+     .help = "what makes up for the dropped elements: equal L1 norm, 1/density, nothing"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .required = true,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "factor of the model's task vector"},
+    {.name = "density",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .default_value = 1,
+     .min = 0,
+     .max = 1,
+     .min_open = true,
+     .help = "probability that an element of the task vector is kept"},
 };
 
 static double density_of(const ingot_method_tensor *t, int model)
@@ -110,8 +133,8 @@ ingot_status ingot_dare_next(const ingot_method_tensor *t, void *state, const in
 }
 
 /*
- * Blocks that are left to the general path, because of bad values, leave no masks. Merging them takes the general path, too,
- * and what it looked up before it found that out is thrown away.
+ * Blocks that are left to the general path, because of bad values, leave no masks. Merging them takes the general path,
+ * too, and what it looked up before it found that out is thrown away.
  */
 bool ingot_dare_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
                           int64_t n, const void *const *in, void *slot, int64_t *sums)

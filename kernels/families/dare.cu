@@ -10,8 +10,10 @@ struct l1_args {
   double                          *block; /* [n_block][n_model][2] */
 };
 
-enum { ITERATIONS = 8 }; /* whose loads are in flight together; as many as elements share a counter,
-                            and a multiple of INGOT_SUM_FIRST */
+enum {
+  ITERATIONS = 8
+}; /* whose loads are in flight together; as many as elements share a counter,
+      and a multiple of INGOT_SUM_FIRST */
 
 /* Keep bits of eight elements that share a counter; the first is `flat`. */
 static __device__ __forceinline__ uint32_t bits_of_counter(const ingot_delta_model &m, int64_t flat)
@@ -32,8 +34,8 @@ static __device__ __forceinline__ uint32_t bits_of_counter(const ingot_delta_mod
 }
 
 /*
- * Keep bits of eight iterations: bit s belongs to element `flat` + s * INGOT_SUM_LANES. Eight neighbouring lanes share a
- * counter in each iteration, so each computes one iteration's bits, and they exchange them.
+ * Keep bits of eight iterations: bit s belongs to element `flat` + s * INGOT_SUM_LANES. Eight neighbouring lanes share
+ * a counter in each iteration, so each computes one iteration's bits, and they exchange them.
  */
 static __device__ __forceinline__ uint32_t random_bits(const ingot_delta_model &m, int64_t flat, int lane)
 {

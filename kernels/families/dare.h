@@ -21,23 +21,22 @@ size_t       ingot_dare_state_bytes(const ingot_method_tensor *t);
 ingot_status ingot_dare_begin_sum(const ingot_method_tensor *t, void *state);
 ingot_status ingot_dare_begin_vote(const ingot_method_tensor *t, void *state);
 /**
- * tensor.next and scan_bf16: the L1 pass. Drawing the masks is most of its work, and merging needs the same ones: of up to
- * 8 models they stay in the pass's slots as bits, where a tensor's take no more than INGOT_DARE_MASK_BYTES.
+ * tensor.next and scan_bf16: the L1 pass. Drawing the masks is most of its work, and merging needs the same ones: of up
+ * to 8 models they stay in the pass's slots as bits, where a tensor's take no more than INGOT_DARE_MASK_BYTES.
  */
 enum { INGOT_DARE_MASK_BYTES = 32 << 20 };
 ingot_status ingot_dare_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
                              ingot_scan_plan *plan);
-bool         ingot_dare_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
-                                  int64_t first, int64_t n, const void *const *in, void *slot, int64_t *sums);
+bool ingot_dare_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
+                          int64_t n, const void *const *in, void *slot, int64_t *sums);
 
 /** All of a descriptor but its name and summary; the file that uses it includes families/device_ops.h. */
-#define INGOT_DARE_METHOD(begin_function)                                                                  \
-  .source = "Yu et al. 2023, arXiv 2311.03099; mergekit", .params = ingot_dare_params,                     \
-  .n_param = INGOT_DARE_N_PARAM, .base = INGOT_BASE_TASK_VECTOR, .min_models = 1, .grain = ingot_dare_grain, \
-  .cost = ingot_dare_cost, .check = ingot_dare_check, .state_bytes = ingot_dare_state_bytes,               \
-  .begin = begin_function,                                                                                 \
-  .tensor = {ingot_dare_next, ingot_delta_l1_method_scan, ingot_dare_scan_bf16},                           \
-  .apply = ingot_delta_apply, .apply_bf16 = ingot_delta_apply_bf16, .device = INGOT_DEVICE_OPS(dare)
+#define INGOT_DARE_METHOD(begin_function)                                                                             \
+  .source = "Yu et al. 2023, arXiv 2311.03099; mergekit", .params = ingot_dare_params, .n_param = INGOT_DARE_N_PARAM, \
+  .base = INGOT_BASE_TASK_VECTOR, .min_models = 1, .grain = ingot_dare_grain, .cost = ingot_dare_cost,                \
+  .check = ingot_dare_check, .state_bytes = ingot_dare_state_bytes, .begin = begin_function,                          \
+  .tensor = {ingot_dare_next, ingot_delta_l1_method_scan, ingot_dare_scan_bf16}, .apply = ingot_delta_apply,          \
+  .apply_bf16 = ingot_delta_apply_bf16, .device = INGOT_DEVICE_OPS(dare)
 
 #ifdef __cplusplus
 }

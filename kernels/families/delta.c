@@ -129,7 +129,8 @@ INGOT_INLINE void vote_group(float y[GROUP][PIECE], const float *weight, int cou
   for (int64_t i = 0; i < n; i++) {
     float weight_plus = first ? 0 : s->weight_plus[i], weight_minus = first ? 0 : s->weight_minus[i];
     for (int g = 0; g < count; g++) {
-      /* "agrees ? weight : 0" by bits: a choice that compilers turn into a branch otherwise, which ends vectorisation */
+      /* "agrees ? weight : 0" by bits: a choice that compilers turn into a branch otherwise, which ends
+       * vectorisation */
       uint32_t agrees_plus = -(uint32_t)(y[g][i] > 0.0f), agrees_minus = -(uint32_t)(y[g][i] < 0.0f);
       weight_plus = weight_plus + ingot_f32_of_bits(weight_bits[g] & agrees_plus);
       weight_minus = weight_minus + ingot_f32_of_bits(weight_bits[g] & agrees_minus);
@@ -309,10 +310,14 @@ ingot_status ingot_delta_check_weights(const ingot_method_tensor *t, int weight_
 void ingot_delta_begin(const ingot_method_tensor *t, int weight_step, bool vote, bool normalize, double lambda,
                        ingot_delta_state *s)
 {
-  *s = (ingot_delta_state){.n_model = t->n_model, .vote = vote, .zero_sign = 1, .divide = normalize, .divisor = 1.0f,
+  *s = (ingot_delta_state){.n_model = t->n_model,
+                           .vote = vote,
+                           .zero_sign = 1,
+                           .divide = normalize,
+                           .divisor = 1.0f,
                            .lambda = (float)lambda};
   if (normalize && !vote) s->divisor = (float)sum_of_weights(t, weight_step);
   for (int i = 0; i < t->n_model; i++)
     ingot_delta_models(s)[i] =
-      (ingot_delta_model){.weight = (float)t->per_model[i * weight_step], .scale = 1.0f, .mask = INGOT_MASK_ALL};
+        (ingot_delta_model){.weight = (float)t->per_model[i * weight_step], .scale = 1.0f, .mask = INGOT_MASK_ALL};
 }

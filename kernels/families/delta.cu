@@ -126,8 +126,7 @@ static ingot_status launch_sum(const ingot_method_tensor *t, const ingot_delta_s
 {
   delta_args<CAPACITY> a;
   delta_args_set(&a, t, s, c);
-  delta_kernel<CAPACITY, BF16>
-      <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
+  delta_kernel<CAPACITY, BF16><<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
   return ingot_launch_status("the task vector kernel");
 }
 
@@ -136,8 +135,7 @@ static ingot_status launch_vote(const ingot_method_tensor *t, const ingot_delta_
 {
   delta_args<CAPACITY> a;
   delta_args_set(&a, t, s, c);
-  vote_kernel<CAPACITY>
-      <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
+  vote_kernel<CAPACITY><<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
   return ingot_launch_status("the voting kernel");
 }
 

@@ -10,11 +10,11 @@ ingot_status ingot_device_delta_apply(const ingot_method_tensor *t, const void *
 /** The L1 pass: ingot_device_ops.scan, with the slot of families/delta.h. Needs the workspace below. */
 ingot_status ingot_device_delta_l1_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
                                         const ingot_device_chunk *c, void *slot, int64_t *sums);
-size_t ingot_device_delta_l1_workspace_bytes(const ingot_method_tensor *t);
+size_t       ingot_device_delta_l1_workspace_bytes(const ingot_method_tensor *t);
 
 /**
- * A model as kernels see it. RANDOM: `threshold` holds, in its upper half, the largest 16-bit number that may be kept, and
- * ones below, so that both halves of a word of random bits can be compared with it as they lie in a register.
+ * A model as kernels see it. RANDOM: `threshold` holds, in its upper half, the largest 16-bit number that may be kept,
+ * and ones below, so that both halves of a word of random bits can be compared with it as they lie in a register.
  */
 static inline ingot_delta_model ingot_device_delta_model(const ingot_delta_model *m)
 {
@@ -67,8 +67,8 @@ static __device__ __forceinline__ void ingot_device_philox(const ingot_philox_ro
 }
 
 /** Bits of those of the four elements from `flat`, with the random halves w0 and w1, that a second draw drops. */
-static __device__ __noinline__ uint32_t ingot_drawn_again(uint64_t stream, uint64_t keep_below, int64_t flat, uint32_t w0,
-                                                          uint32_t w1)
+static __device__ __noinline__ uint32_t ingot_drawn_again(uint64_t stream, uint64_t keep_below, int64_t flat,
+                                                          uint32_t w0, uint32_t w1)
 {
   const uint32_t top = static_cast<uint32_t>(keep_below >> 32);
   const uint32_t half[4] = {w0 & 0xffffu, w0 >> 16, w1 & 0xffffu, w1 >> 16};
@@ -85,11 +85,12 @@ static __device__ __forceinline__ bool ingot_needs_second(const ingot_delta_mode
 {
   uint32_t top = m.threshold >> 16, both = top | top << 16;
   if (top != static_cast<uint32_t>(m.keep_below >> 32)) return false; /* the same for all threads */
-  uint32_t a = w0 ^ both, b = w1 ^ both; /* a half of 0 borrows from its top bit */
+  uint32_t a = w0 ^ both, b = w1 ^ both;                              /* a half of 0 borrows from its top bit */
   return ((((a - 0x00010001u) & ~a) | ((b - 0x00010001u) & ~b)) & 0x80008000u) != 0;
 }
 
-/** The random mask of four elements from `flat`, a multiple of 4: 0 in place of what is dropped. w0, w1: their halves. */
+/** The random mask of four elements from `flat`, a multiple of 4: 0 in place of what is dropped. w0, w1: their
+ * halves. */
 static __device__ __forceinline__ void ingot_mask_random(const ingot_delta_model &m, int64_t flat, uint32_t w0,
                                                          uint32_t w1, float v[4])
 {
@@ -104,7 +105,8 @@ static __device__ __forceinline__ void ingot_mask_random(const ingot_delta_model
   }
 }
 
-/** Put 0 in place of what a model's mask drops of eight task-vector elements; `first` is the flat index of the first. */
+/** Put 0 in place of what a model's mask drops of eight task-vector elements; `first` is the flat index of the
+ * first. */
 static __device__ __forceinline__ void ingot_delta_mask(const ingot_delta_model &m, int64_t first,
                                                         float tau[INGOT_VECTOR])
 {

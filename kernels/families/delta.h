@@ -20,8 +20,8 @@
  *
  * Masks:
  *   ALL     kept
- *   CUT     key > threshold, or key == threshold and flat index < cut, with key = ingot_delta_key(tau). On the CPU only,
- *           `nth` may be set: cut is then the first element of a block, and in that block the first nth elements whose key
+ *   CUT     key > threshold, or key == threshold and flat index < cut, with key = ingot_delta_key(tau). On the CPU
+ * only, `nth` may be set: cut is then the first element of a block, and in that block the first nth elements whose key
  *           equals the threshold are kept as well
  *   RANDOM  ingot_philox_keep(stream, keep_below, flat index)
  */
@@ -60,8 +60,8 @@ typedef struct ingot_delta_model {
     uint64_t keep_below; /* RANDOM: ingot_philox_threshold(density) */
   };
   union {
-    uint64_t stream;  /* RANDOM: ingot_philox_key of the tensor and the model */
-    int64_t  nth;     /* CUT: see above; 0 on the GPU */
+    uint64_t stream; /* RANDOM: ingot_philox_key of the tensor and the model */
+    int64_t  nth;    /* CUT: see above; 0 on the GPU */
   };
 } ingot_delta_model;
 
@@ -73,9 +73,10 @@ typedef struct ingot_delta_state {
   int32_t divide;    /* 0 or 1 */
   float   divisor;   /* without vote; never 0 */
   float   lambda;
-  int32_t rescale;   /* INGOT_RESCALE_; with L1 the summary fills the models' scale */
+  int32_t rescale; /* INGOT_RESCALE_; with L1 the summary fills the models' scale */
   int32_t reserved;
-  /* Random masks that the L1 pass has drawn (families/dare.h), or NULL: of the models one after the other in every tile. */
+  /* Random masks that the L1 pass has drawn (families/dare.h), or NULL: of the models one after the other in every
+   * tile. */
   const unsigned char *masks;
   uint32_t             mask_tile_bytes, mask_model_bytes; /* from one tile's masks to the next, from one model's */
 } ingot_delta_state;
@@ -119,7 +120,8 @@ bool ingot_delta_l1_needed(const ingot_delta_state *s);
 void ingot_delta_l1_scan(const ingot_delta_state *s, const ingot_chunk *c, void *slot);
 /** The same from bfloat16; false, and nothing added, when an input is NaN or infinite, or a model's mask is a cut. */
 bool ingot_delta_l1_scan_bf16(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot);
-/** The same, and the masks that it draws are left at mask_bits[i * mask_model_bytes] for model i; NULL: they are not. */
+/** The same, and the masks that it draws are left at mask_bits[i * mask_model_bytes] for model i; NULL: they are
+ * not. */
 bool ingot_delta_l1_scan_masks(const ingot_delta_state *s, int64_t first, int64_t n, const void *const *in, void *slot,
                                unsigned char *mask_bits);
 void ingot_delta_l1_finish(ingot_delta_state *s, const ingot_scan_result *result);
@@ -129,8 +131,8 @@ enum { INGOT_PASS_L1 = 100 };
 /** tensor.next, scan and scan_bf16 of methods whose only summary is L1. A NULL result starts; slots as above. */
 ingot_status ingot_delta_l1_next(const ingot_method_tensor *t, void *state, const ingot_scan_result *result,
                                  ingot_scan_plan *plan);
-void ingot_delta_l1_method_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
-                                const ingot_chunk *c, void *slot, int64_t *sums);
+void         ingot_delta_l1_method_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                                        const ingot_chunk *c, void *slot, int64_t *sums);
 bool ingot_delta_l1_method_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
                                      int64_t first, int64_t n, const void *const *in, void *slot, int64_t *sums);
 

@@ -1,7 +1,8 @@
 /*
- * The loop of delta_bf16.c for AVX-512. Mask registers say which elements are kept and which models agree, so nothing is
- * multiplied, selected or added in vain; random masks stay bits. Every float goes through the operations of
- * families/delta.h in their order: adding +0 is left out, and multiplying by a scale of 1, neither of which changes a bit.
+ * The loop of delta_bf16.c for AVX-512. Mask registers say which elements are kept and which models agree, so nothing
+ * is multiplied, selected or added in vain; random masks stay bits. Every float goes through the operations of
+ * families/delta.h in their order: adding +0 is left out, and multiplying by a scale of 1, neither of which changes a
+ * bit.
  */
 #include "kernels/bf16_pairs.h"
 #include "kernels/families/delta_bf16.h"
@@ -53,15 +54,17 @@ INGOT_AVX512_INLINE __m512 elected(const __m512 *y, const lanes *s, __m512 total
     __m512    v = _mm512_xor_ps(y[g], turn);
     __mmask16 agrees = _mm512_cmp_ps_mask(v, zero, _CMP_GT_OQ);
     sum = g == 0 ? _mm512_maskz_mov_ps(agrees, v) : _mm512_mask_add_ps(sum, agrees, sum, v);
-    if (divide) agreeing = g == 0 ? _mm512_maskz_mov_ps(agrees, s->weight[0])
-                                  : _mm512_mask_add_ps(agreeing, agrees, agreeing, s->weight[g]);
+    if (divide)
+      agreeing = g == 0 ? _mm512_maskz_mov_ps(agrees, s->weight[0])
+                        : _mm512_mask_add_ps(agreeing, agrees, agreeing, s->weight[g]);
   }
   sum = _mm512_mask_sub_ps(sum, minus, zero, sum); /* not by its sign: +0 stays +0 */
   if (!divide) return sum;
   return _mm512_mask_div_ps(sum, _mm512_cmp_ps_mask(agreeing, zero, _CMP_NEQ_UQ), sum, agreeing);
 }
 
-/* Half of 32 elements: the lower or the higher ones of their pairs. *seen becomes NaN in a lane where something is not finite. */
+/* Half of 32 elements: the lower or the higher ones of their pairs. *seen becomes NaN in a lane where something is not
+ * finite. */
 INGOT_AVX512_INLINE __m512 merged(const __m512i *own, __m512i word, const lanes *s, int count, ingot_delta_kind kind,
                                   int scaled, int high, __m512 *seen)
 {
@@ -100,9 +103,10 @@ INGOT_AVX512_INLINE __m512i load(const byte *from, int whole, __mmask32 valid)
   return whole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(valid, from);
 }
 
-/* 32 elements from i, or when not `whole` those of them that are `valid`. A dropped one's place is taken by the base's. */
-INGOT_AVX512_INLINE __m512 round_of(const ingot_delta_few *a, const lanes *s, int count, ingot_delta_kind kind, int scaled,
-                                    int64_t i, int whole, __mmask32 valid, byte *out, __m512 seen)
+/* 32 elements from i, or when not `whole` those of them that are `valid`. A dropped one's place is taken by the
+ * base's. */
+INGOT_AVX512_INLINE __m512 round_of(const ingot_delta_few *a, const lanes *s, int count, ingot_delta_kind kind,
+                                    int scaled, int64_t i, int whole, __mmask32 valid, byte *out, __m512 seen)
 {
   __m512i   own[FEW], word = load(a->base + 2 * i, whole, valid);
   __mmask32 finite = (__mmask32)-1;
@@ -121,7 +125,8 @@ INGOT_AVX512_INLINE __m512 round_of(const ingot_delta_few *a, const lanes *s, in
   return kind.drop == INGOT_FEW_RANDOM && finite != (__mmask32)-1 ? _mm512_set1_ps(__builtin_nanf("")) : seen;
 }
 
-INGOT_AVX512_INLINE bool few(const ingot_delta_few *args, int count, ingot_delta_kind kind, int scaled, int64_t n, byte *out)
+INGOT_AVX512_INLINE bool few(const ingot_delta_few *args, int count, ingot_delta_kind kind, int scaled, int64_t n,
+                             byte *out)
 {
   const ingot_delta_few a = *args; /* out may be anywhere in memory, as far as the compiler knows, but not here */
   const lanes           s = spread(&a, count);
@@ -133,20 +138,20 @@ INGOT_AVX512_INLINE bool few(const ingot_delta_few *args, int count, ingot_delta
 }
 
 /* A function for each combination that occurs, with a case for each number of models. */
-#define LOOP(name, drop, vote, divide, scaled)                                                           \
-  INGOT_AVX512 static bool name(const ingot_delta_few *a, int count, int64_t n, byte *out)               \
-  {                                                                                                      \
-    const ingot_delta_kind kind = {drop, vote, divide};                                                  \
-    switch (count) {                                                                                     \
-    case 1: return few(a, 1, kind, scaled, n, out);                                                      \
-    case 2: return few(a, 2, kind, scaled, n, out);                                                      \
-    case 3: return few(a, 3, kind, scaled, n, out);                                                      \
-    case 4: return few(a, 4, kind, scaled, n, out);                                                      \
-    case 5: return few(a, 5, kind, scaled, n, out);                                                      \
-    case 6: return few(a, 6, kind, scaled, n, out);                                                      \
-    case 7: return few(a, 7, kind, scaled, n, out);                                                      \
-    default: return few(a, 8, kind, scaled, n, out);                                                     \
-    }                                                                                                    \
+#define LOOP(name, drop, vote, divide, scaled)                                             \
+  INGOT_AVX512 static bool name(const ingot_delta_few *a, int count, int64_t n, byte *out) \
+  {                                                                                        \
+    const ingot_delta_kind kind = {drop, vote, divide};                                    \
+    switch (count) {                                                                       \
+    case 1: return few(a, 1, kind, scaled, n, out);                                        \
+    case 2: return few(a, 2, kind, scaled, n, out);                                        \
+    case 3: return few(a, 3, kind, scaled, n, out);                                        \
+    case 4: return few(a, 4, kind, scaled, n, out);                                        \
+    case 5: return few(a, 5, kind, scaled, n, out);                                        \
+    case 6: return few(a, 6, kind, scaled, n, out);                                        \
+    case 7: return few(a, 7, kind, scaled, n, out);                                        \
+    default: return few(a, 8, kind, scaled, n, out);                                       \
+    }                                                                                      \
   }
 LOOP(sum_plain, INGOT_FEW_PLAIN, 0, 0, 1)
 LOOP(mean_plain, INGOT_FEW_PLAIN, 0, 1, 1)
@@ -166,7 +171,8 @@ bool ingot_delta_few_avx512(const ingot_delta_few *a, int n_model, ingot_delta_k
     scaled |= a->scale[g] != 1.0f;
     if (a->above[g] >= 0x7f800000) return false; /* might drop an infinity, which then nobody sees */
   }
-  if (kind.drop == INGOT_FEW_CUT && scaled) return (divide ? vote_mean_scaled_cut : vote_scaled_cut)(a, n_model, n, out);
+  if (kind.drop == INGOT_FEW_CUT && scaled)
+    return (divide ? vote_mean_scaled_cut : vote_scaled_cut)(a, n_model, n, out);
   if (kind.drop == INGOT_FEW_CUT) return (divide ? vote_mean_cut : vote_cut)(a, n_model, n, out);
   if (kind.drop == INGOT_FEW_PLAIN) return (divide ? mean_plain : sum_plain)(a, n_model, n, out);
   if (kind.vote) return (divide ? vote_mean_random : vote_random)(a, n_model, n, out);

@@ -1,6 +1,7 @@
 /*
- * Task vectors from bfloat16 to bfloat16 (kernels/bf16_pairs.h), of a few models: one loop, and every value in a register
- * from its load to the rounding of the result. What more models, other dtypes and rare blocks need is in delta.c.
+ * Task vectors from bfloat16 to bfloat16 (kernels/bf16_pairs.h), of a few models: one loop, and every value in a
+ * register from its load to the rounding of the result. What more models, other dtypes and rare blocks need is in
+ * delta.c.
  *
  * A random mask is laid over the elements as they are stored: a dropped one becomes the base's, and its task vector 0.
  */
@@ -11,8 +12,11 @@
 #include "kernels/families/delta_bf16.h"
 #include "kernels/random_mask.h"
 
-enum { FEW = INGOT_DELTA_FEW, PIECE = 1024 }; /* elements whose masks are made together, so that they stay in the nearest cache */
-enum { ROUND = 32 };                          /* elements: loops take multiples, which spares them the code for remainders */
+enum {
+  FEW = INGOT_DELTA_FEW,
+  PIECE = 1024
+};                   /* elements whose masks are made together, so that they stay in the nearest cache */
+enum { ROUND = 32 }; /* elements: loops take multiples, which spares them the code for remainders */
 enum { PLAIN = INGOT_FEW_PLAIN, CUT = INGOT_FEW_CUT, RANDOM = INGOT_FEW_RANDOM };
 
 typedef unsigned char byte;
@@ -33,8 +37,9 @@ INGOT_INLINE float value(float x, float base, int kind, int32_t above, float wei
 }
 
 /*
- * What the elected sign leaves of `count` values. The sums of both signs mirror each other, so values are turned to make the
- * elected sign +; the sum is turned back, and adding 0 makes +0 of a -0, which is what no value at all sums to.
+ * What the elected sign leaves of `count` values. The sums of both signs mirror each other, so values are turned to
+ * make the elected sign +; the sum is turned back, and adding 0 makes +0 of a -0, which is what no value at all sums
+ * to.
  */
 INGOT_INLINE float elected(const float *y, const float *weight, int count, int divide, int zero_plus)
 {
@@ -60,8 +65,8 @@ INGOT_INLINE float combined(const float *y, const few_args *a, int count, int vo
 }
 
 /*
- * n elements, a multiple of ROUND. All but it and the pointers are constants in every use. Returns what is to be looked at
- * for NaN and infinities.
+ * n elements, a multiple of ROUND. All but it and the pointers are constants in every use. Returns what is to be looked
+ * at for NaN and infinities.
  */
 INGOT_INLINE uint32_t few_pairs(const few_args *args, int count, int kind, int vote, int divide, int64_t n,
                                 byte *restrict out)
@@ -90,21 +95,21 @@ INGOT_INLINE uint32_t few_pairs(const few_args *args, int count, int kind, int v
 }
 
 /* A function for each combination that occurs: CUT with a vote, PLAIN without, RANDOM with both. */
-#define COUNTS(kind, vote, divide)                            \
-  switch (count) {                                            \
-  case 1: return few_pairs(a, 1, kind, vote, divide, n, out); \
-  case 2: return few_pairs(a, 2, kind, vote, divide, n, out); \
-  case 3: return few_pairs(a, 3, kind, vote, divide, n, out); \
-  case 4: return few_pairs(a, 4, kind, vote, divide, n, out); \
-  case 5: return few_pairs(a, 5, kind, vote, divide, n, out); \
-  case 6: return few_pairs(a, 6, kind, vote, divide, n, out); \
-  case 7: return few_pairs(a, 7, kind, vote, divide, n, out); \
+#define COUNTS(kind, vote, divide)                             \
+  switch (count) {                                             \
+  case 1: return few_pairs(a, 1, kind, vote, divide, n, out);  \
+  case 2: return few_pairs(a, 2, kind, vote, divide, n, out);  \
+  case 3: return few_pairs(a, 3, kind, vote, divide, n, out);  \
+  case 4: return few_pairs(a, 4, kind, vote, divide, n, out);  \
+  case 5: return few_pairs(a, 5, kind, vote, divide, n, out);  \
+  case 6: return few_pairs(a, 6, kind, vote, divide, n, out);  \
+  case 7: return few_pairs(a, 7, kind, vote, divide, n, out);  \
   default: return few_pairs(a, 8, kind, vote, divide, n, out); \
   }
-#define LOOP(name, kind, vote, divide)                                                               \
-  static INGOT_CLONES uint32_t name(const few_args *a, int count, int64_t n, byte *out)              \
-  {                                                                                                  \
-    COUNTS(kind, vote, divide)                                                                       \
+#define LOOP(name, kind, vote, divide)                                                  \
+  static INGOT_CLONES uint32_t name(const few_args *a, int count, int64_t n, byte *out) \
+  {                                                                                     \
+    COUNTS(kind, vote, divide)                                                          \
   }
 LOOP(sum_plain, PLAIN, 0, 0)
 LOOP(mean_plain, PLAIN, 0, 1)
@@ -185,7 +190,8 @@ static bool apply_portable(const ingot_delta_state *s, few_args *a, ingot_delta_
       a->x[g] = (const byte *)in[1 + g] + at * 2;
       if (kind.drop != RANDOM) continue;
       a->keep[g] = (const byte *)keep[g];
-      if (m->mask == INGOT_MASK_RANDOM && masks) ingot_mask_unpack(masks + g * (int64_t)s->mask_model_bytes + at / 8, count, keep[g]);
+      if (m->mask == INGOT_MASK_RANDOM && masks)
+        ingot_mask_unpack(masks + g * (int64_t)s->mask_model_bytes + at / 8, count, keep[g]);
       else if (m->mask == INGOT_MASK_RANDOM) ingot_random_mask(m->stream, m->keep_below, first + at, count, keep[g]);
       else if (at == 0) memset(keep[g], 0xff, sizeof keep[g]);
     }
@@ -225,7 +231,10 @@ bool ingot_delta_apply_bf16(const ingot_method_tensor *t, const void *state, int
   bool                     random;
 
   if (s->n_model > FEW || !set_models(s, first, n, &a, &random)) return false;
-  ingot_delta_kind kind = {.drop = random ? RANDOM : s->vote ? CUT : PLAIN, .vote = s->vote,
+  ingot_delta_kind kind = {.drop = random    ? RANDOM
+                                   : s->vote ? CUT
+                                             : PLAIN,
+                           .vote = s->vote,
                            .divide = s->divide && (s->vote || s->divisor != 1.0f)};
   a.zero_plus = s->zero_sign > 0, a.divisor = s->divisor, a.lambda = s->lambda;
 #if INGOT_HAVE_AVX512
@@ -269,7 +278,8 @@ static bool scan_avx512(const ingot_delta_state *s, int64_t first, int64_t n, co
     byte                    *bits = mask_bits ? mask_bits + i * (int64_t)s->mask_model_bytes : NULL;
     block[i][0] = block[i][1] = 0;
     if (m->mask != INGOT_MASK_RANDOM) continue;
-    if (!ingot_block_sum_drawn_avx512(in[1 + i], in[0], m->stream, m->keep_below, first, n, bits, &block[i][0], &block[i][1]))
+    if (!ingot_block_sum_drawn_avx512(in[1 + i], in[0], m->stream, m->keep_below, first, n, bits, &block[i][0],
+                                      &block[i][1]))
       return false;
   }
   for (int i = 0; i < s->n_model; i++)

@@ -27,10 +27,11 @@ typedef struct ingot_delta_kind {
 
 #if INGOT_HAVE_AVX512
 /**
- * Merge n elements, any number. False, and out undefined, when an input is NaN or infinite, but also when only a sum is, or a
- * cut might drop what is: the portable loop then finds out.
+ * Merge n elements, any number. False, and out undefined, when an input is NaN or infinite, but also when only a sum
+ * is, or a cut might drop what is: the portable loop then finds out.
  */
-bool ingot_delta_few_avx512(const ingot_delta_few *a, int n_model, ingot_delta_kind kind, int64_t n, unsigned char *out);
+bool ingot_delta_few_avx512(const ingot_delta_few *a, int n_model, ingot_delta_kind kind, int64_t n,
+                            unsigned char *out);
 #endif
 
 #endif

@@ -7,18 +7,18 @@
 
 enum { HALF = INGOT_VECTOR / 2, MASK_MIXED = 100 };
 
-/* Whether a kernel for MODELS models has model m. Up to INGOT_DELTA_FEW each number has its kernel, and nothing to ask. */
+/* Whether a kernel for MODELS models has model m. Up to INGOT_DELTA_FEW each number has its kernel, and nothing to
+ * ask. */
 template <int MODELS> static __device__ __forceinline__ bool has_model(int m, int n_model)
 {
   return MODELS <= INGOT_DELTA_FEW || m < n_model;
 }
 
-
 /* With the keys of all rounds in constant memory, no thread has to add them up. */
 struct few_args {
   delta_args<INGOT_SMALL_INPUTS> delta;
   ingot_philox_rounds            rounds[INGOT_DELTA_FEW_VOTING];
-  int                            cut[INGOT_DELTA_FEW_VOTING]; /* CUT: within the chunk */
+  int                            cut[INGOT_DELTA_FEW_VOTING];          /* CUT: within the chunk */
   float before[INGOT_DELTA_FEW_VOTING], after[INGOT_DELTA_FEW_VOTING]; /* CUT: magnitudes above this are kept there */
 };
 
@@ -33,8 +33,8 @@ static __device__ __forceinline__ void widen_half(uint4 raw, int half, float v[H
 }
 
 /*
- * Magnitudes are compared as floats, in the order of their keys; a NaN is kept, as the largest. `at`: index in the chunk of
- * the first of the four. Before the cut those that equal the threshold are kept, too.
+ * Magnitudes are compared as floats, in the order of their keys; a NaN is kept, as the largest. `at`: index in the
+ * chunk of the first of the four. Before the cut those that equal the threshold are kept, too.
  */
 static __device__ __forceinline__ void mask_cut(const few_args &a, int model, int at, float tau[HALF])
 {
@@ -87,8 +87,9 @@ static __device__ __forceinline__ float divide_by_weight(float acc, float den)
 
 /* The sum, or the mean, of what agrees with the elected sign. y: [MODELS][HALF]. */
 template <int MODELS, bool DIVIDE>
-static __device__ __forceinline__ void add_agreeing(const delta_args<INGOT_SMALL_INPUTS> &a, const float y[MODELS][HALF],
-                                                    const float sign[HALF], float acc[HALF])
+static __device__ __forceinline__ void add_agreeing(const delta_args<INGOT_SMALL_INPUTS> &a,
+                                                    const float y[MODELS][HALF], const float sign[HALF],
+                                                    float acc[HALF])
 {
   float den[HALF] = {0, 0, 0, 0};
 #pragma unroll
@@ -125,14 +126,14 @@ static __device__ __forceinline__ void vote(const delta_args<INGOT_SMALL_INPUTS>
 }
 
 template <int MODELS, bool VOTE, int MASK>
-__global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW                     ? 2
+__global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW                   ? 2
                                                  : MASK == MASK_MIXED                       ? 3
                                                  : MASK == INGOT_MASK_RANDOM && MODELS == 4 ? 3
                                                                                             : 4)
     few_kernel(const __grid_constant__ few_args args)
 {
   const delta_args<INGOT_SMALL_INPUTS> &a = args.delta;
-  int64_t step = static_cast<int64_t>(gridDim.x) * INGOT_THREADS * INGOT_VECTOR;
+  int64_t                               step = static_cast<int64_t>(gridDim.x) * INGOT_THREADS * INGOT_VECTOR;
   int64_t i = (static_cast<int64_t>(blockIdx.x) * INGOT_THREADS + threadIdx.x) * INGOT_VECTOR;
   for (; i < a.inputs.n; i += step) {
     int   count = ingot_vector_count(i, a.inputs.n);
@@ -175,8 +176,7 @@ __global__ void __launch_bounds__(INGOT_THREADS, MODELS > INGOT_DELTA_FEW       
   }
 }
 
-template <int MODELS, bool VOTE, int MASK>
-static ingot_status launch(const few_args &a, cudaStream_t stream)
+template <int MODELS, bool VOTE, int MASK> static ingot_status launch(const few_args &a, cudaStream_t stream)
 {
   few_kernel<MODELS, VOTE, MASK><<<ingot_vector_grid(a.delta.inputs.n), INGOT_THREADS, 0, stream>>>(a);
   return ingot_launch_status("the task vector kernel for few models");
@@ -214,8 +214,8 @@ static bool has_nan_threshold(const ingot_delta_state *s)
 
 bool ingot_device_delta_is_few(const ingot_method_tensor *t, const ingot_delta_state *s, const ingot_device_chunk *c)
 {
-  return s->n_model <= (s->vote ? INGOT_DELTA_FEW_VOTING : INGOT_DELTA_FEW) && ingot_all_bf16(t, c) && c->n <= INT32_MAX &&
-         !has_nan_threshold(s);
+  return s->n_model <= (s->vote ? INGOT_DELTA_FEW_VOTING : INGOT_DELTA_FEW) && ingot_all_bf16(t, c) &&
+         c->n <= INT32_MAX && !has_nan_threshold(s);
 }
 
 static void set_model(few_args *a, int i)

@@ -9,12 +9,15 @@ size_t ingot_fisher_state_bytes(int n_model)
 
 void ingot_fisher_begin(const ingot_method_tensor *t, int step, double floor, int rule, ingot_fisher_state *s)
 {
-  *s = (ingot_fisher_state){.n_model = t->n_model, .add = rule == INGOT_FISHER_ADD, .first = t->has_base ? 1 : 0,
+  *s = (ingot_fisher_state){.n_model = t->n_model,
+                            .add = rule == INGOT_FISHER_ADD,
+                            .first = t->has_base ? 1 : 0,
                             .has_fisher = t->n_statistic > 0};
   for (int i = 0; i < t->n_model; i++) {
     double weight = t->per_model[i * step];
-    ingot_fisher_models(s)[i] =
-      (ingot_fisher_model){.plain = weight, .scale = weight, .floor = rule == INGOT_FISHER_MAX_FIRST && i > 0 ? 0 : floor};
+    ingot_fisher_models(s)[i] = (ingot_fisher_model){.plain = weight,
+                                                     .scale = weight,
+                                                     .floor = rule == INGOT_FISHER_MAX_FIRST && i > 0 ? 0 : floor};
     s->plain_total += weight;
   }
 }
@@ -33,8 +36,8 @@ static INGOT_CLONES void add_plain(double weight, const float *x, int64_t n, dou
   for (int64_t i = 0; i < n; i++) sum[i] = sum[i] + weight * (double)x[i];
 }
 
-static INGOT_CLONES void add_weighted(const ingot_fisher_model *m, int add, const float *x, const float *fisher, int64_t n,
-                                      double *restrict total, double *restrict sum)
+static INGOT_CLONES void add_weighted(const ingot_fisher_model *m, int add, const float *x, const float *fisher,
+                                      int64_t n, double *restrict total, double *restrict sum)
 {
   double scale = m->scale, floor = m->floor;
   for (int64_t i = 0; i < n; i++) {

@@ -140,7 +140,7 @@ static ingot_status launch(const ingot_method_tensor *t, const ingot_fisher_stat
   a.out = c->out;
   a.out_dtype = c->out_dtype;
   fisher_kernel<CAPACITY, USUAL>
-    <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
+      <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
   return ingot_launch_status("the Fisher kernel");
 }
 

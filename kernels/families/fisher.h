@@ -16,8 +16,8 @@ extern "C" {
 #endif
 
 typedef struct ingot_fisher_model {
-  double plain;  /* weight of the plain mean */
-  double scale;  /* c_i */
+  double plain; /* weight of the plain mean */
+  double scale; /* c_i */
   double floor;
 } ingot_fisher_model;
 
@@ -25,9 +25,9 @@ typedef struct ingot_fisher_model {
 typedef struct ingot_fisher_state {
   int32_t n_model;
   int32_t add;
-  int32_t first;        /* index of the first model's input */
-  int32_t has_fisher;   /* inputs first + n_model + i are F_i; 0: the plain mean alone */
-  double  plain_total;  /* sum of the models' `plain` */
+  int32_t first;       /* index of the first model's input */
+  int32_t has_fisher;  /* inputs first + n_model + i are F_i; 0: the plain mean alone */
+  double  plain_total; /* sum of the models' `plain` */
 } ingot_fisher_state;
 
 static inline ingot_fisher_model *ingot_fisher_models(ingot_fisher_state *s)

@@ -48,8 +48,8 @@ ingot_status ingot_gram_give(const ingot_gram_job *j, const ingot_linalg_array *
   return j->l->ops->give(j->l, j->m, j->n, x, form, j->feed->result, j->feed->context);
 }
 
-ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w, ingot_linalg_array *s,
-                             ingot_linalg_array *r)
+ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w,
+                             ingot_linalg_array *s, ingot_linalg_array *r)
 {
   ingot_status st = INGOT_OK;
   int          base = j->t->has_base ? 1 : 0;

@@ -1,6 +1,6 @@
 /**
- * What the merges with Gram matrices share: models one after the other into float64 matrices, their mean, and the weighted
- * mean of the tensors that have no matrix, which is families/sum.h.
+ * What the merges with Gram matrices share: models one after the other into float64 matrices, their mean, and the
+ * weighted mean of the tensors that have no matrix, which is families/sum.h.
  */
 #ifndef INGOT_KERNELS_FAMILIES_GRAM_H
 #define INGOT_KERNELS_FAMILIES_GRAM_H
@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-/** The state of the mean: families/sum.h over all inputs, a base with the coefficient 0. Weights at per_model[i * step]. */
+/** The state of the mean: families/sum.h over all inputs, a base with the coefficient 0. Weights at per_model[i *
+ * step]. */
 size_t ingot_gram_mean_state_bytes(const ingot_method_tensor *t);
 void   ingot_gram_mean_begin(const ingot_method_tensor *t, int step, void *state);
 
@@ -34,8 +35,8 @@ ingot_status ingot_gram_load_weight(const ingot_gram_job *j, int input, ingot_li
 /** x [m][n] is the result. */
 ingot_status ingot_gram_give(const ingot_gram_job *j, const ingot_linalg_array *x);
 /** s [n][n] = sum of c_i G_i and r [m][n] = sum of c_i W_i G_i; g [n][n] and w [m][n] are room. s, r zero on entry. */
-ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w, ingot_linalg_array *s,
-                             ingot_linalg_array *r);
+ingot_status ingot_gram_sums(const ingot_gram_job *j, ingot_linalg_array *g, ingot_linalg_array *w,
+                             ingot_linalg_array *s, ingot_linalg_array *r);
 /** mean [m][n] = sum of c_i W_i / sum of c_i; w is room. */
 ingot_status ingot_gram_mean(const ingot_gram_job *j, ingot_linalg_array *w, ingot_linalg_array *mean);
 

@@ -13,8 +13,8 @@
 enum {
   INGOT_SMALL_INPUTS = 16,
   INGOT_LARGE_INPUTS = 320,
-  INGOT_THREADS = 256,    /* of a block in element-wise kernels */
-  INGOT_GROUP = 4,        /* inputs whose loads are in flight together */
+  INGOT_THREADS = 256, /* of a block in element-wise kernels */
+  INGOT_GROUP = 4,     /* inputs whose loads are in flight together */
   INGOT_MAX_GRID = 1 << 20
 };
 
@@ -22,10 +22,10 @@ template <int CAPACITY> struct ingot_inputs {
   const void       *in[CAPACITY];
   uint8_t           dtype[CAPACITY]; /* ingot_dtype */
   int               n_input;
-  bool              has_base;        /* input 0 stands in for bad values of the others */
+  bool              has_base; /* input 0 stands in for bad values of the others */
   int64_t           first, n;
   ingot_finite_rule finite;
-  bool              look;            /* at whether values are finite */
+  bool              look; /* at whether values are finite */
 
   __device__ __forceinline__ ingot_dtype dtype_of(int i) const
   {

@@ -6,11 +6,13 @@
 #include "kernels/families/select_state.h"
 
 enum {
-  SMALL_ELEMENTS = 1 << 14,  /* tensors up to this size are collected whole, without a sample */
-  LEAST_SAMPLE = 1 << 12,    /* elements of a sample; one run in MIN_STEP to MAX_STEP is read, as the tensor grows: */
-  GOOD_SAMPLE = 1 << 17,     /* USUAL_STEP until the sample would be larger than good */
-  MIN_STEP = 17, USUAL_STEP = 61, MAX_STEP = 251, /* primes, so that runs do not keep to some columns */
-  MAX_PAIR_BYTES = 1 << 26,      /* room for pairs of one tensor, all tiles and models together */
+  SMALL_ELEMENTS = 1 << 14, /* tensors up to this size are collected whole, without a sample */
+  LEAST_SAMPLE = 1 << 12,   /* elements of a sample; one run in MIN_STEP to MAX_STEP is read, as the tensor grows: */
+  GOOD_SAMPLE = 1 << 17,    /* USUAL_STEP until the sample would be larger than good */
+  MIN_STEP = 17,
+  USUAL_STEP = 61,
+  MAX_STEP = 251,           /* primes, so that runs do not keep to some columns */
+  MAX_PAIR_BYTES = 1 << 26, /* room for pairs of one tensor, all tiles and models together */
   MAX_SAMPLE_BYTES = 1 << 25,
 };
 
@@ -44,9 +46,9 @@ int64_t ingot_select_wanted(const ingot_select_state *s, int model)
 typedef struct ranking {
   const uint32_t *keys;
   int64_t         n;
-  uint32_t       *room;           /* [n] */
-  int64_t         n_inside;       /* keys of `bucket`, which are in room */
-  int             bucket;         /* -1: none */
+  uint32_t       *room;     /* [n] */
+  int64_t         n_inside; /* keys of `bucket`, which are in room */
+  int             bucket;   /* -1: none */
   int64_t         count[N_BUCKET];
 } ranking;
 
@@ -129,8 +131,8 @@ static double sample_spread(const uint32_t *keys, int64_t n, uint32_t pivot)
 }
 
 /* Bracket of one model from the sampled keys, room [n]; returns the expected part of the elements strictly inside. */
-static double choose_bracket(const ingot_select_state *s, select_model *m, const uint32_t *keys, int64_t n, uint32_t *room,
-                             double largest_part)
+static double choose_bracket(const ingot_select_state *s, select_model *m, const uint32_t *keys, int64_t n,
+                             uint32_t *room, double largest_part)
 {
   ranking r;
   double  part = (double)m->keep / (double)s->n_elem;
@@ -260,7 +262,8 @@ static ingot_status finish_narrow(const ingot_select_state *s, const ingot_scan_
   for (int64_t tile = 0; tile < r->n_slot; tile++) {
     const narrow_slot *slot = narrow_slot_at(s, r, tile, m);
     above += slot->above, between += slot->between;
-    for (int block = 0; block < INGOT_TILE / INGOT_BLOCK; block++) at_hi += slot->at_hi[block], at_lo += slot->at_lo[block];
+    for (int block = 0; block < INGOT_TILE / INGOT_BLOCK; block++)
+      at_hi += slot->at_hi[block], at_lo += slot->at_lo[block];
     overflow |= slot->between > s->capacity;
   }
   if (above >= m->keep) {
@@ -327,7 +330,8 @@ static void plan_sample(ingot_select_state *s, int n_sample, ingot_scan_plan *pl
   s->stride = next_prime(step > least ? step : least) * INGOT_SAMPLE_RUN;
   int64_t tile = s->n_elem < INGOT_TILE ? s->n_elem : INGOT_TILE;
   s->capacity = ((tile - 1) / s->stride + 1) * INGOT_SAMPLE_RUN;
-  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_SAMPLE, .slot_bytes = (size_t)n_sample * sample_slot_bytes(s),
+  *plan = (ingot_scan_plan){.pass = INGOT_SELECT_SAMPLE,
+                            .slot_bytes = (size_t)n_sample * sample_slot_bytes(s),
                             .sample_stride = s->stride};
 }
 
@@ -339,7 +343,8 @@ static void plan_full(ingot_select_state *s, int n_narrow, int n_histogram, ingo
     select_model *m = &models_of(s)[i];
     if (m->phase == PHASE_NARROW && m->inside <= SMALL_ELEMENTS && wanted < m->inside) wanted = m->inside;
     if (m->phase == PHASE_HISTOGRAM)
-      for (m->shift = 0; (m->high - m->low) >> m->shift >= N_BUCKET; m->shift++) {}
+      for (m->shift = 0; (m->high - m->low) >> m->shift >= N_BUCKET; m->shift++) {
+      }
   }
   if (n_narrow == 0) return;
   int64_t most = MAX_PAIR_BYTES / 8 / n_narrow / ingot_tile_count(s->n_elem);
@@ -348,7 +353,8 @@ static void plan_full(ingot_select_state *s, int n_narrow, int n_histogram, ingo
   plan->slot_bytes = (size_t)n_narrow * narrow_slot_bytes(s);
 }
 
-/* Pages of a slot that are never touched cost nothing, so that of a pass it is the pairs that are expected that count. */
+/* Pages of a slot that are never touched cost nothing, so that of a pass it is the pairs that are expected that
+ * count. */
 uint64_t ingot_select_bytes(int n_select, int64_t n_elem)
 {
   static const double usual_spread = 1.5; /* of what elements at random would have */
@@ -358,12 +364,14 @@ uint64_t ingot_select_bytes(int n_select, int64_t n_elem)
   double              between = (double)n_elem, sample = 0;
   if (n_elem > SMALL_ELEMENTS) {
     plan_sample(&s, n_select, &plan);
-    double keys = (double)n_elem / (double)s.stride * INGOT_SAMPLE_RUN, margin = 4.5 * usual_spread * sqrt(0.25 * keys) + 8;
+    double keys = (double)n_elem / (double)s.stride * INGOT_SAMPLE_RUN,
+           margin = 4.5 * usual_spread * sqrt(0.25 * keys) + 8;
     between = fmin(2 * margin / keys * (double)n_elem, (double)MAX_PAIR_BYTES / 8 / 2 / n_select);
     sample = ((double)n_select + 2) * keys * sizeof(uint32_t);
     if (n_select * n_tile > 2 * MAX_SAMPLE_BYTES / 4 / INGOT_SAMPLE_RUN) sample = 0;
   }
-  double full = n_select * ((double)n_tile * sizeof(narrow_slot) + between * sizeof(uint64_t)) + 2 * between * sizeof(uint32_t);
+  double full =
+      n_select * ((double)n_tile * sizeof(narrow_slot) + between * sizeof(uint64_t)) + 2 * between * sizeof(uint32_t);
   return (uint64_t)fmax(sample, full);
 }
 

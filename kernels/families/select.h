@@ -12,8 +12,8 @@
  *           what lies strictly between. When the rank falls there or on an end, threshold and (between) cut are known.
  *           When it falls outside (the sample misled) or too much lay between, the model goes to phase HISTOGRAM: 2048
  *           buckets over the keys that are still possible, and then NARROW again
- * At most 1 + 7 passes for any data: a histogram leaves at most 1/2048 of the 2^31 keys, and a bracket of one key always
- * succeeds. Real data takes one SAMPLE and one FULL.
+ * At most 1 + 7 passes for any data: a histogram leaves at most 1/2048 of the 2^31 keys, and a bracket of one key
+ * always succeeds. Real data takes one SAMPLE and one FULL.
  */
 #ifndef INGOT_KERNELS_FAMILIES_SELECT_H
 #define INGOT_KERNELS_FAMILIES_SELECT_H

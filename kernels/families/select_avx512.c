@@ -1,4 +1,5 @@
-/* The counting of select_scan.c from bfloat16, for AVX-512: a comparison gives 16 flags, which count or mark elements at once. */
+/* The counting of select_scan.c from bfloat16, for AVX-512: a comparison gives 16 flags, which count or mark elements
+ * at once. */
 #include "kernels/bf16_pairs.h"
 #include "kernels/families/select_state.h"
 
@@ -17,10 +18,11 @@ INGOT_AVX512_INLINE __m512i count(__m512i tally, __mmask16 flags)
 }
 
 /*
- * 32 elements: counts them, and returns which lie strictly between, in element order. `point` is a constant in every use: lo is
- * hi, and nothing lies between.
+ * 32 elements: counts them, and returns which lie strictly between, in element order. `point` is a constant in every
+ * use: lo is hi, and nothing lies between.
  */
-INGOT_AVX512_INLINE uint32_t count_vector(__m512i own, __m512i from, __m512i lo, __m512i hi, int point, tallies *t, __m512 *seen)
+INGOT_AVX512_INLINE uint32_t count_vector(__m512i own, __m512i from, __m512i lo, __m512i hi, int point, tallies *t,
+                                          __m512 *seen)
 {
   __mmask16 between[2] = {0, 0};
   for (int h = 0; h < 2; h++) {
@@ -45,15 +47,18 @@ INGOT_AVX512_INLINE bool narrow(const byte *x, const byte *base, int64_t n, uint
   tallies       t = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
   int64_t       whole = n - n % VECTOR, padded = whole < n ? VECTOR - n % VECTOR : 0;
   for (int64_t i = 0; i < whole; i += VECTOR)
-    between[i / VECTOR] = count_vector(_mm512_loadu_si512(x + 2 * i), _mm512_loadu_si512(base + 2 * i), lo, hi, point, &t, &seen);
+    between[i / VECTOR] =
+        count_vector(_mm512_loadu_si512(x + 2 * i), _mm512_loadu_si512(base + 2 * i), lo, hi, point, &t, &seen);
   if (whole < n) { /* what is missing has key 0, and is taken off again */
     __mmask32 valid = ((__mmask32)1 << (n - whole)) - 1;
-    __m512i   own = _mm512_maskz_loadu_epi16(valid, x + 2 * whole), from = _mm512_maskz_loadu_epi16(valid, base + 2 * whole);
+    __m512i   own = _mm512_maskz_loadu_epi16(valid, x + 2 * whole),
+            from = _mm512_maskz_loadu_epi16(valid, base + 2 * whole);
     between[whole / VECTOR] = count_vector(own, from, lo, hi, point, &t, &seen);
   }
   counts->above = (uint32_t)_mm512_reduce_add_epi32(t.above);
   counts->at_hi = (uint32_t)_mm512_reduce_add_epi32(t.at_hi) - (hi_key == 0 ? (uint32_t)padded : 0);
-  counts->at_lo = point ? counts->at_hi : (uint32_t)_mm512_reduce_add_epi32(t.at_lo) - (lo_key == 0 ? (uint32_t)padded : 0);
+  counts->at_lo =
+      point ? counts->at_hi : (uint32_t)_mm512_reduce_add_epi32(t.at_lo) - (lo_key == 0 ? (uint32_t)padded : 0);
   return _mm512_cmp_ps_mask(seen, seen, _CMP_UNORD_Q) == 0;
 }
 

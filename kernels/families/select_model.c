@@ -3,9 +3,9 @@
 enum { LOW_BITS = 15, N_HIGH = 1 << 16, N_LOW = 1 << LOW_BITS };
 
 typedef struct rank_search {
-  int64_t keep;   /* 0: none */
-  int64_t above;  /* keys whose upper bits are larger than `high` */
-  int64_t high;   /* upper bits of the threshold */
+  int64_t keep;  /* 0: none */
+  int64_t above; /* keys whose upper bits are larger than `high` */
+  int64_t high;  /* upper bits of the threshold */
 } rank_search;
 
 static rank_search *searches(ingot_select_model_state *s)
@@ -20,8 +20,7 @@ static const rank_search *searches_const(const ingot_select_model_state *s)
 
 size_t ingot_select_model_state_bytes(int n_model)
 {
-  size_t bytes =
-    sizeof(ingot_select_model_state) + (size_t)n_model * (sizeof(ingot_delta_model) + sizeof(rank_search));
+  size_t bytes = sizeof(ingot_select_model_state) + (size_t)n_model * (sizeof(ingot_delta_model) + sizeof(rank_search));
   return (bytes + 15) / 16 * 16;
 }
 

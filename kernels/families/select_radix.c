@@ -144,7 +144,8 @@ ingot_status ingot_radix_ties_next(const ingot_method_tensor *t, void *state, co
   if (result != NULL && result->plan->pass == INGOT_PASS_L1) return ingot_delta_l1_next(t, state, result, plan);
   if (result == NULL) {
     ingot_radix_begin(radix, t->n_model, t->n_elem);
-    for (int i = 0; i < t->n_model; i++) ingot_radix_models(radix)[i].keep = ingot_select_wanted(wishes_of(t, state), i);
+    for (int i = 0; i < t->n_model; i++)
+      ingot_radix_models(radix)[i].keep = ingot_select_wanted(wishes_of(t, state), i);
   }
   ingot_radix_next(radix, ingot_delta_models(state), result, plan);
   if (plan->pass != INGOT_SCAN_DONE) return INGOT_OK;

@@ -3,10 +3,10 @@
  * tensor is cheap and a histogram needs no room. The cuts are the same.
  *
  * Passes over the tensor, for the models that want a selection:
- *   DIGIT_1 .. 3  sums [n_model][INGOT_RADIX_BUCKETS]: a histogram of the key's next digit (11, 10 and 10 bits from above)
- *                 over the keys whose upper digits are those of the threshold
- *   COUNT         slot of a tile: int64_t [n_model], how many keys equal the threshold; only when some equals are dropped
- *   LOCATE        the tiles where a cut falls; slot: ingot_radix_place [n_model]
+ *   DIGIT_1 .. 3  sums [n_model][INGOT_RADIX_BUCKETS]: a histogram of the key's next digit (11, 10 and 10 bits from
+ * above) over the keys whose upper digits are those of the threshold COUNT         slot of a tile: int64_t [n_model],
+ * how many keys equal the threshold; only when some equals are dropped LOCATE        the tiles where a cut falls; slot:
+ * ingot_radix_place [n_model]
  */
 #ifndef INGOT_KERNELS_FAMILIES_SELECT_RADIX_H
 #define INGOT_KERNELS_FAMILIES_SELECT_RADIX_H
@@ -46,7 +46,8 @@ typedef struct ingot_radix_state {
   int32_t reserved;
 } ingot_radix_state;
 
-/** LOCATE's slot: equal keys seen in the tile so far, and one more than the flat index of the last one kept (0: not yet). */
+/** LOCATE's slot: equal keys seen in the tile so far, and one more than the flat index of the last one kept (0: not
+ * yet). */
 typedef struct ingot_radix_place {
   int64_t seen, cut;
 } ingot_radix_place;
@@ -69,8 +70,8 @@ void ingot_radix_next(ingot_radix_state *s, ingot_delta_model *models, const ing
                       ingot_scan_plan *plan);
 
 /**
- * Where ties keeps it: state is an ingot_delta_state with its models, then the CPU's selection (families/select.h), which
- * knows what was asked for, then this.
+ * Where ties keeps it: state is an ingot_delta_state with its models, then the CPU's selection (families/select.h),
+ * which knows what was asked for, then this.
  */
 ingot_radix_state *ingot_radix_of_ties(const ingot_method_tensor *t, void *state);
 /** ingot_device_ops.next of ties: the passes above, then the L1 summary where it is wanted. */

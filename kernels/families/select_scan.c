@@ -7,8 +7,7 @@
 _Static_assert(INGOT_TILE <= 1 << PLACE_BITS, "a place in a tile fits its bits");
 _Static_assert(INGOT_BLOCK <= UINT16_MAX, "counts of a block fit");
 
-static INGOT_CLONES void keys_of(const float *restrict x, const float *restrict base, int64_t n,
-                                 uint32_t *restrict key)
+static INGOT_CLONES void keys_of(const float *restrict x, const float *restrict base, int64_t n, uint32_t *restrict key)
 {
   for (int64_t i = 0; i < n; i++) key[i] = ingot_delta_key(x[i] - base[i]);
 }
@@ -183,8 +182,8 @@ static bool scan_portable(const ingot_select_state *s, int64_t first, int64_t n,
 #if INGOT_HAVE_AVX512
 enum { TOGETHER = 8 }; /* models: nothing is gathered before all have been found finite */
 
-static void collect(const ingot_select_state *s, const unsigned char *x, const unsigned char *base, uint64_t place, int64_t n,
-                    const uint32_t *between, narrow_slot *slot)
+static void collect(const ingot_select_state *s, const unsigned char *x, const unsigned char *base, uint64_t place,
+                    int64_t n, const uint32_t *between, narrow_slot *slot)
 {
   uint64_t *pair = (uint64_t *)(slot + 1);
   int64_t   used = slot->between;

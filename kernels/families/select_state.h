@@ -1,4 +1,5 @@
-/** Inside of the selection (families/select.h): its state, slots and scans, shared by select.c and select_scan.c alone. */
+/** Inside of the selection (families/select.h): its state, slots and scans, shared by select.c and select_scan.c
+ * alone. */
 #ifndef INGOT_KERNELS_FAMILIES_SELECT_STATE_H
 #define INGOT_KERNELS_FAMILIES_SELECT_STATE_H
 
@@ -17,19 +18,18 @@ enum {
   PLACE_BITS = 20, /* a collected pair is key << PLACE_BITS | place in the tile */
 };
 
-
 /*
  * Known of a model at any time: its threshold lies in low .. high, and exactly `above` keys are larger than high.
  */
 typedef struct select_model {
   int64_t  keep;
   int64_t  above;
-  int64_t  inside;    /* number of keys in low .. high */
+  int64_t  inside; /* number of keys in low .. high */
   uint32_t low, high;
-  uint32_t lo, hi;    /* NARROW: the bracket, within low .. high */
+  uint32_t lo, hi; /* NARROW: the bracket, within low .. high */
   int32_t  phase;
-  int32_t  shift;     /* HISTOGRAM: bucket = (key - low) >> shift */
-  int32_t  order;     /* among the models of its phase: where its part of slot or sums is */
+  int32_t  shift; /* HISTOGRAM: bucket = (key - low) >> shift */
+  int32_t  order; /* among the models of its phase: where its part of slot or sums is */
   int32_t  reserved;
 } select_model;
 
@@ -55,11 +55,12 @@ typedef struct narrow_counts {
 
 #if INGOT_HAVE_AVX512
 /**
- * Counts of n elements stored as bfloat16, at most INGOT_BLOCK, and bit i % 32 of between[i / 32] for elements with keys
- * strictly between lo and hi. False, and the rest undefined, when an element is NaN or infinite, or their difference.
+ * Counts of n elements stored as bfloat16, at most INGOT_BLOCK, and bit i % 32 of between[i / 32] for elements with
+ * keys strictly between lo and hi. False, and the rest undefined, when an element is NaN or infinite, or their
+ * difference.
  */
-bool ingot_select_narrow_avx512(const void *x, const void *base, int64_t n, uint32_t lo, uint32_t hi, narrow_counts *counts,
-                                uint32_t *between);
+bool ingot_select_narrow_avx512(const void *x, const void *base, int64_t n, uint32_t lo, uint32_t hi,
+                                narrow_counts *counts, uint32_t *between);
 #endif
 
 static inline select_model *models_of(ingot_select_state *s)

@@ -98,13 +98,14 @@ INGOT_INLINE ingot_pair load_pair(const byte *from, int64_t i)
 }
 
 /*
- * Whether an input was NaN or infinite is seen on the sum, which then is one of them as well, whatever the coefficients: 0
- * times infinity is NaN. So may be a sum that was too large: see is_overflow.
+ * Whether an input was NaN or infinite is seen on the sum, which then is one of them as well, whatever the
+ * coefficients: 0 times infinity is NaN. So may be a sum that was too large: see is_overflow.
  */
 INGOT_INLINE uint32_t store_pair(byte *to, int64_t i, ingot_pair acc, int divides, float last)
 {
-  return ingot_pair_store_seen(to, i, divides ? (ingot_pair){acc.low / last, acc.high / last}
-                                              : (ingot_pair){acc.low * last, acc.high * last});
+  return ingot_pair_store_seen(to, i,
+                               divides ? (ingot_pair){acc.low / last, acc.high / last}
+                                       : (ingot_pair){acc.low * last, acc.high * last});
 }
 
 INGOT_INLINE ingot_pair add_pair(ingot_pair acc, float coef, ingot_pair x)
@@ -155,7 +156,7 @@ static INGOT_CLONES uint32_t few_pairs_over(const void *const *in, const float *
 
 /* More inputs: the running sums of a piece wait in the nearest cache between one group of four and the next. */
 INGOT_INLINE void add_group(const void *const *in, const float *coef, int count, int64_t first, int64_t n,
-                                float *restrict low, float *restrict high)
+                            float *restrict low, float *restrict high)
 {
   const byte *x0 = in[0], *x1 = count > 1 ? in[1] : x0, *x2 = count > 2 ? in[2] : x0, *x3 = count > 3 ? in[3] : x0;
   float       c0 = coef[0], c1 = count > 1 ? coef[1] : 0, c2 = count > 2 ? coef[2] : 0, c3 = count > 3 ? coef[3] : 0;
@@ -207,7 +208,8 @@ static uint32_t lone_element(const void *const *in, const float *coef, int n_inp
   return seen;
 }
 
-/* Sums were NaN or infinite: of finite inputs? Then their NaN, which were rounded as numbers, become the one that is written. */
+/* Sums were NaN or infinite: of finite inputs? Then their NaN, which were rounded as numbers, become the one that is
+ * written. */
 static bool is_overflow(const void *const *in, int n_input, int64_t n, byte *out)
 {
   for (int k = 0; k < n_input; k++)

@@ -11,8 +11,8 @@ enum divide_kind { DIVIDE_NOT, DIVIDE_BY_PRODUCT, DIVIDE };
 template <int CAPACITY> struct sum_args {
   ingot_inputs<CAPACITY> inputs;
   float                  coef[CAPACITY];
-  int                    n_term; /* inputs that are summed up */
-  int                    divide; /* divide_kind */
+  int                    n_term;  /* inputs that are summed up */
+  int                    divide;  /* divide_kind */
   float                  divisor; /* or its inverse */
   void                  *out;
   ingot_dtype            out_dtype;
@@ -75,8 +75,7 @@ static ingot_status launch(const ingot_method_tensor *t, const ingot_sum_state *
   a.divide = s->divide ? divide_kind_of(s->divisor, &a.divisor) : DIVIDE_NOT;
   a.out = c->out;
   a.out_dtype = c->out_dtype;
-  sum_kernel<CAPACITY, BF16>
-      <<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
+  sum_kernel<CAPACITY, BF16><<<ingot_vector_grid(c->n), INGOT_THREADS, 0, static_cast<cudaStream_t>(c->stream)>>>(a);
   return ingot_launch_status("the sum kernel");
 }
 

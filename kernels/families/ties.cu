@@ -50,7 +50,8 @@ __global__ void __launch_bounds__(SCAN_THREADS) histogram_kernel(const __grid_co
   int                 n_bucket = 1 << a.bits, first_model = static_cast<int>(blockIdx.y) * SCAN_MODELS;
   int                 n_model = a.n_model - first_model < SCAN_MODELS ? a.n_model - first_model : SCAN_MODELS;
 
-  for (int k = static_cast<int>(threadIdx.x); k < n_model * INGOT_RADIX_BUCKETS; k += SCAN_THREADS) (&bucket[0][0])[k] = 0;
+  for (int k = static_cast<int>(threadIdx.x); k < n_model * INGOT_RADIX_BUCKETS; k += SCAN_THREADS)
+    (&bucket[0][0])[k] = 0;
   __syncthreads();
   for (int v = 0; v < SCAN_VECTORS; v++) {
     int64_t i = static_cast<int64_t>(blockIdx.x) * SCAN_ELEMENTS +
@@ -76,7 +77,8 @@ __global__ void __launch_bounds__(SCAN_THREADS) histogram_kernel(const __grid_co
   __syncthreads();
   for (int m = 0; m < n_model; m++) {
     for (int k = static_cast<int>(threadIdx.x); k < n_bucket; k += SCAN_THREADS) {
-      if (bucket[m][k] > 0) atomicAdd(&sums[static_cast<int64_t>(first_model + m) * INGOT_RADIX_BUCKETS + k], bucket[m][k]);
+      if (bucket[m][k] > 0)
+        atomicAdd(&sums[static_cast<int64_t>(first_model + m) * INGOT_RADIX_BUCKETS + k], bucket[m][k]);
     }
   }
 }
@@ -98,7 +100,8 @@ static __device__ __forceinline__ int count_equal(const radix_args &a, int model
   return equal;
 }
 
-/* One thread block an INGOT_BLOCK and model. block: [n_model][gridDim.x], how many keys equal the threshold; or added to total. */
+/* One thread block an INGOT_BLOCK and model. block: [n_model][gridDim.x], how many keys equal the threshold; or added
+ * to total. */
 __global__ void __launch_bounds__(PLACE_THREADS)
     count_kernel(const __grid_constant__ radix_args a, unsigned *block, counter *total)
 {
@@ -217,5 +220,5 @@ static size_t ties_workspace_bytes(const ingot_method_tensor *t)
   return counts > l1 ? counts : l1;
 }
 
-const ingot_device_ops ingot_device_ties = {ingot_radix_ties_next, ties_scan, ingot_device_delta_apply, ties_workspace_bytes,
-                                            INGOT_LARGE_INPUTS};
+const ingot_device_ops ingot_device_ties = {ingot_radix_ties_next, ties_scan, ingot_device_delta_apply,
+                                            ties_workspace_bytes, INGOT_LARGE_INPUTS};

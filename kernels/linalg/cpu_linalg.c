@@ -24,9 +24,9 @@ enum {
 
 typedef struct crew {
   void (*task)(void *context, int64_t task);
-  void                *context;
-  int64_t              n_task;
-  _Atomic int64_t      next;
+  void           *context;
+  int64_t         n_task;
+  _Atomic int64_t next;
 } crew;
 
 static void *crew_member(void *argument)
@@ -141,8 +141,8 @@ static void multiply_task(void *context, int64_t task)
   const product *p = context;
   int64_t        i = task / p->n_column_piece * PRODUCT_ROWS, j = task % p->n_column_piece * PRODUCT_COLUMNS;
   cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)ingot_at_most(PRODUCT_ROWS, p->m - i),
-              (blasint)ingot_at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k, (blasint)p->k,
-              p->b + j, (blasint)p->n, p->keep, p->c + i * p->n + j, (blasint)p->n);
+              (blasint)ingot_at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k,
+              (blasint)p->k, p->b + j, (blasint)p->n, p->keep, p->c + i * p->n + j, (blasint)p->n);
 }
 
 static ingot_status cpu_multiply(ingot_linalg *l, int64_t m, int64_t n, int64_t k, double factor,
@@ -186,7 +186,7 @@ static ingot_status cpu_set_column(ingot_linalg *l, int64_t m, int64_t n, int64_
 
 typedef struct factoring {
   int64_t n, n_piece;
-  int64_t k;  /* piece column that is being finished */
+  int64_t k; /* piece column that is being finished */
   double *s;
 } factoring;
 
@@ -225,8 +225,8 @@ static void update_task(void *context, int64_t task)
   int64_t column = task - row * (row + 1) / 2;
   int64_t i = (f->k + 1 + row) * PIECE, j = (f->k + 1 + column) * PIECE;
   if (i == j)
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, -1.0, f->s + i * n + k,
-                (blasint)n, 1.0, f->s + i * n + i, (blasint)n);
+    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, -1.0,
+                f->s + i * n + k, (blasint)n, 1.0, f->s + i * n + i, (blasint)n);
   else
     cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, PIECE, -1.0,
                 f->s + i * n + k, (blasint)n, f->s + j * n + k, (blasint)n, 1.0, f->s + i * n + j, (blasint)n);
@@ -239,8 +239,8 @@ static ingot_status cpu_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s
   for (f.k = 0; f.k < f.n_piece; f.k++) {
     int64_t k = f.k * PIECE, below = f.n_piece - f.k - 1;
     /* a row-major lower triangle is a column-major upper one */
-    lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ingot_at_most(PIECE, n - k), s->at + k * n + k,
-                                          (lapack_int)n);
+    lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ingot_at_most(PIECE, n - k),
+                                          s->at + k * n + k, (lapack_int)n);
     if (info > 0) {
       *pivot = k + info;
       return INGOT_OK;
@@ -285,25 +285,25 @@ static void cpu_close(ingot_linalg *head)
 }
 
 static const ingot_linalg_ops cpu_ops = {
-  .alloc = cpu_alloc,
-  .free = cpu_free,
-  .begin = ingot_cpu_begin,
-  .room = ingot_cpu_room,
-  .take = ingot_cpu_take,
-  .end = ingot_cpu_end,
-  .give = ingot_cpu_give,
-  .copy = cpu_copy,
-  .axpby = cpu_axpby,
-  .dot = cpu_dot,
-  .multiply = cpu_multiply,
-  .get_diagonal = cpu_get_diagonal,
-  .set_diagonal = cpu_set_diagonal,
-  .mirror = cpu_mirror,
-  .factor = cpu_factor,
-  .solve = cpu_solve,
-  .get_column = cpu_get_column,
-  .set_column = cpu_set_column,
-  .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .begin = ingot_cpu_begin,
+    .room = ingot_cpu_room,
+    .take = ingot_cpu_take,
+    .end = ingot_cpu_end,
+    .give = ingot_cpu_give,
+    .copy = cpu_copy,
+    .axpby = cpu_axpby,
+    .dot = cpu_dot,
+    .multiply = cpu_multiply,
+    .get_diagonal = cpu_get_diagonal,
+    .set_diagonal = cpu_set_diagonal,
+    .mirror = cpu_mirror,
+    .factor = cpu_factor,
+    .solve = cpu_solve,
+    .get_column = cpu_get_column,
+    .set_column = cpu_set_column,
+    .close = cpu_close,
 };
 
 ingot_status ingot_linalg_open_cpu(int n_thread, ingot_linalg **out)
@@ -311,7 +311,8 @@ ingot_status ingot_linalg_open_cpu(int n_thread, ingot_linalg **out)
   cpu_linalg *l = calloc(1, sizeof *l);
   *out = NULL;
   if (!l) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the linear algebra");
-  *l = (cpu_linalg){.head = {.ops = &cpu_ops}, .n_thread = n_thread > 0 ? n_thread : 1,
+  *l = (cpu_linalg){.head = {.ops = &cpu_ops},
+                    .n_thread = n_thread > 0 ? n_thread : 1,
                     .blas_threads = openblas_get_num_threads()};
   openblas_set_num_threads(1);
   *out = &l->head;

@@ -31,7 +31,8 @@ ingot_status ingot_cpu_room(ingot_linalg *head, void **room)
 static void note_first(_Atomic int64_t *first, int64_t at)
 {
   int64_t seen = atomic_load(first);
-  while ((seen < 0 || at < seen) && !atomic_compare_exchange_weak(first, &seen, at)) {}
+  while ((seen < 0 || at < seen) && !atomic_compare_exchange_weak(first, &seen, at)) {
+  }
 }
 
 typedef struct piece {
@@ -161,14 +162,19 @@ static void round_task(void *context, int64_t task)
   }
 }
 
-ingot_status ingot_cpu_give(ingot_linalg *head, int64_t m, int64_t n, const ingot_linalg_array *x, ingot_linalg_form form,
-                            ingot_linalg_taker taker, void *context)
+ingot_status ingot_cpu_give(ingot_linalg *head, int64_t m, int64_t n, const ingot_linalg_array *x,
+                            ingot_linalg_form form, ingot_linalg_taker taker, void *context)
 {
   ingot_status st = INGOT_OK;
   void        *room = NULL;
   INGOT_TRY(ingot_cpu_room(head, &room));
   for (int64_t first = 0; first < m * n; first += INGOT_TILE) {
-    rounding r = {.m = m, .n = n, .first = first, .count = ingot_at_most(m * n - first, INGOT_TILE), .x = x->at, .to = room,
+    rounding r = {.m = m,
+                  .n = n,
+                  .first = first,
+                  .count = ingot_at_most(m * n - first, INGOT_TILE),
+                  .x = x->at,
+                  .to = room,
                   .form = form};
     ingot_cpu_tasks((cpu_linalg *)head, ingot_pieces(r.count, INGOT_CPU_VECTOR), round_task, &r);
     INGOT_TRY(taker(context, first, r.count, r.to));

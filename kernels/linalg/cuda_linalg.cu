@@ -1,7 +1,7 @@
 /*
- * Dense float64 on a GPU: cuBLAS for products, cuSOLVER for Cholesky, loaded when a handle is opened. Row-major matrices are
- * the libraries' column-major ones transposed. All work on arrays is on the handle's compute stream, so a freed array can be
- * the next one at once.
+ * Dense float64 on a GPU: cuBLAS for products, cuSOLVER for Cholesky, loaded when a handle is opened. Row-major
+ * matrices are the libraries' column-major ones transposed. All work on arrays is on the handle's compute stream, so a
+ * freed array can be the next one at once.
  */
 #include <cublas_v2.h>
 #include <cusolverDn.h>
@@ -17,18 +17,18 @@ static const char BLAS[] = "libcublas.so." TEXT(CUBLAS_VER_MAJOR);
 static const char SOLVER[] = "libcusolver.so." TEXT(CUSOLVER_VER_MAJOR);
 
 /* One line a function: our name, theirs. */
-#define BLAS_FUNCTIONS(F)                                                                                              \
-  F(blas_create, cublasCreate_v2)                                                                                      \
-  F(blas_destroy, cublasDestroy_v2)                                                                                    \
-  F(blas_stream, cublasSetStream_v2)                                                                                   \
-  F(gemm, cublasDgemm_v2)                                                                                              \
+#define BLAS_FUNCTIONS(F)            \
+  F(blas_create, cublasCreate_v2)    \
+  F(blas_destroy, cublasDestroy_v2)  \
+  F(blas_stream, cublasSetStream_v2) \
+  F(gemm, cublasDgemm_v2)            \
   F(dot, cublasDdot_v2_64)
-#define SOLVER_FUNCTIONS(F)                                                                                            \
-  F(solver_create, cusolverDnCreate)                                                                                   \
-  F(solver_destroy, cusolverDnDestroy)                                                                                 \
-  F(solver_stream, cusolverDnSetStream)                                                                                \
-  F(potrf_room, cusolverDnDpotrf_bufferSize)                                                                           \
-  F(potrf, cusolverDnDpotrf)                                                                                           \
+#define SOLVER_FUNCTIONS(F)                  \
+  F(solver_create, cusolverDnCreate)         \
+  F(solver_destroy, cusolverDnDestroy)       \
+  F(solver_stream, cusolverDnSetStream)      \
+  F(potrf_room, cusolverDnDpotrf_bufferSize) \
+  F(potrf, cusolverDnDpotrf)                 \
   F(potrs, cusolverDnDpotrs)
 
 namespace {
@@ -90,8 +90,8 @@ ingot_status launched(const char *kernel)
 ingot_status blas_status(cublasStatus_t status, const char *call)
 {
   if (status == CUBLAS_STATUS_SUCCESS) return INGOT_OK;
-  return ingot_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? INGOT_ERR_NOMEM : INGOT_ERR_DEVICE, "%s failed with cuBLAS status %d",
-                    call, (int)status);
+  return ingot_fail(status == CUBLAS_STATUS_ALLOC_FAILED ? INGOT_ERR_NOMEM : INGOT_ERR_DEVICE,
+                    "%s failed with cuBLAS status %d", call, (int)status);
 }
 
 ingot_status solver_status(cusolverStatus_t status, const char *call)
@@ -179,11 +179,13 @@ done:
 
 ingot_status cuda_copy(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, ingot_linalg_array *to)
 {
-  return ingot_cuda_status(
-      cudaMemcpyAsync(to->at, from->at, (size_t)n * sizeof(double), cudaMemcpyDeviceToDevice, stream_of(l)), "cudaMemcpyAsync");
+  return ingot_cuda_status(cudaMemcpyAsync(to->at, from->at, (size_t)n * sizeof(double), cudaMemcpyDeviceToDevice,
+                                           stream_of(l)),
+                           "cudaMemcpyAsync");
 }
 
-ingot_status cuda_axpby(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b, ingot_linalg_array *y)
+ingot_status cuda_axpby(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b,
+                        ingot_linalg_array *y)
 {
   scale_add<<<ingot_cuda_blocks(n), INGOT_CUDA_THREADS, 0, stream_of(l)>>>(a, x->at, b, y->at, n);
   return launched("scale_add");
@@ -199,8 +201,8 @@ ingot_status cuda_multiply(ingot_linalg *l, int64_t m, int64_t n, int64_t k, dou
                            const ingot_linalg_array *b, double keep, ingot_linalg_array *r)
 {
   cuda_linalg *c = of(l);
-  return blas_status(c->gemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, (int)n, (int)m, (int)k, &factor, b->at, (int)n, a->at, (int)k,
-                             &keep, r->at, (int)n),
+  return blas_status(c->gemm(c->blas, CUBLAS_OP_N, CUBLAS_OP_N, (int)n, (int)m, (int)k, &factor, b->at, (int)n, a->at,
+                             (int)k, &keep, r->at, (int)n),
                      "cublasDgemm");
 }
 
@@ -212,7 +214,8 @@ ingot_status get_strided(ingot_linalg *l, const double *from, int64_t stride, do
   cudaStream_t stream = c->common.compute;
   size_t       bytes = (size_t)count * sizeof(double);
   INGOT_TRY(grow(c, bytes, &c->vector, &c->n_vector));
-  gather<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(from, stride, static_cast<double *>(c->vector), count);
+  gather<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(from, stride, static_cast<double *>(c->vector),
+                                                                      count);
   INGOT_TRY(launched("gather"));
   INGOT_TRY_CUDA(cudaMemcpyAsync(host, c->vector, bytes, cudaMemcpyDeviceToHost, stream));
   INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
@@ -229,7 +232,8 @@ ingot_status set_strided(ingot_linalg *l, const double *host, double *to, int64_
   size_t       bytes = (size_t)count * sizeof(double);
   INGOT_TRY(grow(c, bytes, &c->vector, &c->n_vector));
   INGOT_TRY_CUDA(cudaMemcpyAsync(c->vector, host, bytes, cudaMemcpyHostToDevice, stream));
-  scatter<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(static_cast<double *>(c->vector), to, stride, count);
+  scatter<<<ingot_cuda_blocks(count), INGOT_CUDA_THREADS, 0, stream>>>(static_cast<double *>(c->vector), to, stride,
+                                                                       count);
   INGOT_TRY(launched("scatter"));
   INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
 done:
@@ -246,12 +250,14 @@ ingot_status cuda_set_diagonal(ingot_linalg *l, int64_t n, const double *host, i
   return set_strided(l, host, s->at, n + 1, n);
 }
 
-ingot_status cuda_get_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const ingot_linalg_array *x, double *host)
+ingot_status cuda_get_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const ingot_linalg_array *x,
+                             double *host)
 {
   return get_strided(l, x->at + column, n, host, m);
 }
 
-ingot_status cuda_set_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const double *host, ingot_linalg_array *x)
+ingot_status cuda_set_column(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const double *host,
+                             ingot_linalg_array *x)
 {
   return set_strided(l, host, x->at + column, n, m);
 }
@@ -273,8 +279,8 @@ ingot_status cuda_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s, int6
   INGOT_TRY(solver_status(c->potrf_room(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n, &n_room),
                           "cusolverDnDpotrf_bufferSize"));
   INGOT_TRY(grow(c, (size_t)n_room * sizeof(double), &c->room, &c->n_room));
-  INGOT_TRY(solver_status(c->potrf(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n, static_cast<double *>(c->room),
-                                   n_room, c->info),
+  INGOT_TRY(solver_status(c->potrf(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, s->at, (int)n,
+                                   static_cast<double *>(c->room), n_room, c->info),
                           "cusolverDnDpotrf"));
   INGOT_TRY_CUDA(cudaMemcpyAsync(&info, c->info, sizeof info, cudaMemcpyDeviceToHost, stream));
   INGOT_TRY_CUDA(cudaStreamSynchronize(stream));
@@ -287,7 +293,8 @@ done:
 ingot_status cuda_solve(ingot_linalg *l, int64_t m, int64_t n, const ingot_linalg_array *s, ingot_linalg_array *x)
 {
   cuda_linalg *c = of(l);
-  return solver_status(c->potrs(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, (int)m, s->at, (int)n, x->at, (int)n, c->info),
+  return solver_status(c->potrs(c->solver, CUBLAS_FILL_MODE_UPPER, (int)n, (int)m, s->at, (int)n, x->at, (int)n,
+                                c->info),
                        "cusolverDnDpotrs");
 }
 

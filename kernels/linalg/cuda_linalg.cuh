@@ -1,4 +1,5 @@
-/** The GPU back end's handle: cuda_linalg.cu computes, cuda_transfer.cu moves matrices in and out. CUDA sources only. */
+/** The GPU back end's handle: cuda_linalg.cu computes, cuda_transfer.cu moves matrices in and out. CUDA sources
+ * only. */
 #ifndef INGOT_KERNELS_LINALG_CUDA_LINALG_CUH
 #define INGOT_KERNELS_LINALG_CUDA_LINALG_CUH
 
@@ -58,9 +59,9 @@ static inline unsigned ingot_cuda_blocks(int64_t n)
   return static_cast<unsigned>(b < 1 ? 1 : b < 65535 ? b : 65535);
 }
 
-#define INGOT_CUDA_EACH(i, n)                                                                                          \
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,                                        \
-               step_ = static_cast<int64_t>(gridDim.x) * blockDim.x;                                                   \
+#define INGOT_CUDA_EACH(i, n)                                                   \
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, \
+               step_ = static_cast<int64_t>(gridDim.x) * blockDim.x;            \
        i < (n); i += step_)
 
 /** The handle, with the calling thread bound to its device. */

@@ -1,7 +1,8 @@
 /*
  * Matrices into and out of the GPU. An input is copied as it is stored into a landing, on a stream of its own, and from
- * there placed in its array: widened, transposed or unpacked, scaled. There are two landings, so that one model's matrix
- * and weights arrive while the product of the model before runs. A result leaves tile by tile, rounded on the device.
+ * there placed in its array: widened, transposed or unpacked, scaled. There are two landings, so that one model's
+ * matrix and weights arrive while the product of the model before runs. A result leaves tile by tile, rounded on the
+ * device.
  */
 #include "kernels/convert.h"
 #include "kernels/device.h"
@@ -148,7 +149,9 @@ ingot_status place(ingot_cuda_linalg *c, landed in)
   int64_t                   m = input->rows, n = input->columns;
   dim3                      threads(SIDE, ROWS);
   switch (input->form) {
-  case INGOT_LINALG_COLUMNS: place_columns<<<dim3(sides(m), sides(n)), threads, 0, c->compute>>>(in, m, n, c->to); break;
+  case INGOT_LINALG_COLUMNS:
+    place_columns<<<dim3(sides(m), sides(n)), threads, 0, c->compute>>>(in, m, n, c->to);
+    break;
   case INGOT_LINALG_PACKED:
     place_symmetric<true><<<dim3(sides(n), sides(n)), threads, 0, c->compute>>>(in, n, input->alpha, c->to);
     break;

@@ -1,4 +1,5 @@
-/** What the back ends of kernels/linalg share about inputs: where their elements belong. On the CPU and in CUDA kernels. */
+/** What the back ends of kernels/linalg share about inputs: where their elements belong. On the CPU and in CUDA
+ * kernels. */
 #ifndef INGOT_KERNELS_LINALG_INPUT_H
 #define INGOT_KERNELS_LINALG_INPUT_H
 
@@ -27,8 +28,8 @@ static inline INGOT_HOST_DEVICE int64_t ingot_packed_row(int64_t n, int64_t e)
 }
 
 /**
- * Whether element (i, j) below the diagonal is the image of (j, i) but for rounding: 1e-3 of the larger of both and of the
- * diagonal element (j, j).
+ * Whether element (i, j) below the diagonal is the image of (j, i) but for rounding: 1e-3 of the larger of both and of
+ * the diagonal element (j, j).
  */
 static inline INGOT_HOST_DEVICE bool ingot_symmetric_alike(float above, float below, float diagonal)
 {

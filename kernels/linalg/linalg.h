@@ -2,12 +2,12 @@
  * Dense float64 matrices for the merges with Gram matrices: on the CPU (OpenBLAS, LAPACK; cpu_linalg.c) or on a GPU
  * (cuBLAS, cuSOLVER; cuda_linalg.cu). All matrices are row-major and contiguous.
  *
- * CPU: every product and factorisation is cut into pieces whose sizes depend on the matrices alone, and each piece is one
- * call of a BLAS that runs on one thread. So the same library on the same kind of processor gives the same bytes for any
- * number of threads. Other libraries, processors and the GPU differ in the last digits of float64.
+ * CPU: every product and factorisation is cut into pieces whose sizes depend on the matrices alone, and each piece is
+ * one call of a BLAS that runs on one thread. So the same library on the same kind of processor gives the same bytes
+ * for any number of threads. Other libraries, processors and the GPU differ in the last digits of float64.
  *
- * A GPU handle keeps its libraries' handles, work space, page-locked buffers and freed arrays for the next matrix. Work on
- * the device is asynchronous: an operation that gives the host a number waits for it, the others do not.
+ * A GPU handle keeps its libraries' handles, work space, page-locked buffers and freed arrays for the next matrix. Work
+ * on the device is asynchronous: an operation that gives the host a number waits for it, the others do not.
  *
  * A handle is used by one thread; a CPU one holds the BLAS's process-wide number of threads at 1 until it is closed.
  */
@@ -39,7 +39,8 @@ typedef enum ingot_linalg_form {
   INGOT_LINALG_ROWS,      /* the array's own */
   INGOT_LINALG_COLUMNS,   /* its columns one after the other */
   INGOT_LINALG_PACKED,    /* inputs: the upper triangle of a symmetric matrix by rows (io/statistics.h) */
-  INGOT_LINALG_SYMMETRIC, /* inputs: all of a symmetric matrix; elements beside the diagonal are averaged with their images */
+  INGOT_LINALG_SYMMETRIC, /* inputs: all of a symmetric matrix; elements beside the diagonal are averaged with their
+                             images */
 } ingot_linalg_form;
 
 /** A matrix on its way from host memory, in its storage dtype, into an array: widened to float32 as all merges do. */
@@ -55,7 +56,8 @@ typedef struct ingot_linalg_input {
 typedef struct ingot_linalg_found {
   int64_t n_nonfinite, first_nonfinite; /* NaN and infinities; -1: none */
   float   nonfinite;                    /* the first of them */
-  int64_t asymmetric; /* SYMMETRIC: the first element below the diagonal that is not its image (linalg/input.h); -1: none */
+  int64_t
+      asymmetric; /* SYMMETRIC: the first element below the diagonal that is not its image (linalg/input.h); -1: none */
 } ingot_linalg_found;
 
 /** Takes elements first .. first + n of a result: n is INGOT_TILE but for the last. values go when it returns. */
@@ -72,7 +74,8 @@ typedef struct ingot_linalg_ops {
    * operations that follow. A begun input that was not ended is dropped by the next begin.
    */
   ingot_status (*begin)(ingot_linalg *l, const ingot_linalg_input *input, ingot_linalg_array *to);
-  /** Host memory for the next piece, of INGOT_LINALG_ROOM_BYTES; the handle's. Earlier pieces may still be on their way. */
+  /** Host memory for the next piece, of INGOT_LINALG_ROOM_BYTES; the handle's. Earlier pieces may still be on their
+   * way. */
   ingot_status (*room)(ingot_linalg *l, void **room);
   /** The next n elements, from the room just given, or from memory that stays as it is until end or close returns. */
   ingot_status (*take)(ingot_linalg *l, const void *from, int64_t n);
@@ -82,8 +85,10 @@ typedef struct ingot_linalg_ops {
                        ingot_linalg_taker taker, void *context);
   ingot_status (*copy)(ingot_linalg *l, const ingot_linalg_array *from, int64_t n, ingot_linalg_array *to);
   /** y = a * x + b * y. */
-  ingot_status (*axpby)(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b, ingot_linalg_array *y);
-  ingot_status (*dot)(ingot_linalg *l, int64_t n, const ingot_linalg_array *x, const ingot_linalg_array *y, double *out);
+  ingot_status (*axpby)(ingot_linalg *l, int64_t n, double a, const ingot_linalg_array *x, double b,
+                        ingot_linalg_array *y);
+  ingot_status (*dot)(ingot_linalg *l, int64_t n, const ingot_linalg_array *x, const ingot_linalg_array *y,
+                      double *out);
   /** c [m][n] = factor * a [m][k] b [k][n] + keep * c, keep 0 or 1. */
   ingot_status (*multiply)(ingot_linalg *l, int64_t m, int64_t n, int64_t k, double factor, const ingot_linalg_array *a,
                            const ingot_linalg_array *b, double keep, ingot_linalg_array *c);
@@ -93,15 +98,17 @@ typedef struct ingot_linalg_ops {
   /** The strict lower triangle = the transposed strict upper one. */
   ingot_status (*mirror)(ingot_linalg *l, int64_t n, ingot_linalg_array *s);
   /**
-   * s = L L^T from its lower triangle, which becomes L; the strict upper triangle stays. *pivot is 0, or the number (from 1)
-   * of the first leading minor that is not positive.
+   * s = L L^T from its lower triangle, which becomes L; the strict upper triangle stays. *pivot is 0, or the number
+   * (from 1) of the first leading minor that is not positive.
    */
   ingot_status (*factor)(ingot_linalg *l, int64_t n, ingot_linalg_array *s, int64_t *pivot);
   /** x [m][n] = x (L L^T)^-1 with L in the lower triangle of s. */
   ingot_status (*solve)(ingot_linalg *l, int64_t m, int64_t n, const ingot_linalg_array *s, ingot_linalg_array *x);
   /** Elements of one column of x [m][n] to or from host memory. */
-  ingot_status (*get_column)(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const ingot_linalg_array *x, double *host);
-  ingot_status (*set_column)(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const double *host, ingot_linalg_array *x);
+  ingot_status (*get_column)(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const ingot_linalg_array *x,
+                             double *host);
+  ingot_status (*set_column)(ingot_linalg *l, int64_t m, int64_t n, int64_t column, const double *host,
+                             ingot_linalg_array *x);
   void (*close)(ingot_linalg *l);
 } ingot_linalg_ops;
 
@@ -131,16 +138,17 @@ static inline int64_t ingot_linalg_input_count(const ingot_linalg_input *input)
 }
 
 /** All of an input that is in memory. */
-ingot_status ingot_linalg_load(ingot_linalg *l, const ingot_linalg_input *input, const void *from, ingot_linalg_array *to,
-                               ingot_linalg_found *found);
+ingot_status ingot_linalg_load(ingot_linalg *l, const ingot_linalg_input *input, const void *from,
+                               ingot_linalg_array *to, ingot_linalg_found *found);
 
 /**
- * Factor a symmetric s [n][n] (both triangles filled): s + ridge * mean(diagonal) * I, with the ridge growing tenfold from
- * 1e-6 (or from the given one) until the factorisation succeeds with every pivot above rounding error. *ridge is the one
- * asked for on entry, and the one used on return. INGOT_ERR_NUMERIC when 1 is not enough, or s has NaN or infinities;
- * `what` leads the message.
+ * Factor a symmetric s [n][n] (both triangles filled): s + ridge * mean(diagonal) * I, with the ridge growing tenfold
+ * from 1e-6 (or from the given one) until the factorisation succeeds with every pivot above rounding error. *ridge is
+ * the one asked for on entry, and the one used on return. INGOT_ERR_NUMERIC when 1 is not enough, or s has NaN or
+ * infinities; `what` leads the message.
  */
-ingot_status ingot_linalg_factor_ridge(ingot_linalg *l, const char *what, int64_t n, ingot_linalg_array *s, double *ridge);
+ingot_status ingot_linalg_factor_ridge(ingot_linalg *l, const char *what, int64_t n, ingot_linalg_array *s,
+                                       double *ridge);
 
 #ifdef __cplusplus
 }

@@ -3,7 +3,7 @@
 #include "kernels/families/device_ops.h"
 
 const ingot_method ingot_method_dare_linear = {
-  .name = "dare_linear",
-  .summary = "task vectors thinned out at random, then summed",
-  INGOT_DARE_METHOD(ingot_dare_begin_sum),
+    .name = "dare_linear",
+    .summary = "task vectors thinned out at random, then summed",
+    INGOT_DARE_METHOD(ingot_dare_begin_sum),
 };

@@ -14,15 +14,33 @@ static const char *const rules[] = {"max_all", "max_first", "add", NULL};
 static const char *const normalizations[] = {"none", "l2", "mergelm", NULL};
 
 static const ingot_param_spec params[] = {
-  {.name = "floor", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 0, .min = 0, .max = INFINITY,
-   .help = "least Fisher information of an element, as floor_rule says"},
-  {.name = "floor_rule", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = INGOT_FISHER_MAX_ALL,
-   .choices = rules, .help = "raise every model's to the floor, the first model's alone, or add the floor to all"},
-  {.name = "normalize", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = NORMALIZE_NONE,
-   .choices = normalizations,
-   .help = "weights as given, divided by the norm of the model's whole Fisher information, or that as MergeLM has it"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = INFINITY,
-   .help = "factor of the model's Fisher information"},
+    {.name = "floor",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 0,
+     .min = 0,
+     .max = INFINITY,
+     .help = "least Fisher information of an element, as floor_rule says"},
+    {.name = "floor_rule",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = INGOT_FISHER_MAX_ALL,
+     .choices = rules,
+     .help = "raise every model's to the floor, the first model's alone, or add the floor to all"},
+    {.name = "normalize",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = NORMALIZE_NONE,
+     .choices = normalizations,
+     .help =
+         "weights as given, divided by the norm of the model's whole Fisher information, or that as MergeLM has it"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .default_value = 1,
+     .min = 0,
+     .max = INFINITY,
+     .help = "factor of the model's Fisher information"},
 };
 
 static ingot_grain grain(const ingot_method_tensor *t)
@@ -74,8 +92,8 @@ static ingot_status model_next(const ingot_method_tensor *t, void *state, const 
   return INGOT_OK;
 }
 
-static void model_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, const ingot_chunk *c,
-                       void *slot, int64_t *sums)
+static void model_scan(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                       const ingot_chunk *c, void *slot, int64_t *sums)
 {
   (void)state, (void)plan, (void)sums;
   double *sum = slot;
@@ -103,22 +121,22 @@ static ingot_status begin(const ingot_method_tensor *t, void *state)
 }
 
 const ingot_method ingot_method_fisher = {
-  .name = "fisher",
-  .summary = "average of the models, weighted by their diagonal Fisher information",
-  .source = "Matena and Raffel 2021, arXiv 2111.09832; MergeLM",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_UNUSED,
-  .min_models = 1,
-  .needs = INGOT_NEED_FISHER,
-  .wants = wants,
-  .grain = grain,
-  .cost = cost,
-  .check = check,
-  .state_bytes = state_bytes,
-  .begin = begin,
-  .model_state_bytes = model_state_bytes,
-  .model = {.next = model_next, .scan = model_scan},
-  .apply = ingot_fisher_apply,
-  .device = INGOT_DEVICE_OPS(fisher),
+    .name = "fisher",
+    .summary = "average of the models, weighted by their diagonal Fisher information",
+    .source = "Matena and Raffel 2021, arXiv 2111.09832; MergeLM",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_UNUSED,
+    .min_models = 1,
+    .needs = INGOT_NEED_FISHER,
+    .wants = wants,
+    .grain = grain,
+    .cost = cost,
+    .check = check,
+    .state_bytes = state_bytes,
+    .begin = begin,
+    .model_state_bytes = model_state_bytes,
+    .model = {.next = model_next, .scan = model_scan},
+    .apply = ingot_fisher_apply,
+    .device = INGOT_DEVICE_OPS(fisher),
 };

@@ -8,10 +8,18 @@
 enum { GLOBAL_NORMALIZE };
 
 static const ingot_param_spec params[] = {
-  {.name = "normalize", .type = INGOT_PARAM_BOOL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1,
-   .help = "divide by the sum of the weights"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .required = true, .min = -INFINITY,
-   .max = INFINITY, .help = "factor of the model"},
+    {.name = "normalize",
+     .type = INGOT_PARAM_BOOL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1,
+     .help = "divide by the sum of the weights"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .required = true,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "factor of the model"},
 };
 
 static ingot_grain grain(const ingot_method_tensor *t)
@@ -61,20 +69,20 @@ static ingot_status begin(const ingot_method_tensor *t, void *state)
 }
 
 const ingot_method ingot_method_linear = {
-  .name = "linear",
-  .summary = "weighted average of the models",
-  .source = "Wortsman et al. 2022, arXiv 2203.05482; mergekit",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_UNUSED,
-  .min_models = 1,
-  .grain = grain,
-  .cost = cost,
-  .check = check,
-  .is_copy = is_copy,
-  .state_bytes = state_bytes,
-  .begin = begin,
-  .apply = ingot_sum_apply,
-  .apply_bf16 = ingot_sum_apply_bf16,
-  .device = INGOT_DEVICE_OPS(sum),
+    .name = "linear",
+    .summary = "weighted average of the models",
+    .source = "Wortsman et al. 2022, arXiv 2203.05482; mergekit",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_UNUSED,
+    .min_models = 1,
+    .grain = grain,
+    .cost = cost,
+    .check = check,
+    .is_copy = is_copy,
+    .state_bytes = state_bytes,
+    .begin = begin,
+    .apply = ingot_sum_apply,
+    .apply_bf16 = ingot_sum_apply_bf16,
+    .device = INGOT_DEVICE_OPS(sum),
 };

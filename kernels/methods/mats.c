@@ -17,21 +17,52 @@ static const char *const starts[] = {"mean", "zeros", "base", NULL};
 static const char *const rests[] = {"mean", "start", NULL};
 
 static const ingot_param_spec params[] = {
-  {.name = "metric", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = METRIC_GRAM,
-   .choices = metrics,
-   .help = "Gram matrices of inputs, those of inputs and of output gradients, or the diagonal Fisher information"},
-  {.name = "start", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = START_MEAN, .choices = starts,
-   .help = "where the iteration starts; base: the step's base, which may be an earlier step's output"},
-  {.name = "alpha", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1, .min = 0, .max = 1,
-   .help = "factor of the matrices' off-diagonal elements"},
-  {.name = "iterations", .type = INGOT_PARAM_INT, .scope = INGOT_PARAM_GLOBAL, .default_value = 100, .min = 0, .max = 1e6,
-   .help = "iterations at most; reaching them is no error"},
-  {.name = "tolerance", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1e-5, .min = 0, .max = 1,
-   .help = "end when the residual's norm is at most this part of the right-hand side's"},
-  {.name = "rest", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = REST_MEAN, .choices = rests,
-   .help = "tensors without a metric: the mean of the models, or what the base has (start = \"base\")"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = INFINITY,
-   .help = "factor of the model's metric, and of the model in means"},
+    {.name = "metric",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = METRIC_GRAM,
+     .choices = metrics,
+     .help = "Gram matrices of inputs, those of inputs and of output gradients, or the diagonal Fisher information"},
+    {.name = "start",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = START_MEAN,
+     .choices = starts,
+     .help = "where the iteration starts; base: the step's base, which may be an earlier step's output"},
+    {.name = "alpha",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1,
+     .min = 0,
+     .max = 1,
+     .help = "factor of the matrices' off-diagonal elements"},
+    {.name = "iterations",
+     .type = INGOT_PARAM_INT,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 100,
+     .min = 0,
+     .max = 1e6,
+     .help = "iterations at most; reaching them is no error"},
+    {.name = "tolerance",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1e-5,
+     .min = 0,
+     .max = 1,
+     .help = "end when the residual's norm is at most this part of the right-hand side's"},
+    {.name = "rest",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = REST_MEAN,
+     .choices = rests,
+     .help = "tensors without a metric: the mean of the models, or what the base has (start = \"base\")"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .default_value = 1,
+     .min = 0,
+     .max = INFINITY,
+     .help = "factor of the model's metric, and of the model in means"},
 };
 
 static int metric_of(const ingot_method_tensor *t)
@@ -61,10 +92,11 @@ static ingot_status check(const ingot_method_tensor *t)
   if (t->global[GLOBAL_START] == START_BASE && !t->has_base)
     return ingot_fail(INGOT_ERR_JOB, "%s: start = \"base\" needs the step to have a base", t->name);
   if (t->has_base && t->global[GLOBAL_START] != START_BASE)
-    return ingot_fail(INGOT_ERR_JOB, "%s: the step's base is where start = \"base\" starts; this start has no use for one",
-                      t->name);
+    return ingot_fail(INGOT_ERR_JOB,
+                      "%s: the step's base is where start = \"base\" starts; this start has no use for one", t->name);
   if (t->global[GLOBAL_REST] == REST_START && !t->has_base)
-    return ingot_fail(INGOT_ERR_JOB, "%s: rest = \"start\" takes what the base has, and needs start = \"base\"", t->name);
+    return ingot_fail(INGOT_ERR_JOB, "%s: rest = \"start\" takes what the base has, and needs start = \"base\"",
+                      t->name);
   return ingot_fisher_check(t, 1);
 }
 
@@ -118,9 +150,9 @@ static double matrix_flops(const ingot_method_tensor *t, int64_t n_out, int64_t 
 typedef struct mats {
   ingot_gram_job     j;
   bool               kfac;
-  ingot_linalg_array s;             /* gram: the sum; kfac: room for a model's input matrix */
-  ingot_linalg_array b, between;    /* kfac: room for a model's output matrix, and for X A */
-  ingot_linalg_array x, r, p, q;    /* [m][n] */
+  ingot_linalg_array s;          /* gram: the sum; kfac: room for a model's input matrix */
+  ingot_linalg_array b, between; /* kfac: room for a model's output matrix, and for X A */
+  ingot_linalg_array x, r, p, q; /* [m][n] */
 } mats;
 
 /* y = (factor of model i) B_i v A_i + keep * y */
@@ -201,9 +233,10 @@ static ingot_status iterate(mats *s, ingot_matrix_report *report)
     INGOT_TRY(ops->dot(l, size, &s->p, &s->p, &pp));
     INGOT_TRY(ops->dot(l, size, &s->q, &s->q, &qq));
     largest = fmax(largest, sqrt(qq / pp));
-    INGOT_CHECK(!(pq < -NEGATIVE * largest * pp), INGOT_ERR_NUMERIC,
-                "%s: the sum of the models' matrices is not positive: a direction has the curvature %g, others up to %g", s->j.t->name,
-                pq / pp, largest);
+    INGOT_CHECK(
+        !(pq < -NEGATIVE * largest * pp), INGOT_ERR_NUMERIC,
+        "%s: the sum of the models' matrices is not positive: a direction has the curvature %g, others up to %g",
+        s->j.t->name, pq / pp, largest);
     if (!(pq > 0)) break; /* a null direction, but for rounding: no step along it */
     INGOT_TRY(ops->axpby(l, size, rr / pq, &s->p, 1, &s->x));
     INGOT_TRY(ops->axpby(l, size, -rr / pq, &s->q, 1, &s->r));
@@ -221,9 +254,9 @@ done:
 static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, int64_t n_in, ingot_linalg *l,
                                  const ingot_matrix_feed *feed, ingot_matrix_report *report)
 {
-  ingot_status st = INGOT_OK;
-  mats         s = {.kfac = metric_of(t) == METRIC_KFAC,
-                    .j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed, .alpha = t->global[GLOBAL_ALPHA]}};
+  ingot_status              st = INGOT_OK;
+  mats                      s = {.kfac = metric_of(t) == METRIC_KFAC,
+                                 .j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed, .alpha = t->global[GLOBAL_ALPHA]}};
   ingot_linalg_array *const vectors[] = {&s.x, &s.r, &s.p, &s.q};
   *report = (ingot_matrix_report){0};
   INGOT_TRY(l->ops->alloc(l, n_in * n_in, &s.s));
@@ -247,21 +280,21 @@ done:
 static const ingot_matrix_ops matrix = {.bytes = matrix_bytes, .flops = matrix_flops, .solve = matrix_solve};
 
 const ingot_method ingot_method_mats = {
-  .name = "mats",
-  .summary = "matching task subspaces: conjugate gradients on a metric of every model, from any start",
-  .source = "Tam, Bansal and Raffel 2023, arXiv 2312.04339",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_START,
-  .min_models = 1,
-  .needs = INGOT_NEED_FISHER | INGOT_NEED_GRAM | INGOT_NEED_OUTPUT_GRAM,
-  .wants = wants,
-  .grain = grain,
-  .cost = cost,
-  .check = check,
-  .state_bytes = state_bytes,
-  .begin = begin,
-  .apply = apply,
-  .device = INGOT_DEVICE_OPS(mats),
-  .matrix = &matrix,
+    .name = "mats",
+    .summary = "matching task subspaces: conjugate gradients on a metric of every model, from any start",
+    .source = "Tam, Bansal and Raffel 2023, arXiv 2312.04339",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_START,
+    .min_models = 1,
+    .needs = INGOT_NEED_FISHER | INGOT_NEED_GRAM | INGOT_NEED_OUTPUT_GRAM,
+    .wants = wants,
+    .grain = grain,
+    .cost = cost,
+    .check = check,
+    .state_bytes = state_bytes,
+    .begin = begin,
+    .apply = apply,
+    .device = INGOT_DEVICE_OPS(mats),
+    .matrix = &matrix,
 };

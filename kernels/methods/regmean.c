@@ -10,12 +10,28 @@
 enum { GLOBAL_ALPHA, GLOBAL_RIDGE };
 
 static const ingot_param_spec params[] = {
-  {.name = "alpha", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 0.9, .min = 0, .max = 1,
-   .help = "factor of the Gram matrices' off-diagonal elements; 0: their diagonals alone"},
-  {.name = "ridge", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 0, .min = 0, .max = 1,
-   .help = "added to the diagonal of the sum, in units of its mean; grows from 1e-6 where the sum is not positive definite"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = INFINITY,
-   .help = "factor of the model's Gram matrices, and of the model in means"},
+    {.name = "alpha",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 0.9,
+     .min = 0,
+     .max = 1,
+     .help = "factor of the Gram matrices' off-diagonal elements; 0: their diagonals alone"},
+    {.name = "ridge",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 0,
+     .min = 0,
+     .max = 1,
+     .help = "added to the diagonal of the sum, in units of its mean; grows from 1e-6 where the sum is not positive "
+             "definite"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .default_value = 1,
+     .min = 0,
+     .max = INFINITY,
+     .help = "factor of the model's Gram matrices, and of the model in means"},
 };
 
 static unsigned wants(const ingot_method_tensor *t)
@@ -75,7 +91,8 @@ done:
   return st;
 }
 
-/* Dead features get a diagonal element of the size of the others, so that the sum can be factored; true when all are dead. */
+/* Dead features get a diagonal element of the size of the others, so that the sum can be factored; true when all are
+ * dead. */
 static bool revive(int64_t n, const double *diagonal, double *revived, int64_t *n_dead)
 {
   double sum = 0;
@@ -94,9 +111,8 @@ static ingot_status matrix_solve(const ingot_method_tensor *t, int64_t n_out, in
   ingot_status            st = INGOT_OK;
   const ingot_linalg_ops *ops = l->ops;
   ingot_linalg_array      s = {0}, g = {0}, r = {0}, w = {0};
-  ingot_gram_job          j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed,
-                               .alpha = t->global[GLOBAL_ALPHA]};
-  double                 *diagonal = malloc((size_t)n_in * sizeof *diagonal), *revived = malloc((size_t)n_in * sizeof *revived);
+  ingot_gram_job j = {.t = t, .step = 1, .m = n_out, .n = n_in, .l = l, .feed = feed, .alpha = t->global[GLOBAL_ALPHA]};
+  double        *diagonal = malloc((size_t)n_in * sizeof *diagonal), *revived = malloc((size_t)n_in * sizeof *revived);
   *report = (ingot_matrix_report){0};
   INGOT_CHECK(diagonal && revived, INGOT_ERR_NOMEM, "no memory for a diagonal of %lld", (long long)n_in);
   INGOT_TRY(ops->alloc(l, n_in * n_in, &s));
@@ -135,22 +151,22 @@ done:
 static const ingot_matrix_ops matrix = {.bytes = matrix_bytes, .flops = matrix_flops, .solve = matrix_solve};
 
 const ingot_method ingot_method_regmean = {
-  .name = "regmean",
-  .summary = "regression mean: linear layers by their inputs' Gram matrices, the mean for the rest",
-  .source = "Jin et al. 2022, arXiv 2212.09849",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_UNUSED,
-  .min_models = 1,
-  .needs = INGOT_NEED_GRAM,
-  .wants = wants,
-  .grain = grain,
-  .cost = cost,
-  .check = check,
-  .state_bytes = ingot_gram_mean_state_bytes,
-  .begin = begin,
-  .apply = ingot_sum_apply,
-  .apply_bf16 = ingot_sum_apply_bf16,
-  .device = INGOT_DEVICE_OPS(sum),
-  .matrix = &matrix,
+    .name = "regmean",
+    .summary = "regression mean: linear layers by their inputs' Gram matrices, the mean for the rest",
+    .source = "Jin et al. 2022, arXiv 2212.09849",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_UNUSED,
+    .min_models = 1,
+    .needs = INGOT_NEED_GRAM,
+    .wants = wants,
+    .grain = grain,
+    .cost = cost,
+    .check = check,
+    .state_bytes = ingot_gram_mean_state_bytes,
+    .begin = begin,
+    .apply = ingot_sum_apply,
+    .apply_bf16 = ingot_sum_apply_bf16,
+    .device = INGOT_DEVICE_OPS(sum),
+    .matrix = &matrix,
 };

@@ -8,11 +8,17 @@
 enum { GLOBAL_T };
 
 static const ingot_param_spec params[] = {
-  {.name = "t", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .required = true, .min = -INFINITY,
-   .max = INFINITY, .help = "position between the base (0) and the model (1)"},
+    {.name = "t",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .required = true,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "position between the base (0) and the model (1)"},
 };
 
-/* mergekit's constants: shorter vectors count as zero, and nearly parallel ones are interpolated on the straight line. */
+/* mergekit's constants: shorter vectors count as zero, and nearly parallel ones are interpolated on the straight
+ * line. */
 static const double shortest_norm = 1e-8, parallel = 0.9995;
 
 void ingot_slerp_coefficients(const double sum[INGOT_SLERP_SUMS], double t, double coef[2])
@@ -57,8 +63,8 @@ static void scan(const ingot_method_tensor *t, const void *state, const ingot_sc
   sum[2] += ingot_block_dot(c->in[0], c->in[1], c->n);
 }
 
-static bool scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first, int64_t n,
-                      const void *const *in, void *slot, int64_t *sums)
+static bool scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
+                      int64_t n, const void *const *in, void *slot, int64_t *sums)
 {
   (void)t, (void)state, (void)plan, (void)first, (void)sums;
 #if INGOT_HAVE_AVX512
@@ -100,20 +106,20 @@ static ingot_status begin(const ingot_method_tensor *t, void *state)
 }
 
 const ingot_method ingot_method_slerp = {
-  .name = "slerp",
-  .summary = "spherical interpolation between the base and one model",
-  .source = "Shoemake 1985; mergekit",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_ENDPOINT,
-  .min_models = 1,
-  .max_models = 1,
-  .grain = grain,
-  .cost = cost,
-  .state_bytes = state_bytes,
-  .begin = begin,
-  .tensor = {ingot_slerp_next, scan, scan_bf16},
-  .apply = ingot_sum_apply,
-  .apply_bf16 = ingot_sum_apply_bf16,
-  .device = INGOT_DEVICE_OPS(slerp),
+    .name = "slerp",
+    .summary = "spherical interpolation between the base and one model",
+    .source = "Shoemake 1985; mergekit",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_ENDPOINT,
+    .min_models = 1,
+    .max_models = 1,
+    .grain = grain,
+    .cost = cost,
+    .state_bytes = state_bytes,
+    .begin = begin,
+    .tensor = {ingot_slerp_next, scan, scan_bf16},
+    .apply = ingot_sum_apply,
+    .apply_bf16 = ingot_sum_apply_bf16,
+    .device = INGOT_DEVICE_OPS(slerp),
 };

@@ -18,23 +18,58 @@ static const char *const zero_choices[] = {"auto", "plus", "majority", NULL};
 static const char *const keep_choices[] = {"auto", "floor", "floor_plus_one", NULL};
 
 static const ingot_param_spec params[] = {
-  {.name = "normalize", .type = INGOT_PARAM_BOOL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1,
-   .help = "divide every element by the weights of the models that agree"},
-  {.name = "lambda", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_GLOBAL, .default_value = 1, .min = -INFINITY,
-   .max = INFINITY, .help = "factor of the combined task vector"},
-  {.name = "rescale", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = INGOT_RESCALE_NONE,
-   .choices = rescale_choices, .help = "l1: scale what is kept to the L1 norm of the whole task vector"},
-  {.name = "scope", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = SCOPE_TENSOR,
-   .choices = scope_choices, .help = "what the largest elements are taken of: each tensor, or the whole model"},
-  {.name = "zero", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = ZERO_AUTO,
-   .choices = zero_choices, .help = "sign elected by a zero sum; auto: plus for scope tensor, majority for scope model"},
-  {.name = "keep", .type = INGOT_PARAM_CHOICE, .scope = INGOT_PARAM_GLOBAL, .default_value = KEEP_AUTO,
-   .choices = keep_choices,
-   .help = "rank of the last kept element, from density times n; auto: floor for scope tensor, floor_plus_one for model"},
-  {.name = "weight", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .required = true, .min = -INFINITY,
-   .max = INFINITY, .help = "factor of the model's task vector, in the vote as well"},
-  {.name = "density", .type = INGOT_PARAM_REAL, .scope = INGOT_PARAM_PER_MODEL, .default_value = 1, .min = 0, .max = 1,
-   .min_open = true, .help = "part of the task vector's elements that is kept"},
+    {.name = "normalize",
+     .type = INGOT_PARAM_BOOL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1,
+     .help = "divide every element by the weights of the models that agree"},
+    {.name = "lambda",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = 1,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "factor of the combined task vector"},
+    {.name = "rescale",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = INGOT_RESCALE_NONE,
+     .choices = rescale_choices,
+     .help = "l1: scale what is kept to the L1 norm of the whole task vector"},
+    {.name = "scope",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = SCOPE_TENSOR,
+     .choices = scope_choices,
+     .help = "what the largest elements are taken of: each tensor, or the whole model"},
+    {.name = "zero",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = ZERO_AUTO,
+     .choices = zero_choices,
+     .help = "sign elected by a zero sum; auto: plus for scope tensor, majority for scope model"},
+    {.name = "keep",
+     .type = INGOT_PARAM_CHOICE,
+     .scope = INGOT_PARAM_GLOBAL,
+     .default_value = KEEP_AUTO,
+     .choices = keep_choices,
+     .help =
+         "rank of the last kept element, from density times n; auto: floor for scope tensor, floor_plus_one for model"},
+    {.name = "weight",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .required = true,
+     .min = -INFINITY,
+     .max = INFINITY,
+     .help = "factor of the model's task vector, in the vote as well"},
+    {.name = "density",
+     .type = INGOT_PARAM_REAL,
+     .scope = INGOT_PARAM_PER_MODEL,
+     .default_value = 1,
+     .min = 0,
+     .max = 1,
+     .min_open = true,
+     .help = "part of the task vector's elements that is kept"},
 };
 
 static bool of_model(const ingot_method_tensor *t)
@@ -85,8 +120,10 @@ static double cost(const ingot_method_tensor *t)
 static ingot_status check(const ingot_method_tensor *t)
 {
   if (!of_model(t) && (int)t->global[GLOBAL_ZERO] == ZERO_MAJORITY)
-    return ingot_fail(INGOT_ERR_JOB, "%s: zero = \"majority\" needs scope = \"model\": the majority is that of the whole "
-                                     "model's signs", t->name);
+    return ingot_fail(INGOT_ERR_JOB,
+                      "%s: zero = \"majority\" needs scope = \"model\": the majority is that of the whole "
+                      "model's signs",
+                      t->name);
   return ingot_delta_check_weights(t, N_PER_MODEL, t->global[GLOBAL_NORMALIZE] != 0, 1e-8);
 }
 
@@ -103,7 +140,8 @@ static const ingot_select_state *selection_of_const(const ingot_method_tensor *t
 /* The family's state, the CPU's selection, and the GPU's: which of the two is used is decided after `begin`. */
 static size_t state_bytes(const ingot_method_tensor *t)
 {
-  return ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model) + ingot_radix_state_bytes(t->n_model);
+  return ingot_delta_state_bytes(t->n_model) + ingot_select_state_bytes(t->n_model) +
+         ingot_radix_state_bytes(t->n_model);
 }
 
 static ingot_status begin(const ingot_method_tensor *t, void *state)
@@ -148,8 +186,8 @@ static void tensor_scan(const ingot_method_tensor *t, const void *state, const i
   else ingot_select_scan(selection_of_const(t, state), ingot_delta_models_const(s), plan, c, slot, sums);
 }
 
-static bool tensor_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan, int64_t first,
-                             int64_t n, const void *const *in, void *slot, int64_t *sums)
+static bool tensor_scan_bf16(const ingot_method_tensor *t, const void *state, const ingot_scan_plan *plan,
+                             int64_t first, int64_t n, const void *const *in, void *slot, int64_t *sums)
 {
   (void)sums;
   if (plan->pass == INGOT_PASS_L1) return ingot_delta_l1_scan_bf16(state, first, n, in, slot);
@@ -191,23 +229,23 @@ static void model_scan(const ingot_method_tensor *t, const void *state, const in
 }
 
 const ingot_method ingot_method_ties = {
-  .name = "ties",
-  .summary = "trim task vectors to their largest elements, elect signs, average what agrees",
-  .source = "Yadav et al. 2023, arXiv 2306.01708; mergekit",
-  .params = params,
-  .n_param = sizeof params / sizeof *params,
-  .base = INGOT_BASE_TASK_VECTOR,
-  .min_models = 1,
-  .grain = grain,
-  .cost = cost,
-  .check = check,
-  .state_bytes = state_bytes,
-  .begin = begin,
-  .model_state_bytes = model_state_bytes,
-  .model = {model_next, model_scan, NULL},
-  .summary_bytes = summary_bytes,
-  .tensor = {tensor_next, tensor_scan, tensor_scan_bf16},
-  .apply = ingot_delta_apply,
-  .apply_bf16 = ingot_delta_apply_bf16,
-  .device = INGOT_DEVICE_OPS(ties),
+    .name = "ties",
+    .summary = "trim task vectors to their largest elements, elect signs, average what agrees",
+    .source = "Yadav et al. 2023, arXiv 2306.01708; mergekit",
+    .params = params,
+    .n_param = sizeof params / sizeof *params,
+    .base = INGOT_BASE_TASK_VECTOR,
+    .min_models = 1,
+    .grain = grain,
+    .cost = cost,
+    .check = check,
+    .state_bytes = state_bytes,
+    .begin = begin,
+    .model_state_bytes = model_state_bytes,
+    .model = {model_next, model_scan, NULL},
+    .summary_bytes = summary_bytes,
+    .tensor = {tensor_next, tensor_scan, tensor_scan_bf16},
+    .apply = ingot_delta_apply,
+    .apply_bf16 = ingot_delta_apply_bf16,
+    .device = INGOT_DEVICE_OPS(ties),
 };

@@ -118,8 +118,11 @@ ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out)
   *out = NULL;
   ingot_nn_cpu *cpu = calloc(1, sizeof *cpu);
   if (!cpu) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the CPU back end");
-  cpu->head = (ingot_nn){
-      .ops = &cpu_ops, .kind = INGOT_NN_CPU, .dtype = INGOT_DTYPE_F32, .n_thread = options->n_thread, .device = 0};
+  cpu->head = (ingot_nn){.ops = &cpu_ops,
+                         .kind = INGOT_NN_CPU,
+                         .dtype = INGOT_DTYPE_F32,
+                         .n_thread = options->n_thread,
+                         .device = 0};
   *out = &cpu->head;
   return INGOT_OK;
 }

@@ -194,7 +194,7 @@ ingot_status ingot_cpu_attention(ingot_nn *nn, const ingot_nn_attention *shape, 
   if (st != INGOT_OK) return st;
   ingot_cpu_blas_serial();
   /* Late queries see many keys: they come first, so that no thread is left with a long one at the end. */
-#pragma omp parallel for num_threads(                                                                                  \
+#pragma omp parallel for num_threads( \
     ingot_cpu_threads(nn, n_group * shape->n_time * shape->n_time / 32 * shape->head_dim)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n_group * n_block; i++) {
     int64_t         group = i % n_group, block = n_block - 1 - i / n_group;

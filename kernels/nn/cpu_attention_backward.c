@@ -143,7 +143,7 @@ ingot_status ingot_cpu_attention_backward(ingot_nn *nn, const ingot_nn_attention
   ingot_status st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
   if (st != INGOT_OK) return st;
   ingot_cpu_blas_serial();
-#pragma omp parallel for num_threads(                                                                                  \
+#pragma omp parallel for num_threads( \
     ingot_cpu_threads(nn, n_group * shape->n_time * shape->n_time / 32 * shape->head_dim)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n_group; i++)
     backward_head(shape, i / shape->n_kv_head, (int)(i % shape->n_kv_head), &w,

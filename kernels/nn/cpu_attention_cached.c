@@ -1,4 +1,5 @@
-/* The cache of keys and values, and new tokens against it. A key head of a token is a part of work; its scores are whole. */
+/* The cache of keys and values, and new tokens against it. A key head of a token is a part of work; its scores are
+ * whole. */
 #include <math.h>
 #include <string.h>
 
@@ -32,8 +33,8 @@ static float *cache_at(const ingot_nn_cache *c, void *memory, int64_t layer, int
   return (float *)memory + ((layer * c->n_slot + slot) * c->n_time + time) * c->width;
 }
 
-ingot_status ingot_cpu_cache_store(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token, const int32_t *place,
-                                   const void *k, int64_t ld_k, const void *v, int64_t ld_v)
+ingot_status ingot_cpu_cache_store(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token,
+                                   const int32_t *place, const void *k, int64_t ld_k, const void *v, int64_t ld_v)
 {
   const float *from_k = k, *from_v = v;
   const size_t bytes = (size_t)cache->width * sizeof(float);
@@ -46,9 +47,11 @@ ingot_status ingot_cpu_cache_store(ingot_nn *nn, const ingot_nn_cache *cache, in
   return INGOT_OK;
 }
 
-ingot_status ingot_cpu_cache_copy(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies, int64_t most_token)
+ingot_status ingot_cpu_cache_copy(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies,
+                                  int64_t most_token)
 {
-#pragma omp parallel for num_threads(ingot_cpu_threads(nn, cache->n_layer * n_copy * most_token * cache->width)) schedule(static)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, cache->n_layer *n_copy *most_token * cache->width)) \
+    schedule(static)
   for (int64_t i = 0; i < cache->n_layer * n_copy; i++) {
     const int64_t  layer = i / n_copy;
     const int32_t *copy = copies + 3 * (i % n_copy);
@@ -60,7 +63,8 @@ ingot_status ingot_cpu_cache_copy(ingot_nn *nn, const ingot_nn_cache *cache, int
 }
 
 /* The heads of row `row` that share key head `kv`; scores is room for [group][n_key]. */
-static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, int64_t row, int kv, const float *q, float *o, float *scores)
+static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, int64_t row, int kv, const float *q,
+                   float *o, float *scores)
 {
   const int     d = shape->head_dim, group = shape->n_head / shape->n_kv_head;
   const int64_t first = shape->window > 0 && shape->n_key[row] > shape->window ? shape->n_key[row] - shape->window : 0;
@@ -69,8 +73,8 @@ static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, in
   const float  *values = cache_at(cache, cache->values, shape->layer, shape->slot[row], first) + kv * d;
   q += row * shape->ld_q + kv * group * d;
   o += row * shape->ld_o + kv * group * d;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, group, (blasint)n_key, d, shape->scale, q, d, keys, (blasint)cache->width, 0,
-              scores, (blasint)n_key);
+  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, group, (blasint)n_key, d, shape->scale, q, d, keys,
+              (blasint)cache->width, 0, scores, (blasint)n_key);
   for (int h = 0; h < group; h++) {
     const float sum = exponentials(n_key, scores + h * n_key);
     scale_row(n_key, 1.0f / sum, scores + h * n_key);
@@ -79,19 +83,22 @@ static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, in
               (blasint)cache->width, 0, o, d);
 }
 
-ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache, const void *q, void *o)
+ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache,
+                                        const void *q, void *o)
 {
   int64_t total = 0;
   for (int64_t r = 0; r < shape->n_row; r++) {
     INGOT_ASSERT(shape->n_key[r] > 0 && shape->n_key[r] <= shape->most_key);
     total += shape->n_key[r];
   }
-  const int64_t floats = ingot_cpu_padded(shape->most_key * (shape->n_head / shape->n_kv_head)), n_part = shape->n_row * shape->n_kv_head;
-  float        *memory;
-  ingot_status  st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
+  const int64_t floats = ingot_cpu_padded(shape->most_key * (shape->n_head / shape->n_kv_head)),
+                n_part = shape->n_row * shape->n_kv_head;
+  float       *memory;
+  ingot_status st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
   if (st != INGOT_OK) return st;
   ingot_cpu_blas_serial();
-#pragma omp parallel for num_threads(ingot_cpu_threads(nn, total * shape->n_head * shape->head_dim / 16)) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(ingot_cpu_threads(nn, total * shape->n_head * shape->head_dim / 16)) \
+    schedule(dynamic, 1)
   for (int64_t i = 0; i < n_part; i++)
     attend(shape, cache, i / shape->n_kv_head, (int)(i % shape->n_kv_head), q, o, memory + ingot_cpu_thread() * floats);
   return INGOT_OK;

@@ -41,8 +41,9 @@ ingot_status ingot_cpu_cross_entropy(ingot_nn *nn, const ingot_nn_logits *z, con
   return INGOT_OK;
 }
 
-/* The smallest index whose cumulative sum of exp(factor (z - top)) is above `target`; the last that adds anything when none is.
- */
+/* The smallest index whose cumulative sum of exp(factor (z - top)) is above `target`; the last that adds anything when
+ * none
+ * is. */
 static int64_t draw(int64_t n, const float *z, float top, float factor, double target)
 {
   double  before = 0;
@@ -73,7 +74,8 @@ ingot_status ingot_cpu_sample_labels(ingot_nn *nn, const ingot_nn_logits *z, uin
     float        top = ingot_cpu_row_top(z->n_vocab, at);
     uint32_t     word[4];
     ingot_philox4x32(key, first_counter + (uint64_t)row, word);
-    labels[row] = (int32_t)draw(z->n_vocab, at, top, 1.0f, ((double)word[0] + 0.5) * 0x1p-32 * ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
+    labels[row] = (int32_t)draw(z->n_vocab, at, top, 1.0f,
+                                ((double)word[0] + 0.5) * 0x1p-32 * ingot_cpu_row_sum(z->n_vocab, at, top, 1.0f));
   }
   return INGOT_OK;
 }

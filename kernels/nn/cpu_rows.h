@@ -10,8 +10,8 @@ enum { INGOT_CPU_ROW_PIECE = 1024 }; /* logits summed in float32 before they are
 float ingot_cpu_row_top(int64_t n, const float *z);
 /** sum_v exp((z_v - top) factor) */
 double ingot_cpu_row_sum(int64_t n, const float *z, float top, float factor);
-/** d [z->ld] = scale (softmax(z) - onehot(label)) of a row, given its top and sum (factor 1). d may be the row itself.
- */
+/** d [z->ld] = scale (softmax(z) - onehot(label)) of a row, given its top and sum (factor 1). d may be the row
+ * itself. */
 void ingot_cpu_row_gradient(const ingot_nn_logits *z, int64_t row, int32_t label, float scale, float top, double sum,
                             float *d);
 

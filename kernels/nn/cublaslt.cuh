@@ -7,21 +7,21 @@
 #include "base/status.h"
 
 /** One line a function: our name, theirs. */
-#define INGOT_CUBLASLT_FUNCTIONS(F)                                                                                    \
-  F(create, cublasLtCreate)                                                                                            \
-  F(destroy, cublasLtDestroy)                                                                                          \
-  F(status_name, cublasLtGetStatusName)                                                                                \
-  F(status_text, cublasLtGetStatusString)                                                                              \
-  F(matmul, cublasLtMatmul)                                                                                            \
-  F(heuristic, cublasLtMatmulAlgoGetHeuristic)                                                                         \
-  F(product_create, cublasLtMatmulDescCreate)                                                                          \
-  F(product_destroy, cublasLtMatmulDescDestroy)                                                                        \
-  F(product_set, cublasLtMatmulDescSetAttribute)                                                                       \
-  F(layout_create, cublasLtMatrixLayoutCreate)                                                                         \
-  F(layout_destroy, cublasLtMatrixLayoutDestroy)                                                                       \
-  F(layout_set, cublasLtMatrixLayoutSetAttribute)                                                                      \
-  F(preference_create, cublasLtMatmulPreferenceCreate)                                                                 \
-  F(preference_destroy, cublasLtMatmulPreferenceDestroy)                                                               \
+#define INGOT_CUBLASLT_FUNCTIONS(F)                      \
+  F(create, cublasLtCreate)                              \
+  F(destroy, cublasLtDestroy)                            \
+  F(status_name, cublasLtGetStatusName)                  \
+  F(status_text, cublasLtGetStatusString)                \
+  F(matmul, cublasLtMatmul)                              \
+  F(heuristic, cublasLtMatmulAlgoGetHeuristic)           \
+  F(product_create, cublasLtMatmulDescCreate)            \
+  F(product_destroy, cublasLtMatmulDescDestroy)          \
+  F(product_set, cublasLtMatmulDescSetAttribute)         \
+  F(layout_create, cublasLtMatrixLayoutCreate)           \
+  F(layout_destroy, cublasLtMatrixLayoutDestroy)         \
+  F(layout_set, cublasLtMatrixLayoutSetAttribute)        \
+  F(preference_create, cublasLtMatmulPreferenceCreate)   \
+  F(preference_destroy, cublasLtMatmulPreferenceDestroy) \
   F(preference_set, cublasLtMatmulPreferenceSetAttribute)
 
 typedef struct ingot_cublaslt {

@@ -38,7 +38,8 @@ ingot_status ingot_nn_cuda_attention_backward(ingot_nn *nn, const ingot_nn_atten
   INGOT_TRY(ingot_nn_cuda_attention_check(a->head_dim));
   if (a->n_batch * a->n_time == 0) return INGOT_OK;
   check_alignment(a);
-  INGOT_TRY(ingot_nn_cuda_scratch(cuda, static_cast<size_t>(a->n_batch * a->n_time * a->n_head) * sizeof(float2), &rows));
+  INGOT_TRY(
+      ingot_nn_cuda_scratch(cuda, static_cast<size_t>(a->n_batch * a->n_time * a->n_head) * sizeof(float2), &rows));
   g.rows = static_cast<float2 *>(rows);
   if (on_tensor_cores(nn, a)) INGOT_TRY(ingot_attention_tensor_backward(a, &g));
   else INGOT_TRY(ingot_attention_plain_backward(a, nn->dtype, &g));

@@ -11,16 +11,16 @@
 
 /** Arrays of the backward pass; elements of the dtype of the call. */
 struct ingot_attention_grads {
-  const void   *q, *k, *v, *o, *d_o;
-  const float  *lse;
-  void         *dq, *dk, *dv;
-  float2       *rows; /* scratch [n_batch][n_head][n_time]: lse / ln 2, and <dO, O> of the row */
+  const void  *q, *k, *v, *o, *d_o;
+  const float *lse;
+  void        *dq, *dk, *dv;
+  float2      *rows; /* scratch [n_batch][n_head][n_time]: lse / ln 2, and <dO, O> of the row */
   cudaStream_t stream;
 };
 
 /** BF16, head_dim to 128: tensor cores. */
-ingot_status ingot_attention_tensor_forward(const ingot_nn_attention *shape, const void *q, const void *k, const void *v,
-                                            void *o, float *lse, cudaStream_t stream);
+ingot_status ingot_attention_tensor_forward(const ingot_nn_attention *shape, const void *q, const void *k,
+                                            const void *v, void *o, float *lse, cudaStream_t stream);
 ingot_status ingot_attention_tensor_backward(const ingot_nn_attention *shape, const ingot_attention_grads *g);
 
 /** F32 and BF16, head_dim to 256: float32 arithmetic throughout. */
@@ -53,12 +53,12 @@ static __device__ __forceinline__ int ingot_attention_end(const ingot_nn_attenti
 }
 
 /** Launch with more shared memory than a kernel gets unasked. */
-#define INGOT_ATTENTION_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                                       \
-  do {                                                                                                                   \
-    auto launched = kernel;                                                                                              \
-    INGOT_TRY_CUDA(cudaFuncSetAttribute(launched, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared_bytes)));    \
-    launched<<<static_cast<unsigned>(blocks), (threads), (shared_bytes), (stream)>>>(__VA_ARGS__);                       \
-    INGOT_TRY(ingot_cuda_status(cudaGetLastError(), #kernel));                                                           \
+#define INGOT_ATTENTION_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                                    \
+  do {                                                                                                                \
+    auto launched = kernel;                                                                                           \
+    INGOT_TRY_CUDA(cudaFuncSetAttribute(launched, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(shared_bytes))); \
+    launched<<<static_cast<unsigned>(blocks), (threads), (shared_bytes), (stream)>>>(__VA_ARGS__);                    \
+    INGOT_TRY(ingot_cuda_status(cudaGetLastError(), #kernel));                                                        \
   } while (0)
 
 #endif

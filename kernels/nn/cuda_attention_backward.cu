@@ -1,7 +1,7 @@
 /*
- * Attention, backward, bfloat16. One kernel walks over the queries of a block of keys and sums dK and dV over the heads of
- * the group, one walks over the keys of a block of queries and sums dQ: the probabilities are computed twice, and every
- * sum has one owner and one order, so that two runs give the same bits.
+ * Attention, backward, bfloat16. One kernel walks over the queries of a block of keys and sums dK and dV over the heads
+ * of the group, one walks over the keys of a block of queries and sums dQ: the probabilities are computed twice, and
+ * every sum has one owner and one order, so that two runs give the same bits.
  */
 #include "kernels/nn/cuda_attention.cuh"
 #include "kernels/nn/cuda_attention_tile.cuh"
@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(const ingot_nn_attent
   float   sum = 0.0f;
 
   for (int d = 8 * lane; d < a.head_dim; d += 8 * ROW_LANES) {
-    uint4 o = *reinterpret_cast<const uint4 *>(static_cast<const bf16 *>(g.o) + first + d);
-    uint4 d_o = *reinterpret_cast<const uint4 *>(static_cast<const bf16 *>(g.d_o) + first + d);
+    uint4          o = *reinterpret_cast<const uint4 *>(static_cast<const bf16 *>(g.o) + first + d);
+    uint4          d_o = *reinterpret_cast<const uint4 *>(static_cast<const bf16 *>(g.d_o) + first + d);
     const uint32_t x[4] = {o.x, o.y, o.z, o.w}, y[4] = {d_o.x, d_o.y, d_o.z, d_o.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -47,42 +47,44 @@ __global__ void __launch_bounds__(ROW_THREADS) rows_kernel(const ingot_nn_attent
 
 template <int D> struct key_tiles {
   static constexpr int  GROUPS = 2, ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
-  static constexpr bool DEFER = D <= 64; /* the last product runs on into the next tile; longer rows lack the registers */
+  static constexpr bool DEFER =
+      D <= 64; /* the last product runs on into the next tile; longer rows lack the registers */
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP), ROW_BYTES = STEP * sizeof(float2);
   static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 3 * ROW_BYTES + 1024;
 };
 
 /* Where a block of threads reads and writes. */
 struct key_block {
-  int64_t  batch, pair_row; /* first row of the first head in g.rows */
+  int64_t  batch, pair_row;   /* first row of the first head in g.rows */
   int      kv_head, n_shared; /* query heads of the group */
   int      key0;
   uint32_t k_tile, v_tile, q_tile, d_o_tile, rows;
 };
 
 template <int D>
-__device__ __forceinline__ void load_queries(const ingot_nn_attention &a, const ingot_attention_grads &g, const key_block &b,
-                                             int shared_head, int tile, uint32_t stage)
+__device__ __forceinline__ void load_queries(const ingot_nn_attention &a, const ingot_attention_grads &g,
+                                             const key_block &b, int shared_head, int tile, uint32_t stage)
 {
   using tiles = key_tiles<D>;
   const int     head = b.kv_head * b.n_shared + shared_head, n_time = static_cast<int>(a.n_time);
   const int64_t column = static_cast<int64_t>(head) * a.head_dim, token = b.batch * a.n_time;
   ingot_tile_load<D, STEP, tiles::THREADS>(b.q_tile + stage * tiles::STEP_BYTES,
-                                           static_cast<const bf16 *>(g.q) + token * a.ld_q + column, a.ld_q, tile * STEP,
-                                           n_time, a.head_dim);
+                                           static_cast<const bf16 *>(g.q) + token * a.ld_q + column, a.ld_q,
+                                           tile * STEP, n_time, a.head_dim);
   ingot_tile_load<D, STEP, tiles::THREADS>(b.d_o_tile + stage * tiles::STEP_BYTES,
-                                           static_cast<const bf16 *>(g.d_o) + token * a.ld_o + column, a.ld_o, tile * STEP,
-                                           n_time, a.head_dim);
+                                           static_cast<const bf16 *>(g.d_o) + token * a.ld_o + column, a.ld_o,
+                                           tile * STEP, n_time, a.head_dim);
   const int i = static_cast<int>(threadIdx.x), time = tile * STEP + i;
   if (i < STEP) {
     const float2 *from = g.rows + (b.batch * a.n_head + head) * a.n_time;
-    ingot_copy_async_8(b.rows + stage * tiles::ROW_BYTES + static_cast<uint32_t>(i) * 8u, time < n_time ? from + time : from,
-                       time < n_time);
+    ingot_copy_async_8(b.rows + stage * tiles::ROW_BYTES + static_cast<uint32_t>(i) * 8u,
+                       time < n_time ? from + time : from, time < n_time);
   }
 }
 
 /* Rows are keys, columns are queries. */
-__device__ __forceinline__ void mask_transposed(float (&s)[8][4], const ingot_nn_attention &a, int64_t batch, int query, int key)
+__device__ __forceinline__ void mask_transposed(float (&s)[8][4], const ingot_nn_attention &a, int64_t batch, int query,
+                                                int key)
 {
   const bool bounded = a.first_key != nullptr || a.window > 0;
 #pragma unroll
@@ -98,8 +100,8 @@ __device__ __forceinline__ void mask_transposed(float (&s)[8][4], const ingot_nn
 }
 
 template <int D>
-__device__ __forceinline__ void store_rows(const ingot_nn_attention &a, bf16 *to, int64_t ld, const float (&x)[D / 8][4],
-                                           int row, int lane, float factor)
+__device__ __forceinline__ void store_rows(const ingot_nn_attention &a, bf16 *to, int64_t ld,
+                                           const float (&x)[D / 8][4], int row, int lane, float factor)
 {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
@@ -116,7 +118,7 @@ __device__ __forceinline__ void store_rows(const ingot_nn_attention &a, bf16 *to
 
 template <int D>
 __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
-  keys_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
+    keys_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
 {
   using tiles = key_tiles<D>;
   extern __shared__ unsigned char shared[];
@@ -132,9 +134,9 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
   b.q_tile = b.v_tile + ingot_tile_bytes<D>(tiles::ROWS);
   b.d_o_tile = b.q_tile + 3 * tiles::STEP_BYTES;
   b.rows = b.d_o_tile + 3 * tiles::STEP_BYTES;
-  const int lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / INGOT_GROUP_THREADS;
-  const int group_key = b.key0 + group * INGOT_TILE_GROUP;
-  const int key = group_key + static_cast<int>(threadIdx.x) % INGOT_GROUP_THREADS / 32 * 16 + lane / 4;
+  const int     lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / INGOT_GROUP_THREADS;
+  const int     group_key = b.key0 + group * INGOT_TILE_GROUP;
+  const int     key = group_key + static_cast<int>(threadIdx.x) % INGOT_GROUP_THREADS / 32 * 16 + lane / 4;
   const int64_t token = b.batch * a.n_time, column = static_cast<int64_t>(b.kv_head) * a.head_dim;
 
   const int begin = b.key0 / STEP;
@@ -148,12 +150,13 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
   /* The tiles of queries that see this group's keys. */
   const int group_begin = min(max(begin, group_key / STEP), end);
   const int group_last = min(n_time, group_key + INGOT_TILE_GROUP) - 1;
-  const int group_end = group_last < group_key ? group_begin : (ingot_attention_end(a, b.batch, group_last) + STEP - 1) / STEP;
+  const int group_end =
+      group_last < group_key ? group_begin : (ingot_attention_end(a, b.batch, group_last) + STEP - 1) / STEP;
 
-  float        dk[D / 8][4] = {}, dv[D / 8][4] = {};
-  uint32_t     p[4][4], ds[4][4], stage = 0; /* of the tile after this one */
-  const float  factor = a.scale * INGOT_LOG2_E;
-  const auto   next_tile = [&](int head, int tile) {
+  float       dk[D / 8][4] = {}, dv[D / 8][4] = {};
+  uint32_t    p[4][4], ds[4][4], stage = 0; /* of the tile after this one */
+  const float factor = a.scale * INGOT_LOG2_E;
+  const auto  next_tile = [&](int head, int tile) {
     const uint32_t at = stage;
     stage = stage == 2 ? 0 : stage + 1;
     ingot_copy_async_wait();
@@ -182,7 +185,8 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
       const uint32_t rows = b.rows + at * tiles::ROW_BYTES + static_cast<uint32_t>(lane % 4) * 16u;
 #pragma unroll
       for (int t = 0; t < 8; t++) {
-        float4 r = ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u); /* of two queries: lse, <dO, O>, lse, <dO, O> */
+        float4 r =
+            ingot_shared_float4(rows + static_cast<uint32_t>(t) * 64u); /* of two queries: lse, <dO, O>, lse, <dO, O> */
 #pragma unroll
         for (int i = 0; i < 4; i++) s[t][i] = ingot_exp2(fmaf(s[t][i], factor, i % 2 ? -r.z : -r.x));
       }
@@ -215,21 +219,22 @@ __global__ void __launch_bounds__(key_tiles<D>::THREADS, 1)
 /* ---- dQ ---- */
 
 template <int D> struct query_tiles {
-  static constexpr int  GROUPS = 2, BLOCKS = D <= 64 ? 2 : 1;
-  static constexpr bool DEFER = D > 64; /* with two blocks on a multiprocessor there are not the registers for it */
-  static constexpr int ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
+  static constexpr int      GROUPS = 2, BLOCKS = D <= 64 ? 2 : 1;
+  static constexpr bool     DEFER = D > 64; /* with two blocks on a multiprocessor there are not the registers for it */
+  static constexpr int      ROWS = GROUPS * INGOT_TILE_GROUP, THREADS = GROUPS * INGOT_GROUP_THREADS;
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP);
   static constexpr uint32_t SHARED = 2 * ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 1024;
 };
 
 template <int D>
 __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCKS)
-  queries_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
+    queries_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
 {
   using tiles = query_tiles<D>;
   extern __shared__ unsigned char shared[];
-  const uint32_t q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
-  const uint32_t d_o_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS), k_tile = d_o_tile + ingot_tile_bytes<D>(tiles::ROWS);
+  const uint32_t                  q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
+  const uint32_t                  d_o_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS),
+                 k_tile = d_o_tile + ingot_tile_bytes<D>(tiles::ROWS);
   const uint32_t v_tile = k_tile + 3 * tiles::STEP_BYTES;
   const int      n_time = static_cast<int>(a.n_time), n_row_block = (n_time + tiles::ROWS - 1) / tiles::ROWS;
   const int      n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
@@ -239,19 +244,22 @@ __global__ void __launch_bounds__(query_tiles<D>::THREADS, query_tiles<D>::BLOCK
   const int      lane = static_cast<int>(threadIdx.x) % 32, group = static_cast<int>(threadIdx.x) / INGOT_GROUP_THREADS;
   const int      group_row = row0 + group * INGOT_TILE_GROUP;
   const int      row = group_row + static_cast<int>(threadIdx.x) % INGOT_GROUP_THREADS / 32 * 16 + lane / 4;
-  const int64_t  q_column = static_cast<int64_t>(head) * a.head_dim, kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
-  const bf16    *k = static_cast<const bf16 *>(g.k) + token * a.ld_k + kv_column;
-  const bf16    *v = static_cast<const bf16 *>(g.v) + token * a.ld_v + kv_column;
+  const int64_t  q_column = static_cast<int64_t>(head) * a.head_dim,
+                kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
+  const bf16 *k = static_cast<const bf16 *>(g.k) + token * a.ld_k + kv_column;
+  const bf16 *v = static_cast<const bf16 *>(g.v) + token * a.ld_v + kv_column;
 
   const int first[2] = {ingot_attention_first(a, batch, row), ingot_attention_first(a, batch, row + 8)};
   const int group_high = ingot_attention_first(a, batch, group_row + INGOT_TILE_GROUP - 1);
-  const int begin = ingot_attention_first(a, batch, row0) / STEP, end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
+  const int begin = ingot_attention_first(a, batch, row0) / STEP,
+            end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
   const int group_begin = ingot_attention_first(a, batch, group_row) / STEP, group_end = min(end, group_row / STEP + 1);
 
-  ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(q_tile, static_cast<const bf16 *>(g.q) + token * a.ld_q + q_column, a.ld_q,
+  ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(q_tile, static_cast<const bf16 *>(g.q) + token * a.ld_q + q_column,
+                                                  a.ld_q, row0, n_time, a.head_dim);
+  ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(d_o_tile,
+                                                  static_cast<const bf16 *>(g.d_o) + token * a.ld_o + q_column, a.ld_o,
                                                   row0, n_time, a.head_dim);
-  ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(d_o_tile, static_cast<const bf16 *>(g.d_o) + token * a.ld_o + q_column,
-                                                  a.ld_o, row0, n_time, a.head_dim);
   ingot_tile_load<D, STEP, tiles::THREADS>(k_tile, k, a.ld_k, begin * STEP, n_time, a.head_dim);
   ingot_tile_load<D, STEP, tiles::THREADS>(v_tile, v, a.ld_v, begin * STEP, n_time, a.head_dim);
 

@@ -1,7 +1,7 @@
 /*
- * Attention, forward, bfloat16: one block of threads for the rows of a few warpgroups and one head, walking over the keys
- * 64 at a time with running maximum and sum. Three tiles of keys and values: one is copied while one is worked on, and the
- * product with the values of the one before may still be under way.
+ * Attention, forward, bfloat16: one block of threads for the rows of a few warpgroups and one head, walking over the
+ * keys 64 at a time with running maximum and sum. Three tiles of keys and values: one is copied while one is worked on,
+ * and the product with the values of the one before may still be under way.
  */
 #include "kernels/nn/cuda_attention.cuh"
 #include "kernels/nn/cuda_attention_tile.cuh"
@@ -11,10 +11,10 @@ namespace {
 constexpr int STEP = INGOT_TILE_STEP;
 
 template <int D> struct forward_tiles {
-  static constexpr int GROUPS = D <= 64 ? 2 : 3;
-  static constexpr int BLOCKS = D <= 64 ? 2 : 1; /* of threads, on a multiprocessor: bounds the registers */
-  static constexpr int ROWS = GROUPS * INGOT_TILE_GROUP;
-  static constexpr int THREADS = GROUPS * INGOT_GROUP_THREADS;
+  static constexpr int      GROUPS = D <= 64 ? 2 : 3;
+  static constexpr int      BLOCKS = D <= 64 ? 2 : 1; /* of threads, on a multiprocessor: bounds the registers */
+  static constexpr int      ROWS = GROUPS * INGOT_TILE_GROUP;
+  static constexpr int      THREADS = GROUPS * INGOT_GROUP_THREADS;
   static constexpr uint32_t STEP_BYTES = ingot_tile_bytes<D>(STEP);
   static constexpr uint32_t SHARED = ingot_tile_bytes<D>(ROWS) + 6 * STEP_BYTES + 1024; /* to begin at a multiple */
 };
@@ -35,7 +35,8 @@ __device__ __forceinline__ float largest(const float (&s)[8][4], int h)
 {
   float top[4]; /* four chains: each has to wait for itself alone */
 #pragma unroll
-  for (int t = 0; t < 4; t++) top[t] = fmaxf(fmaxf(s[t][2 * h], s[t][2 * h + 1]), fmaxf(s[t + 4][2 * h], s[t + 4][2 * h + 1]));
+  for (int t = 0; t < 4; t++)
+    top[t] = fmaxf(fmaxf(s[t][2 * h], s[t][2 * h + 1]), fmaxf(s[t + 4][2 * h], s[t + 4][2 * h + 1]));
   return fmaxf(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]));
 }
 
@@ -83,8 +84,9 @@ template <int D> __device__ __forceinline__ void scale_rows(float (&o)[D / 8][4]
 
 /* Divide, and write the thread's elements of its two rows. */
 template <int D>
-__device__ __forceinline__ void forward_store(const ingot_nn_attention &a, const forward_arrays &x, const float (&o)[D / 8][4],
-                                              const softmax_rows &r, int64_t batch, int head, int row, int lane)
+__device__ __forceinline__ void forward_store(const ingot_nn_attention &a, const forward_arrays &x,
+                                              const float (&o)[D / 8][4], const softmax_rows &r, int64_t batch,
+                                              int head, int row, int lane)
 {
 #pragma unroll
   for (int h = 0; h < 2; h++) {
@@ -99,7 +101,7 @@ __device__ __forceinline__ void forward_store(const ingot_nn_attention &a, const
     for (int t = 0; t < D / 8; t++) {
       if (8 * t < a.head_dim) {
         *reinterpret_cast<uint32_t *>(to + 8 * t + lane % 4 * 2) =
-          ingot_pack_bf16(o[t][2 * h] * inverse, o[t][2 * h + 1] * inverse);
+            ingot_pack_bf16(o[t][2 * h] * inverse, o[t][2 * h + 1] * inverse);
       }
     }
     if (x.lse != nullptr && lane % 4 == 0) {
@@ -110,11 +112,11 @@ __device__ __forceinline__ void forward_store(const ingot_nn_attention &a, const
 
 template <int D>
 __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::BLOCKS)
-  forward_kernel(const ingot_nn_attention a, const forward_arrays x)
+    forward_kernel(const ingot_nn_attention a, const forward_arrays x)
 {
   using tiles = forward_tiles<D>;
   extern __shared__ unsigned char shared[];
-  const uint32_t q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
+  const uint32_t                  q_tile = (ingot_shared_address(shared) + 1023u) & ~1023u;
   const uint32_t k_tile = q_tile + ingot_tile_bytes<D>(tiles::ROWS), v_tile = k_tile + 3 * tiles::STEP_BYTES;
   const int      n_time = static_cast<int>(a.n_time), n_row_block = (n_time + tiles::ROWS - 1) / tiles::ROWS;
   const int      n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
@@ -131,7 +133,8 @@ __global__ void __launch_bounds__(forward_tiles<D>::THREADS, forward_tiles<D>::B
 
   const int first[2] = {ingot_attention_first(a, batch, row), ingot_attention_first(a, batch, row + 8)};
   const int group_high = ingot_attention_first(a, batch, group_row + INGOT_TILE_GROUP - 1);
-  const int begin = ingot_attention_first(a, batch, row0) / STEP, end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
+  const int begin = ingot_attention_first(a, batch, row0) / STEP,
+            end = (min(n_time, row0 + tiles::ROWS) - 1) / STEP + 1;
   const int group_begin = ingot_attention_first(a, batch, group_row) / STEP, group_end = min(end, group_row / STEP + 1);
 
   ingot_tile_load<D, tiles::ROWS, tiles::THREADS>(q_tile, q, a.ld_q, row0, n_time, a.head_dim);

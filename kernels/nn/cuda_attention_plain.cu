@@ -1,7 +1,7 @@
 /*
- * Attention in float32 arithmetic, forward and backward, for F32 and for heads that the tensor-core kernels do not take.
- * Tiles of 32 queries and 32 keys in shared memory; 8 threads share a row, thread c of them holding columns c, c + 8, ...
- * Every sum has one owner and one order.
+ * Attention in float32 arithmetic, forward and backward, for F32 and for heads that the tensor-core kernels do not
+ * take. Tiles of 32 queries and 32 keys in shared memory; 8 threads share a row, thread c of them holding columns c, c
+ * + 8, ... Every sum has one owner and one order.
  */
 #include "kernels/nn/cuda_attention.cuh"
 #include "kernels/nn/cuda_nn.cuh"
@@ -13,7 +13,8 @@ constexpr int TILE = 32, LANES = 8, THREADS = TILE * LANES, SCORES = TILE / LANE
 /* Rows of D + 1 floats: threads that read one column of neighbouring rows meet different banks. */
 template <int D> constexpr size_t plain_shared(int n_tile, int n_scores)
 {
-  return (static_cast<size_t>(n_tile) * TILE * (D + 1) + static_cast<size_t>(n_scores) * TILE * SCORE_LD) * sizeof(float);
+  return (static_cast<size_t>(n_tile) * TILE * (D + 1) + static_cast<size_t>(n_scores) * TILE * SCORE_LD) *
+         sizeof(float);
 }
 
 /* Rows first .. first + 31 of a head; zeros outside. */
@@ -35,7 +36,8 @@ __device__ __forceinline__ float dot(const float *x, const float *y, int n)
 }
 
 /* sum[i] += sum over j of weight[j] rows[j][c + 8 i] */
-template <int D> __device__ __forceinline__ void add_rows(float (&sum)[D / LANES], const float *weight, const float *rows, int c)
+template <int D>
+__device__ __forceinline__ void add_rows(float (&sum)[D / LANES], const float *weight, const float *rows, int c)
 {
   for (int j = 0; j < TILE; j++) {
     float w = weight[j];
@@ -45,12 +47,14 @@ template <int D> __device__ __forceinline__ void add_rows(float (&sum)[D / LANES
 }
 
 template <typename T, int D>
-__device__ void store_row(const ingot_nn_attention &a, T *to, int64_t ld, const float (&x)[D / LANES], int row, int c, float factor)
+__device__ void store_row(const ingot_nn_attention &a, T *to, int64_t ld, const float (&x)[D / LANES], int row, int c,
+                          float factor)
 {
   if (row >= a.n_time) return;
 #pragma unroll
   for (int i = 0; i < D / LANES; i++) {
-    if (c + LANES * i < a.head_dim) to[static_cast<int64_t>(row) * ld + c + LANES * i] = ingot_nn_narrow<T>(x[i] * factor);
+    if (c + LANES * i < a.head_dim)
+      to[static_cast<int64_t>(row) * ld + c + LANES * i] = ingot_nn_narrow<T>(x[i] * factor);
   }
 }
 
@@ -66,10 +70,11 @@ __device__ __forceinline__ float over_row(float v, bool maximum)
 
 template <typename T, int D>
 __global__ void __launch_bounds__(THREADS)
-  forward_kernel(const ingot_nn_attention a, const T *q, const T *k, const T *v, T *o, float *lse)
+    forward_kernel(const ingot_nn_attention a, const T *q, const T *k, const T *v, T *o, float *lse)
 {
   extern __shared__ float shared[];
-  float *q_tile = shared, *k_tile = q_tile + TILE * (D + 1), *v_tile = k_tile + TILE * (D + 1), *p = v_tile + TILE * (D + 1);
+  float                  *q_tile = shared, *k_tile = q_tile + TILE * (D + 1), *v_tile = k_tile + TILE * (D + 1),
+        *p = v_tile + TILE * (D + 1);
   const int     n_time = static_cast<int>(a.n_time), n_tile = (n_time + TILE - 1) / TILE;
   const int     n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
   const int     row0 = (n_tile - 1 - static_cast<int>(blockIdx.x) / n_pair) * TILE;
@@ -77,11 +82,13 @@ __global__ void __launch_bounds__(THREADS)
   const int64_t batch = pair / a.n_head, token = batch * a.n_time;
   const int     r = static_cast<int>(threadIdx.x) / LANES, c = static_cast<int>(threadIdx.x) % LANES, row = row0 + r;
   const int     first = ingot_attention_first(a, batch, row);
-  const int64_t q_column = static_cast<int64_t>(head) * a.head_dim, kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
+  const int64_t q_column = static_cast<int64_t>(head) * a.head_dim,
+                kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
 
   load_tile<T, D>(q_tile, q + token * a.ld_q + q_column, a.ld_q, row0, a);
   float sums[D / LANES] = {}, top = -INFINITY, total = 0.0f;
-  for (int key = ingot_attention_first(a, batch, row0) / TILE * TILE; key <= min(row0 + TILE, n_time) - 1; key += TILE) {
+  for (int key = ingot_attention_first(a, batch, row0) / TILE * TILE; key <= min(row0 + TILE, n_time) - 1;
+       key += TILE) {
     __syncthreads();
     load_tile<T, D>(k_tile, k + token * a.ld_k + kv_column, a.ld_k, key, a);
     load_tile<T, D>(v_tile, v + token * a.ld_v + kv_column, a.ld_v, key, a);
@@ -114,7 +121,8 @@ __global__ void __launch_bounds__(THREADS)
   if (lse != nullptr && c == 0 && row < n_time) lse[(batch * a.n_head + head) * a.n_time + row] = top + logf(total);
 }
 
-template <typename T> __global__ void __launch_bounds__(THREADS) rows_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
+template <typename T>
+__global__ void __launch_bounds__(THREADS) rows_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
 {
   int64_t at = (static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x) / LANES; /* token, head */
   bool    real = at < a.n_batch * a.n_time * a.n_head;
@@ -122,7 +130,8 @@ template <typename T> __global__ void __launch_bounds__(THREADS) rows_kernel(con
   int64_t first = token * a.ld_o + head * a.head_dim;
   float   sum = 0.0f;
   for (int d = static_cast<int>(threadIdx.x) % LANES; d < a.head_dim; d += LANES) {
-    sum = fmaf(ingot_nn_widen(static_cast<const T *>(g.o)[first + d]), ingot_nn_widen(static_cast<const T *>(g.d_o)[first + d]), sum);
+    sum = fmaf(ingot_nn_widen(static_cast<const T *>(g.o)[first + d]),
+               ingot_nn_widen(static_cast<const T *>(g.d_o)[first + d]), sum);
   }
   sum = over_row(sum, false);
   if (!real || threadIdx.x % LANES != 0) return;
@@ -141,10 +150,10 @@ template <typename T, int D>
 __global__ void __launch_bounds__(THREADS) keys_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
 {
   extern __shared__ float shared[];
-  constexpr int SIZE = TILE * (D + 1);
-  float        *k_tile = shared, *v_tile = k_tile + SIZE, *q_tile = v_tile + SIZE, *d_o_tile = q_tile + SIZE;
-  float        *p = d_o_tile + SIZE, *ds = p + TILE * SCORE_LD;
-  const int     n_time = static_cast<int>(a.n_time), n_pair = static_cast<int>(a.n_batch) * a.n_kv_head;
+  constexpr int           SIZE = TILE * (D + 1);
+  float                  *k_tile = shared, *v_tile = k_tile + SIZE, *q_tile = v_tile + SIZE, *d_o_tile = q_tile + SIZE;
+  float                  *p = d_o_tile + SIZE, *ds = p + TILE * SCORE_LD;
+  const int               n_time = static_cast<int>(a.n_time), n_pair = static_cast<int>(a.n_batch) * a.n_kv_head;
   const int     pair = static_cast<int>(blockIdx.x) % n_pair, key0 = static_cast<int>(blockIdx.x) / n_pair * TILE;
   const int     kv_head = pair % a.n_kv_head, n_shared = a.n_head / a.n_kv_head;
   const int64_t batch = pair / a.n_kv_head, token = batch * a.n_time;
@@ -186,8 +195,9 @@ template <typename T, int D>
 __global__ void __launch_bounds__(THREADS) queries_kernel(const ingot_nn_attention a, const ingot_attention_grads g)
 {
   extern __shared__ float shared[];
-  constexpr int SIZE = TILE * (D + 1);
-  float        *q_tile = shared, *d_o_tile = q_tile + SIZE, *k_tile = d_o_tile + SIZE, *v_tile = k_tile + SIZE, *ds = v_tile + SIZE;
+  constexpr int           SIZE = TILE * (D + 1);
+  float *q_tile = shared, *d_o_tile = q_tile + SIZE, *k_tile = d_o_tile + SIZE, *v_tile = k_tile + SIZE,
+        *ds = v_tile + SIZE;
   const int     n_time = static_cast<int>(a.n_time), n_tile = (n_time + TILE - 1) / TILE;
   const int     n_pair = static_cast<int>(a.n_batch) * a.n_head, pair = static_cast<int>(blockIdx.x) % n_pair;
   const int     row0 = (n_tile - 1 - static_cast<int>(blockIdx.x) / n_pair) * TILE;
@@ -195,13 +205,15 @@ __global__ void __launch_bounds__(THREADS) queries_kernel(const ingot_nn_attenti
   const int64_t batch = pair / a.n_head, token = batch * a.n_time;
   const int     r = static_cast<int>(threadIdx.x) / LANES, c = static_cast<int>(threadIdx.x) % LANES, row = row0 + r;
   const int     first = ingot_attention_first(a, batch, row);
-  const int64_t q_column = static_cast<int64_t>(head) * a.head_dim, kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
-  const float2  own = row < n_time ? g.rows[(batch * a.n_head + head) * a.n_time + row] : make_float2(0.0f, 0.0f);
+  const int64_t q_column = static_cast<int64_t>(head) * a.head_dim,
+                kv_column = static_cast<int64_t>(kv_head) * a.head_dim;
+  const float2 own = row < n_time ? g.rows[(batch * a.n_head + head) * a.n_time + row] : make_float2(0.0f, 0.0f);
 
   load_tile<T, D>(q_tile, static_cast<const T *>(g.q) + token * a.ld_q + q_column, a.ld_q, row0, a);
   load_tile<T, D>(d_o_tile, static_cast<const T *>(g.d_o) + token * a.ld_o + q_column, a.ld_o, row0, a);
   float dq[D / LANES] = {};
-  for (int key = ingot_attention_first(a, batch, row0) / TILE * TILE; key <= min(row0 + TILE, n_time) - 1; key += TILE) {
+  for (int key = ingot_attention_first(a, batch, row0) / TILE * TILE; key <= min(row0 + TILE, n_time) - 1;
+       key += TILE) {
     __syncthreads();
     load_tile<T, D>(k_tile, static_cast<const T *>(g.k) + token * a.ld_k + kv_column, a.ld_k, key, a);
     load_tile<T, D>(v_tile, static_cast<const T *>(g.v) + token * a.ld_v + kv_column, a.ld_v, key, a);
@@ -211,7 +223,8 @@ __global__ void __launch_bounds__(THREADS) queries_kernel(const ingot_nn_attenti
       int  at = c + LANES * i;
       bool seen = row < n_time && key + at <= row && key + at >= first;
       ds[r * SCORE_LD + at] = score_gradient(a, dot(q_tile + r * (D + 1), k_tile + at * (D + 1), a.head_dim),
-                                             dot(d_o_tile + r * (D + 1), v_tile + at * (D + 1), a.head_dim), own, seen).y;
+                                             dot(d_o_tile + r * (D + 1), v_tile + at * (D + 1), a.head_dim), own, seen)
+                                  .y;
     }
     __syncwarp();
     add_rows<D>(dq, ds + r * SCORE_LD, k_tile, c);
@@ -237,10 +250,10 @@ template <typename T, int D> ingot_status backward(const ingot_nn_attention *a, 
   ingot_status st = INGOT_OK;
   int64_t      tiles = (a->n_time + TILE - 1) / TILE, rows = a->n_batch * a->n_time * a->n_head;
   INGOT_ATTENTION_LAUNCH(rows_kernel<T>, (rows * LANES + THREADS - 1) / THREADS, THREADS, 0, g->stream, *a, *g);
-  INGOT_ATTENTION_LAUNCH((keys_kernel<T, D>), tiles * a->n_batch * a->n_kv_head, THREADS, plain_shared<D>(4, 2), g->stream,
-                         *a, *g);
-  INGOT_ATTENTION_LAUNCH((queries_kernel<T, D>), tiles * a->n_batch * a->n_head, THREADS, plain_shared<D>(4, 1), g->stream,
-                         *a, *g);
+  INGOT_ATTENTION_LAUNCH((keys_kernel<T, D>), tiles * a->n_batch * a->n_kv_head, THREADS, plain_shared<D>(4, 2),
+                         g->stream, *a, *g);
+  INGOT_ATTENTION_LAUNCH((queries_kernel<T, D>), tiles * a->n_batch * a->n_head, THREADS, plain_shared<D>(4, 1),
+                         g->stream, *a, *g);
 done:
   return st;
 }
@@ -270,7 +283,8 @@ ingot_status ingot_attention_plain_forward(const ingot_nn_attention *a, ingot_dt
   return forward<__nv_bfloat16, 256>(a, q, k, v, o, lse, stream); /* smaller heads have tensor cores */
 }
 
-ingot_status ingot_attention_plain_backward(const ingot_nn_attention *a, ingot_dtype dtype, const ingot_attention_grads *g)
+ingot_status ingot_attention_plain_backward(const ingot_nn_attention *a, ingot_dtype dtype,
+                                            const ingot_attention_grads *g)
 {
   if (dtype == INGOT_DTYPE_F32) return backward_any<float>(a, g);
   return backward<__nv_bfloat16, 256>(a, g);

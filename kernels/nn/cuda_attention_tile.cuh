@@ -6,8 +6,8 @@
  * A tile [rows][D] lies in blocks of 64 columns; a block is rows of 128 bytes, whose 16-byte chunk c of row r stands at
  * chunk c ^ (r % 8). Tiles begin at multiples of 1024 bytes.
  *
- * Fragment: thread `lane` of warp w holds of accumulator [64][N] the rows 16 w + lane / 4 (elements 0, 1 of each [4]) and
- * 8 further down (2, 3), columns 8 t + 2 (lane % 4) and the next.
+ * Fragment: thread `lane` of warp w holds of accumulator [64][N] the rows 16 w + lane / 4 (elements 0, 1 of each [4])
+ * and 8 further down (2, 3), columns 8 t + 2 (lane % 4) and the next.
  */
 #ifndef INGOT_KERNELS_NN_CUDA_ATTENTION_TILE_CUH
 #define INGOT_KERNELS_NN_CUDA_ATTENTION_TILE_CUH
@@ -23,8 +23,8 @@
 #endif
 
 enum {
-  INGOT_TILE_GROUP = 64,  /* rows of a warpgroup */
-  INGOT_TILE_STEP = 64,   /* rows of the tiles that a kernel walks over */
+  INGOT_TILE_GROUP = 64, /* rows of a warpgroup */
+  INGOT_TILE_STEP = 64,  /* rows of the tiles that a kernel walks over */
   INGOT_GROUP_THREADS = 128
 };
 
@@ -136,25 +136,41 @@ static __device__ __forceinline__ void ingot_fragment(uint32_t (&a)[4], const fl
 }
 
 #if INGOT_ATTENTION_WGMMA
-static __device__ __forceinline__ void ingot_product_begin(void) { ingot_wgmma_fence(); }
-static __device__ __forceinline__ void ingot_product_commit(void) { ingot_wgmma_commit(); }
-template <int N_LEFT> static __device__ __forceinline__ void ingot_product_wait(void) { ingot_wgmma_wait<N_LEFT>(); }
+static __device__ __forceinline__ void ingot_product_begin(void)
+{
+  ingot_wgmma_fence();
+}
+static __device__ __forceinline__ void ingot_product_commit(void)
+{
+  ingot_wgmma_commit();
+}
+template <int N_LEFT> static __device__ __forceinline__ void ingot_product_wait(void)
+{
+  ingot_wgmma_wait<N_LEFT>();
+}
 #else
-static __device__ __forceinline__ void ingot_product_begin(void) {}
-static __device__ __forceinline__ void ingot_product_commit(void) {}
-template <int N_LEFT> static __device__ __forceinline__ void ingot_product_wait(void) {}
+static __device__ __forceinline__ void ingot_product_begin(void)
+{
+}
+static __device__ __forceinline__ void ingot_product_commit(void)
+{
+}
+template <int N_LEFT> static __device__ __forceinline__ void ingot_product_wait(void)
+{
+}
 #endif
 
 /**
- * s [64][64] = A B^T: A the group's rows (from row `first`) of a tile of ROWS rows, B a tile of 64 rows. Between begin and
- * commit; read after wait. A comes from shared memory always: with rows kept in registers over a loop, ptxas 13.0 gives
- * the registers away after their first use in a wgmma.
+ * s [64][64] = A B^T: A the group's rows (from row `first`) of a tile of ROWS rows, B a tile of 64 rows. Between begin
+ * and commit; read after wait. A comes from shared memory always: with rows kept in registers over a loop, ptxas 13.0
+ * gives the registers away after their first use in a wgmma.
  */
 template <int D, int ROWS>
 static __device__ __forceinline__ void ingot_product_tiles(float (&s)[8][4], uint32_t a, int first, uint32_t b)
 {
 #if INGOT_ATTENTION_WGMMA
-  const uint64_t left = ingot_wgmma_operand(a + static_cast<uint32_t>(first * 128), 16), right = ingot_wgmma_operand(b, 16);
+  const uint64_t left = ingot_wgmma_operand(a + static_cast<uint32_t>(first * 128), 16),
+                 right = ingot_wgmma_operand(b, 16);
 #pragma unroll
   for (int k = 0; k < D / 16; k++) {
     const uint64_t a_step = left + static_cast<uint64_t>((k / 4 * ROWS * 128 + k % 4 * 32) / 16);
@@ -183,7 +199,8 @@ static __device__ __forceinline__ void ingot_product_tiles(float (&s)[8][4], uin
 
 /** o [64][D] += P B: P [64][64] in registers as left operands, B a tile of 64 rows. */
 template <int D>
-static __device__ __forceinline__ void ingot_product_columns(float (&o)[D / 8][4], const uint32_t (&p)[4][4], uint32_t b)
+static __device__ __forceinline__ void ingot_product_columns(float (&o)[D / 8][4], const uint32_t (&p)[4][4],
+                                                             uint32_t b)
 {
 #if INGOT_ATTENTION_WGMMA
   const uint64_t first = ingot_wgmma_operand(b, INGOT_TILE_STEP * 128);
@@ -226,7 +243,10 @@ static __device__ __forceinline__ void ingot_mask_scores(float (&s)[8][4], int k
 static __device__ __forceinline__ float4 ingot_shared_float4(uint32_t address)
 {
   float4 v;
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(address) : "memory");
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+               : "r"(address)
+               : "memory");
   return v;
 }
 #endif

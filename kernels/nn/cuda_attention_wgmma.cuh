@@ -1,7 +1,7 @@
 /**
- * The warpgroup matrix products of Hopper that attention uses: 64 rows, n columns, 16 terms. The accumulator of a thread
- * and the operand in registers are laid out as those of mma.m16n8k16, warp w of the group holding rows 16 w .. 16 w + 15.
- * Asynchronous: results may be read after ingot_wgmma_wait, and neither operand may change before it.
+ * The warpgroup matrix products of Hopper that attention uses: 64 rows, n columns, 16 terms. The accumulator of a
+ * thread and the operand in registers are laid out as those of mma.m16n8k16, warp w of the group holding rows 16 w ..
+ * 16 w + 15. Asynchronous: results may be read after ingot_wgmma_wait, and neither operand may change before it.
  */
 #ifndef INGOT_KERNELS_NN_CUDA_ATTENTION_WGMMA_CUH
 #define INGOT_KERNELS_NN_CUDA_ATTENTION_WGMMA_CUH
@@ -39,76 +39,72 @@ static __device__ __forceinline__ uint64_t ingot_wgmma_operand(uint32_t address,
 /* d = A B^T, both in shared memory, the summed dimension along their rows. */
 static __device__ __forceinline__ void ingot_wgmma_ss_n64_first(float (&d)[8][4], uint64_t a, uint64_t b)
 {
-  asm volatile(
-    "{\n.reg .pred p;\n"
-    "setp.ne.b32 p, 0, 0;\n"
-    "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-    "%32, %33, p, 1, 1, 0, 0;\n}\n"
-    : INGOT_NEW4(0), INGOT_NEW4(1), INGOT_NEW4(2), INGOT_NEW4(3), INGOT_NEW4(4), INGOT_NEW4(5), INGOT_NEW4(6), INGOT_NEW4(7)
-    : "l"(a), "l"(b));
+  asm volatile("{\n.reg .pred p;\n"
+               "setp.ne.b32 p, 0, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+               "%32, %33, p, 1, 1, 0, 0;\n}\n"
+               : INGOT_NEW4(0), INGOT_NEW4(1), INGOT_NEW4(2), INGOT_NEW4(3), INGOT_NEW4(4), INGOT_NEW4(5),
+                 INGOT_NEW4(6), INGOT_NEW4(7)
+               : "l"(a), "l"(b));
 }
 
 /* d += A B^T */
 static __device__ __forceinline__ void ingot_wgmma_ss_n64(float (&d)[8][4], uint64_t a, uint64_t b)
 {
-  asm volatile(
-    "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-    "%32, %33, 1, 1, 1, 0, 0;"
-    : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7)
-    : "l"(a), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+               "%32, %33, 1, 1, 1, 0, 0;"
+               : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7)
+               : "l"(a), "l"(b));
 }
 
 /* d += A B: A in registers, B in shared memory, the summed dimension across its rows. */
 static __device__ __forceinline__ void ingot_wgmma_rs_n32(float (&d)[4][4], const uint32_t (&a)[4], uint64_t b)
 {
-  asm volatile(
-    "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
-    "{%16, %17, %18, %19}, %20, 1, 1, 1, 1;"
-    : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3)
-    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+               "{%16, %17, %18, %19}, %20, 1, 1, 1, 1;"
+               : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 static __device__ __forceinline__ void ingot_wgmma_rs_n64(float (&d)[8][4], const uint32_t (&a)[4], uint64_t b)
 {
-  asm volatile(
-    "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-    "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-    : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7)
-    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+               "{%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
+               : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 static __device__ __forceinline__ void ingot_wgmma_rs_n96(float (&d)[12][4], const uint32_t (&a)[4], uint64_t b)
 {
-  asm volatile(
-    "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
-    "{%48, %49, %50, %51}, %52, 1, 1, 1, 1;"
-    : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7),
-      INGOT_D4(8), INGOT_D4(9), INGOT_D4(10), INGOT_D4(11)
-    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+               "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47}, "
+               "{%48, %49, %50, %51}, %52, 1, 1, 1, 1;"
+               : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7),
+                 INGOT_D4(8), INGOT_D4(9), INGOT_D4(10), INGOT_D4(11)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 static __device__ __forceinline__ void ingot_wgmma_rs_n128(float (&d)[16][4], const uint32_t (&a)[4], uint64_t b)
 {
-  asm volatile(
-    "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-    "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
-    : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7),
-      INGOT_D4(8), INGOT_D4(9), INGOT_D4(10), INGOT_D4(11), INGOT_D4(12), INGOT_D4(13), INGOT_D4(14), INGOT_D4(15)
-    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+               "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+               "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+               "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+               "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+               "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+               : INGOT_D4(0), INGOT_D4(1), INGOT_D4(2), INGOT_D4(3), INGOT_D4(4), INGOT_D4(5), INGOT_D4(6), INGOT_D4(7),
+                 INGOT_D4(8), INGOT_D4(9), INGOT_D4(10), INGOT_D4(11), INGOT_D4(12), INGOT_D4(13), INGOT_D4(14),
+                 INGOT_D4(15)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 #undef INGOT_D4

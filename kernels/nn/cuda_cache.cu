@@ -1,8 +1,9 @@
 /*
- * The cache of keys and values, and attention of new tokens to it. A block has the query heads of one sequence that share a
- * key head, and some of the keys; neighbouring lanes share a key, eight elements each, and a warp has several keys at a time.
- * So a key and its value are read once for all these heads. Sums are float32: each owner of keys has its own, then owners
- * are added in a warp, warps in a block, and blocks by a second kernel where there are too few sequences to fill the GPU.
+ * The cache of keys and values, and attention of new tokens to it. A block has the query heads of one sequence that
+ * share a key head, and some of the keys; neighbouring lanes share a key, eight elements each, and a warp has several
+ * keys at a time. So a key and its value are read once for all these heads. Sums are float32: each owner of keys has
+ * its own, then owners are added in a warp, warps in a block, and blocks by a second kernel where there are too few
+ * sequences to fill the GPU.
  */
 #include "kernels/nn/cuda_attention.cuh"
 #include "kernels/nn/cuda_nn.cuh"
@@ -10,7 +11,8 @@
 namespace {
 
 constexpr int THREADS = 128, WARPS = THREADS / 32;
-constexpr int SPLIT_KEYS = 128, MOST_SPLITS = 64, COMBINE_THREADS = 64; /* keys of a block at least, unless there are fewer */
+constexpr int SPLIT_KEYS = 128, MOST_SPLITS = 64,
+              COMBINE_THREADS = 64; /* keys of a block at least, unless there are fewer */
 
 /* ---- storing and copying: 16 bytes a thread and turn ---- */
 
@@ -25,7 +27,7 @@ int64_t vectors_of(const ingot_nn *nn, int64_t elements)
 
 struct store_rows {
   const uint4 *k, *v;
-  uint4       *keys, *values; /* of the layer */
+  uint4       *keys, *values;              /* of the layer */
   int64_t      n_token, width, ld_k, ld_v; /* in vectors */
 };
 
@@ -46,10 +48,10 @@ __global__ void __launch_bounds__(COPY_BLOCK)
 {
   const int32_t *copy = copies + 3 * static_cast<int64_t>(blockIdx.y);
   const int64_t  slot = cache.n_time * width, layer = blockIdx.z / 2, n = copy[2] * width;
-  uint4         *array = static_cast<uint4 *>(blockIdx.z % 2 == 0 ? cache.keys : cache.values) + layer * cache.n_slot * slot;
-  const uint4   *from = array + copy[0] * slot;
-  uint4         *to = array + copy[1] * slot;
-  const int64_t  step = static_cast<int64_t>(gridDim.x) * COPY_BLOCK;
+  uint4 *array = static_cast<uint4 *>(blockIdx.z % 2 == 0 ? cache.keys : cache.values) + layer * cache.n_slot * slot;
+  const uint4  *from = array + copy[0] * slot;
+  uint4        *to = array + copy[1] * slot;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * COPY_BLOCK;
   for (int64_t i = blockIdx.x * static_cast<int64_t>(COPY_BLOCK) + threadIdx.x; i < n; i += step) to[i] = from[i];
 }
 
@@ -95,10 +97,10 @@ __device__ __forceinline__ float offset_of(float top)
 struct cached_arrays {
   const void *q, *keys, *values; /* keys, values: of the layer */
   void       *o;
-  float2     *tops;    /* [n_row][n_head][n_split]: largest score, sum of exponentials; NULL: the output is written */
-  float      *sums;    /* [n_row][n_head][n_split][head_dim] */
-  int64_t     slot;    /* elements of a slot */
-  int         width;   /* elements of a key of all heads */
+  float2     *tops;  /* [n_row][n_head][n_split]: largest score, sum of exponentials; NULL: the output is written */
+  float      *sums;  /* [n_row][n_head][n_split][head_dim] */
+  int64_t     slot;  /* elements of a slot */
+  int         width; /* elements of a key of all heads */
   int         n_split, share; /* blocks that share a sequence's keys, and keys of each at most */
 };
 
@@ -109,8 +111,8 @@ template <int GROUP> struct running {
 
 /** Keys base + owner, + OWNERS, ... and their values. */
 template <typename T, int LANES, int GROUP, int TURNS>
-__device__ __forceinline__ void see_keys(running<GROUP> &r, const float (&query)[GROUP][8], const T *k, const T *v, int width, int key,
-                                         int end, bool real)
+__device__ __forceinline__ void see_keys(running<GROUP> &r, const float (&query)[GROUP][8], const T *k, const T *v,
+                                         int width, int key, int end, bool real)
 {
   constexpr int OWNERS = THREADS / LANES;
   eight<T>      k8[TURNS], v8[TURNS];
@@ -199,12 +201,13 @@ __global__ void __launch_bounds__(THREADS) cached_kernel(const ingot_nn_cached a
   const int         begin = first + split * arrays.share, end = min(begin + arrays.share, n_key);
   const bool        real = lane * 8 < a.head_dim;
   const int64_t     column = a.slot[row] * arrays.slot + static_cast<int64_t>(kv_head) * a.head_dim + lane * 8;
-  const T          *k = static_cast<const T *>(arrays.keys) + column, *v = static_cast<const T *>(arrays.values) + column;
-  running<GROUP>    r;
-  float             query[GROUP][8];
+  const T       *k = static_cast<const T *>(arrays.keys) + column, *v = static_cast<const T *>(arrays.values) + column;
+  running<GROUP> r;
+  float          query[GROUP][8];
 #pragma unroll
   for (int g = 0; g < GROUP; g++) {
-    const T *from = static_cast<const T *>(arrays.q) + row * a.ld_q + static_cast<int64_t>(head0 + g) * a.head_dim + lane * 8;
+    const T *from =
+        static_cast<const T *>(arrays.q) + row * a.ld_q + static_cast<int64_t>(head0 + g) * a.head_dim + lane * 8;
     load_eight<T>(from, real && g < n_here).widen(query[g]);
     r.top[g] = -INFINITY;
     r.total[g] = 0.0f;
@@ -236,7 +239,8 @@ __global__ void __launch_bounds__(THREADS) cached_kernel(const ingot_nn_cached a
       sum = fmaf(sums[w][g][d], factor, sum);
     }
     if (arrays.tops == nullptr) {
-      static_cast<T *>(arrays.o)[row * a.ld_o + static_cast<int64_t>(head0 + g) * a.head_dim + d] = ingot_nn_narrow<T>(sum / total);
+      static_cast<T *>(arrays.o)[row * a.ld_o + static_cast<int64_t>(head0 + g) * a.head_dim + d] =
+          ingot_nn_narrow<T>(sum / total);
       continue;
     }
     const int64_t at = (static_cast<int64_t>(row) * a.n_head + head0 + g) * arrays.n_split + split;
@@ -257,7 +261,8 @@ __global__ void __launch_bounds__(COMBINE_THREADS) combine_kernel(const ingot_nn
   for (int s = 0; s < arrays.n_split; s++) total = fmaf(tops[s].y, exp2f(tops[s].x - offset), total);
   for (int d = static_cast<int>(threadIdx.x); d < a.head_dim; d += COMBINE_THREADS) {
     float sum = 0.0f;
-    for (int s = 0; s < arrays.n_split; s++) sum = fmaf(arrays.sums[(first + s) * a.head_dim + d], exp2f(tops[s].x - offset), sum);
+    for (int s = 0; s < arrays.n_split; s++)
+      sum = fmaf(arrays.sums[(first + s) * a.head_dim + d], exp2f(tops[s].x - offset), sum);
     static_cast<T *>(arrays.o)[row * a.ld_o + head * a.head_dim + d] = ingot_nn_narrow<T>(sum / total);
   }
 }
@@ -266,7 +271,8 @@ template <typename T, int LANES>
 ingot_status launch_group(const ingot_nn_cached &a, const cached_arrays &arrays, cudaStream_t stream)
 {
   const int  group = a.n_head / a.n_kv_head, taken = group > 4 ? 8 : group > 2 ? 4 : group;
-  const dim3 grid(static_cast<unsigned>(a.n_row * a.n_kv_head * ((group + taken - 1) / taken)), static_cast<unsigned>(arrays.n_split));
+  const dim3 grid(static_cast<unsigned>(a.n_row * a.n_kv_head * ((group + taken - 1) / taken)),
+                  static_cast<unsigned>(arrays.n_split));
   if (taken == 1) cached_kernel<T, LANES, 1><<<grid, THREADS, 0, stream>>>(a, arrays);
   else if (taken == 2) cached_kernel<T, LANES, 2><<<grid, THREADS, 0, stream>>>(a, arrays);
   else if (taken == 4) cached_kernel<T, LANES, 4><<<grid, THREADS, 0, stream>>>(a, arrays);
@@ -281,13 +287,16 @@ template <typename T> ingot_status launch(const ingot_nn_cached &a, const cached
   else if (a.head_dim <= 128) INGOT_TRY((launch_group<T, 16>(a, arrays, stream)));
   else INGOT_TRY((launch_group<T, 32>(a, arrays, stream)));
   if (arrays.tops == nullptr) goto done;
-  combine_kernel<T><<<dim3(static_cast<unsigned>(a.n_head), static_cast<unsigned>(a.n_row)), COMBINE_THREADS, 0, stream>>>(a, arrays);
+  combine_kernel<T>
+      <<<dim3(static_cast<unsigned>(a.n_head), static_cast<unsigned>(a.n_row)), COMBINE_THREADS, 0, stream>>>(a,
+                                                                                                              arrays);
   INGOT_TRY(ingot_nn_cuda_launched("combine_kernel"));
 done:
   return st;
 }
 
-/** Blocks that share a sequence's keys: enough for four a multiprocessor where sequences and heads alone give less than two. */
+/** Blocks that share a sequence's keys: enough for four a multiprocessor where sequences and heads alone give less than
+ * two. */
 void split_keys(const ingot_nn_cuda *nn, const ingot_nn_cached &a, cached_arrays *arrays)
 {
   const int64_t most = a.window > 0 && a.window < a.most_key ? a.window : a.most_key;
@@ -302,40 +311,57 @@ void split_keys(const ingot_nn_cuda *nn, const ingot_nn_cached &a, cached_arrays
 
 } // namespace
 
-ingot_status ingot_nn_cuda_cache_store(ingot_nn *back_end, const ingot_nn_cache *cache, int64_t layer, int64_t n_token, const int32_t *place,
-                                       const void *k, int64_t ld_k, const void *v, int64_t ld_v)
+ingot_status ingot_nn_cuda_cache_store(ingot_nn *back_end, const ingot_nn_cache *cache, int64_t layer, int64_t n_token,
+                                       const int32_t *place, const void *k, int64_t ld_k, const void *v, int64_t ld_v)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   const int64_t  width = vectors_of(back_end, cache->width), first = layer * cache->n_slot * cache->n_time * width;
-  store_rows     s = {static_cast<const uint4 *>(k), static_cast<const uint4 *>(v), static_cast<uint4 *>(cache->keys) + first,
-                      static_cast<uint4 *>(cache->values) + first, n_token, width, vectors_of(back_end, ld_k), vectors_of(back_end, ld_v)};
-  const int64_t  blocks = (n_token * width + COPY_BLOCK - 1) / COPY_BLOCK, most = 32 * static_cast<int64_t>(nn->sm_count);
+  store_rows     s = {static_cast<const uint4 *>(k),
+                      static_cast<const uint4 *>(v),
+                      static_cast<uint4 *>(cache->keys) + first,
+                      static_cast<uint4 *>(cache->values) + first,
+                      n_token,
+                      width,
+                      vectors_of(back_end, ld_k),
+                      vectors_of(back_end, ld_v)};
+  const int64_t  blocks = (n_token * width + COPY_BLOCK - 1) / COPY_BLOCK,
+                most = 32 * static_cast<int64_t>(nn->sm_count);
   if (n_token == 0) return INGOT_OK;
   store_kernel<<<static_cast<unsigned>(blocks < most ? blocks : most), COPY_BLOCK, 0, nn->stream>>>(s, place);
   return ingot_nn_cuda_launched("store_kernel");
 }
 
-ingot_status ingot_nn_cuda_cache_copy(ingot_nn *back_end, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies, int64_t most_token)
+ingot_status ingot_nn_cuda_cache_copy(ingot_nn *back_end, const ingot_nn_cache *cache, int64_t n_copy,
+                                      const int32_t *copies, int64_t most_token)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   const int64_t  width = vectors_of(back_end, cache->width), turn = COPY_BLOCK * COPY_TURNS;
   const int64_t  blocks = (most_token * width + turn - 1) / turn;
   INGOT_ASSERT(n_copy <= MOST_GRID && 2 * cache->n_layer <= MOST_GRID);
   if (n_copy == 0 || most_token == 0) return INGOT_OK;
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(n_copy), static_cast<unsigned>(2 * cache->n_layer));
+  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(n_copy),
+                  static_cast<unsigned>(2 * cache->n_layer));
   copy_kernel<<<grid, COPY_BLOCK, 0, nn->stream>>>(*cache, width, copies);
   return ingot_nn_cuda_launched("copy_kernel");
 }
 
-ingot_status ingot_nn_cuda_attention_cached(ingot_nn *back_end, const ingot_nn_cached *a, const ingot_nn_cache *cache, const void *q, void *o)
+ingot_status ingot_nn_cuda_attention_cached(ingot_nn *back_end, const ingot_nn_cached *a, const ingot_nn_cache *cache,
+                                            const void *q, void *o)
 {
   ingot_status   st = INGOT_OK;
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   const int64_t  layer = a->layer * cache->n_slot * cache->n_time * cache->width, n_head = a->n_row * a->n_head;
   const size_t   size = ingot_dtype_size(back_end->dtype);
-  cached_arrays  arrays = {q, static_cast<const char *>(cache->keys) + static_cast<size_t>(layer) * size,
-                           static_cast<const char *>(cache->values) + static_cast<size_t>(layer) * size, o, nullptr, nullptr,
-                           cache->n_time * cache->width, static_cast<int>(cache->width), 1, 0};
+  cached_arrays  arrays = {q,
+                           static_cast<const char *>(cache->keys) + static_cast<size_t>(layer) * size,
+                           static_cast<const char *>(cache->values) + static_cast<size_t>(layer) * size,
+                           o,
+                           nullptr,
+                           nullptr,
+                           cache->n_time * cache->width,
+                           static_cast<int>(cache->width),
+                           1,
+                           0};
   void          *scratch = nullptr;
   INGOT_TRY(ingot_nn_cuda_attention_check(a->head_dim));
   if (a->n_row == 0) return INGOT_OK;
@@ -344,7 +370,9 @@ ingot_status ingot_nn_cuda_attention_cached(ingot_nn *back_end, const ingot_nn_c
   split_keys(nn, *a, &arrays);
   if (arrays.n_split > 1) {
     const size_t tops = ingot_nn_cuda_aligned(static_cast<size_t>(n_head * arrays.n_split) * sizeof(float2));
-    INGOT_TRY(ingot_nn_cuda_scratch(nn, tops + static_cast<size_t>(n_head * arrays.n_split * a->head_dim) * sizeof(float), &scratch));
+    INGOT_TRY(ingot_nn_cuda_scratch(nn,
+                                    tops + static_cast<size_t>(n_head * arrays.n_split * a->head_dim) * sizeof(float),
+                                    &scratch));
     arrays.tops = static_cast<float2 *>(scratch);
     arrays.sums = reinterpret_cast<float *>(static_cast<char *>(scratch) + tops);
   }

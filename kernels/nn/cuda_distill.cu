@@ -266,8 +266,8 @@ static bool rows_are_wide(const ingot_nn_logits *z, const float *teacher, const 
          reinterpret_cast<uintptr_t>(d) % 16 == 0;
 }
 
-/** Without a soft part, loss and gradient are cross_entropy's to the bit. What is left to do: *nll and *d_logits NULL.
- */
+/** Without a soft part, loss and gradient are cross_entropy's to the bit. What is left to do: *nll and *d_logits
+ * NULL. */
 static ingot_status hard_alone(ingot_nn *back_end, const ingot_nn_distill *loss, const ingot_nn_logits *z,
                                const int32_t *labels, float **nll, void **d_logits)
 {

@@ -61,8 +61,9 @@ static ingot_status map(ingot_nn *back_end, const char *name, int64_t n, const v
                                                                  static_cast<const __nv_bfloat16 *>(y),
                                                                  static_cast<__nv_bfloat16 *>(out), wide);
   } else {
-    map_kernel<float, F><<<grid, BLOCK, 0, nn->stream>>>(
-        n, static_cast<const float *>(x), static_cast<const float *>(y), static_cast<float *>(out), wide);
+    map_kernel<float, F><<<grid, BLOCK, 0, nn->stream>>>(n, static_cast<const float *>(x),
+                                                         static_cast<const float *>(y), static_cast<float *>(out),
+                                                         wide);
   }
   return ingot_nn_cuda_launched(name);
 }

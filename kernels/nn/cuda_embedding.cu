@@ -37,8 +37,10 @@ static ingot_status embedding_of(ingot_nn_cuda *nn, int64_t n_token, int64_t wid
   const T *rows = static_cast<const T *>(table), *position_rows = static_cast<const T *>(position_table);
   T       *result = static_cast<T *>(out);
   bool     wide = ingot_nn_wide(rows, width) && ingot_nn_wide(position_rows, width) && ingot_nn_wide(result, width);
-  embedding_kernel<T><<<ingot_nn_grid<BLOCK>(nn, n_token * ((width + 7) / 8)), BLOCK, 0, nn->stream>>>(
-      n_token, width, tokens, rows, positions, position_rows, result, wide);
+  embedding_kernel<T>
+      <<<ingot_nn_grid<BLOCK>(nn, n_token * ((width + 7) / 8)), BLOCK, 0, nn->stream>>>(n_token, width, tokens, rows,
+                                                                                        positions, position_rows,
+                                                                                        result, wide);
   return ingot_nn_cuda_launched("embedding_kernel");
 }
 
@@ -98,8 +100,9 @@ static ingot_status add_rows(ingot_nn_cuda *nn, int64_t n_token, int64_t width, 
   const T *gradient = static_cast<const T *>(d_out);
   int64_t  vectors = (width + 7) / 8;
   dim3     grid(static_cast<unsigned>(n_token), static_cast<unsigned>((vectors + BLOCK - 1) / BLOCK));
-  embedding_backward_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(
-      n_token, width, row, number, gradient, d_table, ingot_nn_wide(gradient, width), ingot_nn_wide(d_table, width));
+  embedding_backward_kernel<T><<<grid, BLOCK, 0, nn->stream>>>(n_token, width, row, number, gradient, d_table,
+                                                               ingot_nn_wide(gradient, width),
+                                                               ingot_nn_wide(d_table, width));
   return ingot_nn_cuda_launched("embedding_backward_kernel");
 }
 

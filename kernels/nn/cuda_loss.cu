@@ -152,16 +152,19 @@ ingot_status ingot_nn_cuda_sample_labels(ingot_nn *back_end, const ingot_nn_logi
   ingot_nn_cuda  *nn = ingot_nn_cuda_of(back_end);
   counted_numbers numbers = {key, first_counter};
   if (z->n_row == 0) return INGOT_OK;
-  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, 1.0f, labels, ingot_nn_wide(z->data, z->ld));
+  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, 1.0f, labels,
+                                                                         ingot_nn_wide(z->data, z->ld));
   return ingot_nn_cuda_launched("draw_kernel");
 }
 
-ingot_status ingot_nn_cuda_draw(ingot_nn *back_end, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids)
+ingot_status ingot_nn_cuda_draw(ingot_nn *back_end, const ingot_nn_logits *z, float inverse, const double *u,
+                                int32_t *ids)
 {
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   given_numbers  numbers = {u};
   if (z->n_row == 0) return INGOT_OK;
-  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, inverse, ids, ingot_nn_wide(z->data, z->ld));
+  draw_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, numbers, inverse, ids,
+                                                                         ingot_nn_wide(z->data, z->ld));
   return ingot_nn_cuda_launched("draw_kernel");
 }
 

@@ -50,8 +50,8 @@ ingot_status ingot_cublaslt_load(ingot_cublaslt *out)
 
   snprintf(name, sizeof name, "libcublasLt.so.%d", CUDART_VERSION / 1000);
   INGOT_TRY(ingot_library_load(name, INGOT_CUDA_FOLDER, &library));
-#define LOAD(ours, theirs)                                                                                             \
-  INGOT_TRY(ingot_library_function(library, name, #theirs, &address));                                                 \
+#define LOAD(ours, theirs)                                             \
+  INGOT_TRY(ingot_library_function(library, name, #theirs, &address)); \
   out->ours = reinterpret_cast<decltype(out->ours)>(address);
   INGOT_CUBLASLT_FUNCTIONS(LOAD)
 #undef LOAD
@@ -274,8 +274,10 @@ ingot_status ingot_nn_cuda_matmul(ingot_nn *back_end, int64_t m, int64_t n, int6
                               nn->workspace_bytes};
   INGOT_TRY(ingot_nn_cuda_product(nn, &product));
   if (bias_after && m > 0 && n > 0) {
-    add_bias_kernel<<<static_cast<unsigned>(8 * nn->sm_count), 256, 0, nn->stream>>>(
-        m, n, static_cast<const __nv_bfloat16 *>(bias), static_cast<float *>(c), ldc);
+    add_bias_kernel<<<static_cast<unsigned>(8 * nn->sm_count), 256, 0, nn->stream>>>(m, n,
+                                                                                     static_cast<const __nv_bfloat16 *>(
+                                                                                         bias),
+                                                                                     static_cast<float *>(c), ldc);
     INGOT_TRY(ingot_nn_cuda_launched("add_bias_kernel"));
   }
 done:

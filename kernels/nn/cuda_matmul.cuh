@@ -15,7 +15,7 @@ struct ingot_nn_product {
   const void     *bias;
   int             n_batch;
   int64_t         stride_a, stride_b, stride_c;
-  cudaStream_t    stream;    /* with its own workspace */
+  cudaStream_t    stream; /* with its own workspace */
   void           *workspace;
   size_t          workspace_bytes;
 };

@@ -77,7 +77,8 @@ ingot_status ingot_nn_cuda_mix(ingot_nn *back_end, ingot_nn_mix kind, const ingo
   return ingot_nn_cuda_launched("mix_kernel");
 }
 
-static __global__ void __launch_bounds__(BLOCK) rule_out_kernel(ingot_nn_logits logits, float margin, float *mixed_rows, bool wide)
+static __global__ void __launch_bounds__(BLOCK)
+    rule_out_kernel(ingot_nn_logits logits, float margin, float *mixed_rows, bool wide)
 {
   __shared__ ingot_nn_soft_sum shared[N_WARP];
   int64_t                      row = blockIdx.x, n = logits.n_vocab;
@@ -99,7 +100,8 @@ ingot_status ingot_nn_cuda_rule_out(ingot_nn *back_end, const ingot_nn_logits *z
   ingot_nn_cuda *nn = ingot_nn_cuda_of(back_end);
   INGOT_ASSERT(margin <= 0.0f);
   if (z->n_row == 0) return INGOT_OK;
-  rule_out_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, margin, mixed, ingot_nn_wide(z->data, z->ld));
+  rule_out_kernel<<<static_cast<unsigned>(z->n_row), BLOCK, 0, nn->stream>>>(*z, margin, mixed,
+                                                                             ingot_nn_wide(z->data, z->ld));
   return ingot_nn_cuda_launched("rule_out_kernel");
 }
 

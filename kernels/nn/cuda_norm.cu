@@ -269,8 +269,8 @@ enum { WIDEST = BLOCK * 8 * 4 }; /* of rows that stay in registers */
 
 static norm_rows rows_of(const ingot_nn_norm *shape, bool wide)
 {
-  norm_rows r = {
-      shape->n_token * shape->n_group, shape->width, shape->ld_x, shape->ld_y, shape->n_group, shape->eps, wide};
+  norm_rows r =
+      {shape->n_token * shape->n_group, shape->width, shape->ld_x, shape->ld_y, shape->n_group, shape->eps, wide};
   return r;
 }
 
@@ -286,9 +286,13 @@ template <typename T, int THREADS, int VECTORS, bool CENTRED>
 static ingot_status launch_norm(ingot_nn_cuda *nn, norm_rows r, const norm_args *a)
 {
   int64_t per_block = BLOCK / THREADS, blocks = (r.n_row + per_block - 1) / per_block;
-  norm_kernel<T, THREADS, VECTORS, CENTRED><<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(
-      r, static_cast<const T *>(a->x), static_cast<const T *>(a->delta), static_cast<T *>(a->sum),
-      static_cast<const T *>(a->weight), static_cast<const T *>(a->bias), static_cast<T *>(a->y), a->stats);
+  norm_kernel<T, THREADS, VECTORS, CENTRED>
+      <<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(r, static_cast<const T *>(a->x),
+                                                                static_cast<const T *>(a->delta),
+                                                                static_cast<T *>(a->sum),
+                                                                static_cast<const T *>(a->weight),
+                                                                static_cast<const T *>(a->bias), static_cast<T *>(a->y),
+                                                                a->stats);
   return ingot_nn_cuda_launched("norm_kernel");
 }
 
@@ -302,9 +306,13 @@ template <typename T, bool CENTRED> static ingot_status norm_of(ingot_nn_cuda *n
   if (r.wide && r.width <= BLOCK * 16) return launch_norm<T, BLOCK, 2, CENTRED>(nn, r, a);
   if (r.wide && r.width <= WIDEST) return launch_norm<T, BLOCK, 4, CENTRED>(nn, r, a);
   int64_t blocks = r.n_row < 16 * nn->sm_count ? r.n_row : 16 * nn->sm_count;
-  norm_any_kernel<T, CENTRED><<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(
-      r, static_cast<const T *>(a->x), static_cast<const T *>(a->delta), static_cast<T *>(a->sum),
-      static_cast<const T *>(a->weight), static_cast<const T *>(a->bias), static_cast<T *>(a->y), a->stats);
+  norm_any_kernel<T, CENTRED>
+      <<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(r, static_cast<const T *>(a->x),
+                                                                static_cast<const T *>(a->delta),
+                                                                static_cast<T *>(a->sum),
+                                                                static_cast<const T *>(a->weight),
+                                                                static_cast<const T *>(a->bias), static_cast<T *>(a->y),
+                                                                a->stats);
   return ingot_nn_cuda_launched("norm_any_kernel");
 }
 
@@ -379,9 +387,12 @@ static ingot_status launch_backward(ingot_nn_cuda *nn, norm_rows r, const norm_b
   float       *dweight = nullptr, *dbias = nullptr;
   if (blocks > most) blocks = most;
   INGOT_TRY(take_partials(nn, blocks, r.width, a, &dweight, &dbias));
-  norm_backward_kernel<T, THREADS, VECTORS, CENTRED><<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(
-      r, static_cast<const T *>(a->x), static_cast<const T *>(a->weight), a->stats, static_cast<const T *>(a->dy),
-      static_cast<const T *>(a->residual), static_cast<T *>(a->dx), dweight, dbias);
+  norm_backward_kernel<T, THREADS, VECTORS, CENTRED>
+      <<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(r, static_cast<const T *>(a->x),
+                                                                static_cast<const T *>(a->weight), a->stats,
+                                                                static_cast<const T *>(a->dy),
+                                                                static_cast<const T *>(a->residual),
+                                                                static_cast<T *>(a->dx), dweight, dbias);
   INGOT_TRY(ingot_nn_cuda_launched("norm_backward_kernel"));
   INGOT_TRY(sum_partials(nn, blocks, r.width, a, dweight, dbias));
 done:
@@ -395,9 +406,12 @@ static ingot_status launch_backward_any(ingot_nn_cuda *nn, norm_rows r, const no
   int64_t      blocks = r.n_row < 4 * nn->sm_count ? r.n_row : 4 * nn->sm_count;
   float       *dweight = nullptr, *dbias = nullptr;
   INGOT_TRY(take_partials(nn, blocks, r.width, a, &dweight, &dbias));
-  norm_backward_any_kernel<T, CENTRED><<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(
-      r, static_cast<const T *>(a->x), static_cast<const T *>(a->weight), a->stats, static_cast<const T *>(a->dy),
-      static_cast<const T *>(a->residual), static_cast<T *>(a->dx), dweight, dbias);
+  norm_backward_any_kernel<T, CENTRED>
+      <<<static_cast<unsigned>(blocks), BLOCK, 0, nn->stream>>>(r, static_cast<const T *>(a->x),
+                                                                static_cast<const T *>(a->weight), a->stats,
+                                                                static_cast<const T *>(a->dy),
+                                                                static_cast<const T *>(a->residual),
+                                                                static_cast<T *>(a->dx), dweight, dbias);
   INGOT_TRY(ingot_nn_cuda_launched("norm_backward_any_kernel"));
   INGOT_TRY(sum_partials(nn, blocks, r.width, a, dweight, dbias));
 done:

@@ -1,7 +1,7 @@
 /**
  * Operators of the transformer runtime: one table, two back ends. CPU: float32, OpenBLAS and OpenMP. CUDA: bfloat16
- * with float32 accumulation, or float32 (optionally TF32 in matrix products). workers/model/ builds forward and backward
- * of whole models from these and nothing else.
+ * with float32 accumulation, or float32 (optionally TF32 in matrix products). workers/model/ builds forward and
+ * backward of whole models from these and nothing else.
  *
  * Conventions
  *   - Matrices are row-major; ld is the distance of rows in elements. N tokens are n_batch windows of n_time, in order.
@@ -65,7 +65,8 @@ typedef struct ingot_nn_matrix {
   bool        transpose; /* the operand is the transpose of what is stored */
 } ingot_nn_matrix;
 
-/** Normalisation of rows: RMSNorm, or LayerNorm when centred. A token has n_group rows of `width`, one after the other. */
+/** Normalisation of rows: RMSNorm, or LayerNorm when centred. A token has n_group rows of `width`, one after the
+ * other. */
 typedef struct ingot_nn_norm {
   bool    centred;
   float   eps;
@@ -79,25 +80,25 @@ typedef struct ingot_nn_norm {
 typedef struct ingot_nn_rope {
   int64_t        n_token;
   int            n_head, head_dim, rotary_dim;
-  int64_t        ld;         /* distance of tokens */
-  const float   *cos, *sin;  /* [positions][rotary_dim / 2] */
-  const int32_t *positions;  /* [n_token]: row of the tables */
+  int64_t        ld;        /* distance of tokens */
+  const float   *cos, *sin; /* [positions][rotary_dim / 2] */
+  const int32_t *positions; /* [n_token]: row of the tables */
 } ingot_nn_rope;
 
 /** Causal attention with grouped heads: head h uses key and value head h / (n_head / n_kv_head). */
 typedef struct ingot_nn_attention {
   int64_t        n_batch, n_time;
   int            n_head, n_kv_head, head_dim;
-  float          scale;      /* of the scores, head_dim^-1/2 */
-  int            window;     /* a query sees this many keys at most, its own included; 0: all before it */
-  const int32_t *first_key;  /* [n_batch * n_time]: first key (0 .. n_time - 1, within the window) that a query may see
-                                (documents); ascending within a window; NULL: 0 */
-  int64_t        ld_q, ld_k, ld_v, ld_o; /* distance of tokens; heads of a token follow each other */
+  float          scale;     /* of the scores, head_dim^-1/2 */
+  int            window;    /* a query sees this many keys at most, its own included; 0: all before it */
+  const int32_t *first_key; /* [n_batch * n_time]: first key (0 .. n_time - 1, within the window) that a query may see
+                               (documents); ascending within a window; NULL: 0 */
+  int64_t ld_q, ld_k, ld_v, ld_o; /* distance of tokens; heads of a token follow each other */
 } ingot_nn_attention;
 
 /**
- * Keys and values of tokens that were, in slots: a slot has those of one sequence, in every layer. Memory of the back end,
- * nn->dtype; CUDA: `width` is a multiple of 8.
+ * Keys and values of tokens that were, in slots: a slot has those of one sequence, in every layer. Memory of the back
+ * end, nn->dtype; CUDA: `width` is a multiple of 8.
  */
 typedef struct ingot_nn_cache {
   void   *keys, *values; /* [n_layer][n_slot][n_time][width] */
@@ -105,12 +106,13 @@ typedef struct ingot_nn_cache {
   int64_t width; /* of all key heads */
 } ingot_nn_cache;
 
-/** Attention of new tokens, each to the first n_key tokens in its slot. Rows may share a slot: tokens of one sequence. */
+/** Attention of new tokens, each to the first n_key tokens in its slot. Rows may share a slot: tokens of one
+ * sequence. */
 typedef struct ingot_nn_cached {
   int64_t        n_row;
   int64_t        layer;
   int            n_head, n_kv_head, head_dim;
-  float          scale;    /* as in ingot_nn_attention, as is the next */
+  float          scale; /* as in ingot_nn_attention, as is the next */
   int            window;
   const int32_t *slot;     /* [n_row] */
   const int32_t *n_key;    /* [n_row]: at least 1: the new token's own is there */
@@ -130,7 +132,7 @@ enum { INGOT_NN_IGNORE = -1 }; /* label of a row that has no loss: loss 0, gradi
 
 /** How the distributions of several models become one. */
 typedef enum ingot_nn_mix {
-  INGOT_NN_MIX_LINEAR,     /* sum of weight * p; a row's weight is given as its logarithm, -inf: the member is left out */
+  INGOT_NN_MIX_LINEAR, /* sum of weight * p; a row's weight is given as its logarithm, -inf: the member is left out */
   INGOT_NN_MIX_LOG_LINEAR, /* sum of weight * log p; weights of any sign */
   INGOT_NN_MIX_MAX,        /* largest weight * p; the weight given as its logarithm */
 } ingot_nn_mix;
@@ -151,8 +153,8 @@ typedef struct ingot_nn_distill {
 } ingot_nn_distill;
 
 /**
- * What the stored top-k of a teacher says of the other classes. At another temperature than 1, what they have together is
- * that of a share spread evenly over them; less than 10^-6 at temperature 1, of teacher or student, counts as 10^-6.
+ * What the stored top-k of a teacher says of the other classes. At another temperature than 1, what they have together
+ * is that of a share spread evenly over them; less than 10^-6 at temperature 1, of teacher or student, counts as 10^-6.
  */
 typedef enum ingot_nn_tail {
   INGOT_NN_TAIL_NONE,    /* nothing: the stored ones are made to sum to 1 */
@@ -181,7 +183,8 @@ struct ingot_nn_ops {
   /* Memory. */
   ingot_status (*alloc)(ingot_nn *nn, size_t bytes, void **out); /* not cleared */
   void (*free)(ingot_nn *nn, void *memory);                      /* NULL is fine */
-  ingot_status (*copy_in)(ingot_nn *nn, void *dst, const void *host_src, size_t bytes); /* host memory is free on return */
+  ingot_status (*copy_in)(ingot_nn *nn, void *dst, const void *host_src,
+                          size_t bytes); /* host memory is free on return */
   ingot_status (*copy_out)(ingot_nn *nn, void *host_dst, const void *src, size_t bytes); /* waits */
   ingot_status (*copy)(ingot_nn *nn, void *dst, const void *src, size_t bytes);
   ingot_status (*zero)(ingot_nn *nn, void *dst, size_t bytes);
@@ -223,13 +226,15 @@ struct ingot_nn_ops {
                                      void *dk, void *dv);
 
   /** Keys and values of tokens go to a layer of the cache. place [n_token]: slot * n_time + time; -1: nowhere. */
-  ingot_status (*cache_store)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token, const int32_t *place,
-                              const void *k, int64_t ld_k, const void *v, int64_t ld_v);
-  /** The first tokens of slots, of all layers, go to other slots. copies [n_copy][3]: from, to, tokens (most_token the largest of
-   *  these); no slot is copied to twice, or both from and to. */
-  ingot_status (*cache_copy)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies, int64_t most_token);
+  ingot_status (*cache_store)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t layer, int64_t n_token,
+                              const int32_t *place, const void *k, int64_t ld_k, const void *v, int64_t ld_v);
+  /** The first tokens of slots, of all layers, go to other slots. copies [n_copy][3]: from, to, tokens (most_token the
+   * largest of these); no slot is copied to twice, or both from and to. */
+  ingot_status (*cache_copy)(ingot_nn *nn, const ingot_nn_cache *cache, int64_t n_copy, const int32_t *copies,
+                             int64_t most_token);
   /** As attention, for new tokens against cached keys. */
-  ingot_status (*attention_cached)(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache, const void *q, void *o);
+  ingot_status (*attention_cached)(ingot_nn *nn, const ingot_nn_cached *shape, const ingot_nn_cache *cache,
+                                   const void *q, void *o);
 
   /** out [n_row][width] = silu(gate) * up, gate_up [n_row][2 width] = [gate | up]. */
   ingot_status (*swiglu)(ingot_nn *nn, int64_t n_row, int64_t width, const void *gate_up, void *out);
@@ -260,12 +265,12 @@ struct ingot_nn_ops {
    */
   ingot_status (*cross_entropy)(ingot_nn *nn, const ingot_nn_logits *z, const int32_t *labels, float scale, float *nll,
                                 int32_t *top1, void *d_logits);
-  /** labels[r] drawn from softmax(z[r]) with the Philox word 0 of (key, first_counter + r), u = (word + 0.5) / 2^32: the
-   *  smallest v with cumulative probability above u. Rows whose label is INGOT_NN_IGNORE on entry stay so. */
+  /** labels[r] drawn from softmax(z[r]) with the Philox word 0 of (key, first_counter + r), u = (word + 0.5) / 2^32:
+   * the smallest v with cumulative probability above u. Rows whose label is INGOT_NN_IGNORE on entry stay so. */
   ingot_status (*sample_labels)(ingot_nn *nn, const ingot_nn_logits *z, uint64_t key, uint64_t first_counter,
                                 int32_t *labels);
-  /** ids[r] drawn from softmax(inverse * z[r]) with u[r] of [0, 1): the smallest v with cumulative probability above u. -1 for a row
-   *  that has no distribution: not a number, +inf, or -inf alone. */
+  /** ids[r] drawn from softmax(inverse * z[r]) with u[r] of [0, 1): the smallest v with cumulative probability above u.
+   * -1 for a row that has no distribution: not a number, +inf, or -inf alone. */
   ingot_status (*draw)(ingot_nn *nn, const ingot_nn_logits *z, float inverse, const double *u, int32_t *ids);
   /** The k largest log-probabilities of each row, descending, equal logits by ascending id: ids, logp [n_row][k]. */
   ingot_status (*top_k)(ingot_nn *nn, const ingot_nn_logits *z, int k, int32_t *ids, float *logp);
@@ -275,18 +280,18 @@ struct ingot_nn_ops {
   /**
    * Take a member into mixed [n_row][z->ld], rows of unnormalised log-probabilities; `first` sets instead of adding.
    * weight [n_row] as the kind says; floor (log-linear with a negative weight): log-probabilities below it count as it.
-   * A weight of 0 leaves out of a product. cross_entropy and distill normalise what they are given, so mixed rows serve as
-   * logits. Behind n_vocab nothing is promised.
+   * A weight of 0 leaves out of a product. cross_entropy and distill normalise what they are given, so mixed rows serve
+   * as logits. Behind n_vocab nothing is promised.
    */
   ingot_status (*mix)(ingot_nn *nn, ingot_nn_mix kind, const ingot_nn_logits *z, const float *weight, float floor,
                       bool first, float *mixed);
-  /** mixed [n_row][z->ld] = -inf where z is below the largest of its row plus margin (at most 0): what a member holds to be
-   *  implausible. Whatever is mixed in later leaves it there, as long as it is not +inf. */
+  /** mixed [n_row][z->ld] = -inf where z is below the largest of its row plus margin (at most 0): what a member holds
+   * to be implausible. Whatever is mixed in later leaves it there, as long as it is not +inf. */
   ingot_status (*rule_out)(ingot_nn *nn, const ingot_nn_logits *z, float margin, float *mixed);
   /**
-   * Per row: soft = T^2 D (float32), nll = cross-entropy with the label, each NULL: not wanted; d_logits (NULL: not wanted) =
-   * scale times the gradient of the whole loss by z. Rows labelled INGOT_NN_IGNORE: 0. teacher [n_row][z->ld]: logits.
-   * Forward KL over what a teacher rules out (-inf) is 0 there; reverse KL is +inf.
+   * Per row: soft = T^2 D (float32), nll = cross-entropy with the label, each NULL: not wanted; d_logits (NULL: not
+   * wanted) = scale times the gradient of the whole loss by z. Rows labelled INGOT_NN_IGNORE: 0. teacher
+   * [n_row][z->ld]: logits. Forward KL over what a teacher rules out (-inf) is 0 there; reverse KL is +inf.
    */
   ingot_status (*distill)(ingot_nn *nn, const ingot_nn_distill *loss, const ingot_nn_logits *z, const float *teacher,
                           const int32_t *labels, float *soft, float *nll, void *d_logits);
@@ -295,8 +300,8 @@ struct ingot_nn_ops {
                                 const ingot_nn_top_k *teacher, const int32_t *labels, float *soft, float *nll,
                                 void *d_logits);
   /**
-   * Moments and the log-probability of the label of M members of mixed rows, for learning log-linear weights: with q the
-   * softmax of mixed, mean [n_row][M] = E_q[logp_m], product [n_row][M][M] = E_q[logp_m logp_j], label [n_row][M] =
+   * Moments and the log-probability of the label of M members of mixed rows, for learning log-linear weights: with q
+   * the softmax of mixed, mean [n_row][M] = E_q[logp_m], product [n_row][M][M] = E_q[logp_m logp_j], label [n_row][M] =
    * logp_m(label). members: host array of M back-end arrays [n_row][mixed->ld] of log-probabilities. M at most 16. Rows
    * labelled INGOT_NN_IGNORE: 0. What q gives nothing adds nothing, whatever its logp.
    */
@@ -307,8 +312,8 @@ struct ingot_nn_ops {
   /** *sum (host) = sum of squares, float64 in blocks added in a fixed order. Waits. */
   ingot_status (*sum_squares)(ingot_nn *nn, int64_t n, const float *x, double *sum);
   /** One step on n parameters: master, m, v updated; weight (nn->dtype, NULL: none) = master rounded. */
-  ingot_status (*adamw)(ingot_nn *nn, const ingot_nn_adamw *how, int64_t n, const float *gradient, float *master, float *m,
-                        float *v, void *weight);
+  ingot_status (*adamw)(ingot_nn *nn, const ingot_nn_adamw *how, int64_t n, const float *gradient, float *master,
+                        float *m, float *v, void *weight);
   /** dst (nn->dtype) = src rounded to nearest even; and src widened. */
   ingot_status (*round_to)(ingot_nn *nn, int64_t n, const float *src, void *dst);
   ingot_status (*widen)(ingot_nn *nn, int64_t n, const void *src, float *dst);

@@ -8,12 +8,12 @@
 
 #include "base/comm.h"
 
-#define CHECK(cond)                                                            \
-  do {                                                                         \
-    if (!(cond)) {                                                             \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond);               \
-      ingot_comm_abort(comm, 1);                                               \
-    }                                                                          \
+#define CHECK(cond)                                              \
+  do {                                                           \
+    if (!(cond)) {                                               \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #cond); \
+      ingot_comm_abort(comm, 1);                                 \
+    }                                                            \
   } while (0)
 
 static void check_collectives(ingot_comm *comm)
@@ -46,7 +46,8 @@ static void check_collectives(ingot_comm *comm)
   CHECK(ingot_comm_local_size(comm) <= size && ingot_comm_local_rank(comm) < ingot_comm_local_size(comm));
 }
 
-/* Sums of reals: exact where the values allow it, in rank order where they do not, the same on all ranks, in several parts. */
+/* Sums of reals: exact where the values allow it, in rank order where they do not, the same on all ranks, in several
+ * parts. */
 static void check_real_sums(ingot_comm *comm)
 {
   enum { N = (1 << 20) + 77 };
@@ -78,7 +79,8 @@ static void check_agreement(ingot_comm *comm)
   CHECK(ingot_comm_agree(comm, INGOT_OK) == INGOT_OK);
   /* every rank but 0 fails (with one rank: that one does): the lowest of them speaks for all */
   int          lowest = size > 1 ? 1 : 0;
-  ingot_status st = rank >= lowest ? ingot_fail(rank == lowest ? INGOT_ERR_FORMAT : INGOT_ERR_IO, "rank %d", rank) : INGOT_OK;
+  ingot_status st =
+      rank >= lowest ? ingot_fail(rank == lowest ? INGOT_ERR_FORMAT : INGOT_ERR_IO, "rank %d", rank) : INGOT_OK;
   CHECK(ingot_comm_agree(comm, st) == INGOT_ERR_FORMAT);
   char expected[32];
   snprintf(expected, sizeof expected, "rank %d", lowest);
@@ -103,7 +105,8 @@ static void check_notices(ingot_comm *comm)
   CHECK(ingot_comm_poll(comm, &notice, &source, &got) == INGOT_OK && !got);
 }
 
-/* Around the ring: rank r sends r KiB (rank 0 nothing) to the next and gets what the one before sends; then another step's worth. */
+/* Around the ring: rank r sends r KiB (rank 0 nothing) to the next and gets what the one before sends; then another
+ * step's worth. */
 static void check_swaps(ingot_comm *comm)
 {
   int            rank = ingot_comm_rank(comm), size = ingot_comm_size(comm);

@@ -33,7 +33,7 @@ static void other_ranks_go_on(void **state)
 }
 
 static volatile sig_atomic_t signals;
-static void count_signal(int number)
+static void                  count_signal(int number)
 {
   (void)number;
   signals++;
@@ -79,12 +79,9 @@ static void bad_specs(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(nothing_planned),
-      cmocka_unit_test(nth_call_fails),
-      cmocka_unit_test(other_ranks_go_on),
-      cmocka_unit_test(stop_is_a_signal),
-      cmocka_unit_test(slow_waits_on_every_rank),
-      cmocka_unit_test(bad_specs),
+      cmocka_unit_test(nothing_planned),          cmocka_unit_test(nth_call_fails),
+      cmocka_unit_test(other_ranks_go_on),        cmocka_unit_test(stop_is_a_signal),
+      cmocka_unit_test(slow_waits_on_every_rank), cmocka_unit_test(bad_specs),
   };
   return cmocka_run_group_tests_name("base/fault", tests, NULL, NULL);
 }

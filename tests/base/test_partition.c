@@ -92,8 +92,9 @@ static void owners(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(hand_worked), cmocka_unit_test(more_parts_than_items), cmocka_unit_test(zero_costs),
-      cmocka_unit_test(optimal),     cmocka_unit_test(owners),
+      cmocka_unit_test(hand_worked), cmocka_unit_test(more_parts_than_items),
+      cmocka_unit_test(zero_costs),  cmocka_unit_test(optimal),
+      cmocka_unit_test(owners),
   };
   return cmocka_run_group_tests_name("base/partition", tests, NULL, NULL);
 }

@@ -69,8 +69,8 @@ static void very_many_problems_are_counted(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(names_and_exit_codes),          cmocka_unit_test(messages_are_wrapped),
-      cmocka_unit_test(long_messages_are_cut),         cmocka_unit_test(problems_are_listed_in_one_go),
+      cmocka_unit_test(names_and_exit_codes),           cmocka_unit_test(messages_are_wrapped),
+      cmocka_unit_test(long_messages_are_cut),          cmocka_unit_test(problems_are_listed_in_one_go),
       cmocka_unit_test(very_many_problems_are_counted),
   };
   return cmocka_run_group_tests_name("base/status", tests, NULL, NULL);

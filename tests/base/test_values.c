@@ -85,7 +85,11 @@ static void byte_texts(void **state)
 }
 
 static const char *const      colours[] = {"red", "green", NULL};
-static const ingot_param_spec density = {.name = "density", .type = INGOT_PARAM_REAL, .min = 0, .max = 1, .min_open = true};
+static const ingot_param_spec density = {.name = "density",
+                                         .type = INGOT_PARAM_REAL,
+                                         .min = 0,
+                                         .max = 1,
+                                         .min_open = true};
 static const ingot_param_spec weight = {.name = "weight", .type = INGOT_PARAM_REAL, .min = -INFINITY, .max = INFINITY};
 static const ingot_param_spec rounds = {.name = "rounds", .type = INGOT_PARAM_INT, .min = 1, .max = INFINITY};
 static const ingot_param_spec colour = {.name = "colour", .type = INGOT_PARAM_CHOICE, .choices = colours};
@@ -125,13 +129,19 @@ static void parameter_texts(void **state)
   ingot_text_release(&t);
 }
 
-/* Reference values: the packaged xxHash library's XXH3_64bits of the bytes i % 251. Lengths around the algorithm's steps. */
+/* Reference values: the packaged xxHash library's XXH3_64bits of the bytes i % 251. Lengths around the algorithm's
+ * steps. */
 static void hashes(void **state)
 {
   (void)state;
-  static const struct { size_t n; uint64_t hash; } known[] = {
-      {0, UINT64_C(0x2d06800538d394c2)}, {3, UINT64_C(0x5f4299fc161c9cbb)}, {240, UINT64_C(0x375a384d957fe865)},
-      {241, UINT64_C(0x02e8cd95421c6d02)}, {100003, UINT64_C(0xacf33ba3cf61e369)}};
+  static const struct {
+    size_t   n;
+    uint64_t hash;
+  } known[] = {{0, UINT64_C(0x2d06800538d394c2)},
+               {3, UINT64_C(0x5f4299fc161c9cbb)},
+               {240, UINT64_C(0x375a384d957fe865)},
+               {241, UINT64_C(0x02e8cd95421c6d02)},
+               {100003, UINT64_C(0xacf33ba3cf61e369)}};
   unsigned char *bytes = malloc(100003);
   assert_non_null(bytes);
   for (size_t i = 0; i < 100003; i++) bytes[i] = (unsigned char)(i % 251);
@@ -153,10 +163,9 @@ static void tiles(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(dtypes),           cmocka_unit_test(shapes),          cmocka_unit_test(nearest_names),
-      cmocka_unit_test(growing_text),     cmocka_unit_test(byte_texts),      cmocka_unit_test(parameter_ranges),
-      cmocka_unit_test(parameter_texts),  cmocka_unit_test(tiles),
-      cmocka_unit_test(hashes),
+      cmocka_unit_test(dtypes),          cmocka_unit_test(shapes),     cmocka_unit_test(nearest_names),
+      cmocka_unit_test(growing_text),    cmocka_unit_test(byte_texts), cmocka_unit_test(parameter_ranges),
+      cmocka_unit_test(parameter_texts), cmocka_unit_test(tiles),      cmocka_unit_test(hashes),
   };
   return cmocka_run_group_tests_name("base/values", tests, NULL, NULL);
 }

@@ -5,8 +5,8 @@
  *
  * Every method is first checked: its output has the same bytes as one made from the same data in smaller tensors or in
  * another order of tiles. Then it is timed on a tensor that stays in the nearest caches and on one of 256 MB of inputs,
- * and printed as nanoseconds an output element and as GB/s of inputs read (every pass) and output written, beside the limit
- * that memcpy reaches on the same bytes in the same run. Kernels that methods are made of come first.
+ * and printed as nanoseconds an output element and as GB/s of inputs read (every pass) and output written, beside the
+ * limit that memcpy reaches on the same bytes in the same run. Kernels that methods are made of come first.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -30,16 +30,16 @@ typedef struct bench {
 } bench;
 
 static const bench benches[] = {
-  {"linear", "weight=0.25", 4},
-  {"linear", "weight@0=0.3 weight@1=0.2 weight@2=0.4 weight@3=0.2", 4},
-  {"slerp", "t=0.3", 1},
-  {"task_arithmetic", "weight=0.3", 3},
-  {"ties", "weight=1 density=0.5", 3},
-  {"ties", "weight=1 density=0.2 normalize=false", 3},
-  {"dare_linear", "weight=0.3 density=0.5", 3},
-  {"dare_ties", "weight=0.3 density=0.5", 3},
-  {"dare_ties", "weight=0.3 density=0.5 rescale=inv_density", 3},
-  {"passthrough", "scale=0.5", 1},
+    {"linear", "weight=0.25", 4},
+    {"linear", "weight@0=0.3 weight@1=0.2 weight@2=0.4 weight@3=0.2", 4},
+    {"slerp", "t=0.3", 1},
+    {"task_arithmetic", "weight=0.3", 3},
+    {"ties", "weight=1 density=0.5", 3},
+    {"ties", "weight=1 density=0.2 normalize=false", 3},
+    {"dare_linear", "weight=0.3 density=0.5", 3},
+    {"dare_ties", "weight=0.3 density=0.5", 3},
+    {"dare_ties", "weight=0.3 density=0.5 rescale=inv_density", 3},
+    {"passthrough", "scale=0.5", 1},
 };
 
 static void *allocate(size_t bytes)
@@ -52,7 +52,8 @@ static void *allocate(size_t bytes)
   return memory;
 }
 
-/* A base and models near it in bfloat16, as fine-tuning leaves them: most differences are a few units in the last place. */
+/* A base and models near it in bfloat16, as fine-tuning leaves them: most differences are a few units in the last
+ * place. */
 static void fill(uint16_t *const *in, int n_input, int64_t n)
 {
   for (int64_t i = 0; i < n; i++) {
@@ -72,7 +73,7 @@ static void fill(uint16_t *const *in, int n_input, int64_t n)
 static double best_of(int repeats, void (*run)(void *), void *context)
 {
   double best = 1e30;
-  for (int i = 0; i <= repeats; i++) { /* the first is not counted: it brings the data in */
+  for (int i = 0; i <= repeats; i++) {  /* the first is not counted: it brings the data in */
     double start = ingot_clock_cpu_s(); /* not wall time: other processes may share the core */
     run(context);
     double elapsed = ingot_clock_cpu_s() - start;
@@ -115,11 +116,16 @@ static void run_kernel(void *context)
 
 static void bench_parts(int repeats)
 {
-  static const char *const names[] = {"widen bf16", "widen f16", "widen f8_e4m3", "narrow bf16", "narrow f16",
-                                      "widen bf16, counting", "sum of |x|", "dot", "random mask", "mask, plain",
-                                      "mask, avx2", "mask, avx512"};
-  kernel_run k = {.times = 1000, .stored = allocate(INGOT_BLOCK * 2), .a = allocate(INGOT_BLOCK * 4),
-                  .b = allocate(INGOT_BLOCK * 4), .word = allocate(INGOT_BLOCK * 4), .keep = allocate(INGOT_BLOCK * 2)};
+  static const char *const names[] = {"widen bf16",  "widen f16",  "widen f8_e4m3",
+                                      "narrow bf16", "narrow f16", "widen bf16, counting",
+                                      "sum of |x|",  "dot",        "random mask",
+                                      "mask, plain", "mask, avx2", "mask, avx512"};
+  kernel_run               k = {.times = 1000,
+                                .stored = allocate(INGOT_BLOCK * 2),
+                                .a = allocate(INGOT_BLOCK * 4),
+                                .b = allocate(INGOT_BLOCK * 4),
+                                .word = allocate(INGOT_BLOCK * 4),
+                                .keep = allocate(INGOT_BLOCK * 2)};
   fill(&k.stored, 1, INGOT_BLOCK);
   ingot_widen(INGOT_DTYPE_BF16, k.stored, k.a, INGOT_BLOCK);
   memcpy(k.b, k.a, INGOT_BLOCK * 4);
@@ -169,11 +175,22 @@ static void bench_method(const bench *b, int64_t n, const void *const *in, uint1
   int                 n_input = b->n_model + has_base;
   const ingot_dtype   dtypes[MAX_INPUT] = {INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16,
                                            INGOT_DTYPE_BF16};
-  run_tensor tensor = {.name = "t", .shape = {.n_dim = 1, .dim = {n}}, .in = in, .in_dtype = dtypes, .out = check,
-                       .out_dtype = INGOT_DTYPE_BF16};
-  method_run r = {.setup = {.method = m, .tensors = &tensor, .n_tensor = 1, .n_model = b->n_model, .has_base = has_base,
-                            .global = global, .per_model = per_model, .seed = 1, .backwards = true},
-                  .times = 1};
+  run_tensor          tensor = {.name = "t",
+                                .shape = {.n_dim = 1, .dim = {n}},
+                                .in = in,
+                                .in_dtype = dtypes,
+                                .out = check,
+                                .out_dtype = INGOT_DTYPE_BF16};
+  method_run          r = {.setup = {.method = m,
+                                     .tensors = &tensor,
+                                     .n_tensor = 1,
+                                     .n_model = b->n_model,
+                                     .has_base = has_base,
+                                     .global = global,
+                                     .per_model = per_model,
+                                     .seed = 1,
+                                     .backwards = true},
+                           .times = 1};
   if (run_parameters(m, b->n_model, b->parameters, global, per_model) != INGOT_OK) run_merge(&r);
   run_merge(&r);
   r.setup.backwards = false;

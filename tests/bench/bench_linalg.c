@@ -1,16 +1,17 @@
 /*
- * The RegMean solve of one layer beside the library's own product and Cholesky rates on the same machine, in the same run.
+ * The RegMean solve of one layer beside the library's own product and Cholesky rates on the same machine, in the same
+ * run.
  *
  *   bench_linalg D [MODELS [THREADS [cpu|cuda [ROWS]]]]
  *
- * D: input features; ROWS: output features, D when it is left out. Memory: 8 (2 D^2 + 2 ROWS D) bytes of matrices, on the
- * host or on the GPU, and 4 ROWS D + 2 D^2 bytes of inputs on the host.
+ * D: input features; ROWS: output features, D when it is left out. Memory: 8 (2 D^2 + 2 ROWS D) bytes of matrices, on
+ * the host or on the GPU, and 4 ROWS D + 2 D^2 bytes of inputs on the host.
  *
  * "of the own rate": the time that the solve's operations (kernels/methods/regmean.c: D^3 / 3 for the factorisation,
- * 2 ROWS D^2 for the triangular solves and for each model's product) take at the library's own float64 rates, over the time
- * taken. From memory: inputs are float32 in the host's memory, page-locked for a GPU, and results arrive in page-locked
- * memory; reading files, and rounding and writing the result, are not in it. On a GPU also without the transfers, and the
- * transfers alone.
+ * 2 ROWS D^2 for the triangular solves and for each model's product) take at the library's own float64 rates, over the
+ * time taken. From memory: inputs are float32 in the host's memory, page-locked for a GPU, and results arrive in
+ * page-locked memory; reading files, and rounding and writing the result, are not in it. On a GPU also without the
+ * transfers, and the transfers alone.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
@@ -46,8 +47,11 @@ static void must(ingot_status st)
 
 static ingot_status load(const layer *y, bool gram, ingot_linalg *l, double alpha, ingot_linalg_array *to)
 {
-  ingot_linalg_input how = {.form = gram ? INGOT_LINALG_PACKED : INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32,
-                            .rows = gram ? y->d : y->m, .columns = y->d, .alpha = alpha};
+  ingot_linalg_input how = {.form = gram ? INGOT_LINALG_PACKED : INGOT_LINALG_ROWS,
+                            .dtype = INGOT_DTYPE_F32,
+                            .rows = gram ? y->d : y->m,
+                            .columns = y->d,
+                            .alpha = alpha};
   ingot_linalg_found found;
   ingot_status       st = ingot_linalg_load(l, &how, gram ? y->gram : y->weights, to, &found);
   INGOT_ASSERT(st != INGOT_OK || found.n_nonfinite == 0);
@@ -126,8 +130,8 @@ static void cpu_rates(layer *y)
   memset(c, 0, (size_t)(m * d) * sizeof *c);
   openblas_set_num_threads(y->n_thread);
   double start = ingot_clock_s();
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)d, (blasint)d, 1, b, (blasint)d, a, (blasint)d, 0,
-              c, (blasint)d);
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)d, (blasint)d, 1, b, (blasint)d, a,
+              (blasint)d, 0, c, (blasint)d);
   y->product_s = ingot_clock_s() - start;
   start = ingot_clock_s();
   INGOT_ASSERT(LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)d, a, (lapack_int)d) == 0);
@@ -183,25 +187,34 @@ static void gpu_rates(layer *y)
   ops->free(l, &s), ops->free(l, &g), ops->free(l, &r), ops->free(l, &w);
   double ideal = y->cholesky_s + y->product_s * (y->n_model + 1), count = y->n_model;
   double moved_s = count * (gram_s + weights_s) + result_s;
-  printf("  own rates          product %.2f ms (%.1f TFLOP/s), Cholesky %.2f ms (%.1f TFLOP/s); the solve at these rates "
-         "%.2f ms\n",
-         1e3 * y->product_s, 2e-12 * rows * n * n / y->product_s, 1e3 * y->cholesky_s, n * n * n / 3e12 / y->cholesky_s,
-         1e3 * ideal);
-  printf("  compute alone      %.2f ms: %.2f of the own rate (sums %.2f, products %.2f, Cholesky %.2f, triangular solves "
-         "%.2f ms, %.1f TFLOP/s)\n",
-         1e3 * all_s, ideal / all_s, 1e3 * sum_s, 1e3 * products_s, 1e3 * factor_s, 1e3 * solve_s,
-         2e-12 * rows * n * n / solve_s);
-  printf("  transfers alone    %.2f ms (a Gram matrix %.1f, weights %.1f, result %.1f GB/s, with unpacking and rounding): "
-         "%.2f of the own rate at best\n",
-         1e3 * moved_s, 2e-9 * n * (n + 1) / gram_s, 4e-9 * rows * n / weights_s, 4e-9 * rows * n / result_s,
-         ideal / (moved_s > ideal ? moved_s : ideal));
+  printf(
+      "  own rates          product %.2f ms (%.1f TFLOP/s), Cholesky %.2f ms (%.1f TFLOP/s); the solve at these rates "
+      "%.2f ms\n",
+      1e3 * y->product_s, 2e-12 * rows * n * n / y->product_s, 1e3 * y->cholesky_s, n * n * n / 3e12 / y->cholesky_s,
+      1e3 * ideal);
+  printf(
+      "  compute alone      %.2f ms: %.2f of the own rate (sums %.2f, products %.2f, Cholesky %.2f, triangular solves "
+      "%.2f ms, %.1f TFLOP/s)\n",
+      1e3 * all_s, ideal / all_s, 1e3 * sum_s, 1e3 * products_s, 1e3 * factor_s, 1e3 * solve_s,
+      2e-12 * rows * n * n / solve_s);
+  printf(
+      "  transfers alone    %.2f ms (a Gram matrix %.1f, weights %.1f, result %.1f GB/s, with unpacking and rounding): "
+      "%.2f of the own rate at best\n",
+      1e3 * moved_s, 2e-9 * n * (n + 1) / gram_s, 4e-9 * rows * n / weights_s, 4e-9 * rows * n / result_s,
+      ideal / (moved_s > ideal ? moved_s : ideal));
 }
 
 static double solve(layer *y)
 {
   double              global[] = {0.9, 0}, per_model[MODELS_MAX];
-  ingot_method_tensor t = {.name = "layer", .shape = {2, {y->m, y->d}}, .n_elem = y->m * y->d, .n_model = y->n_model,
-                           .n_statistic = y->n_model, .n_input = 2 * y->n_model, .global = global, .per_model = per_model};
+  ingot_method_tensor t = {.name = "layer",
+                           .shape = {2, {y->m, y->d}},
+                           .n_elem = y->m * y->d,
+                           .n_model = y->n_model,
+                           .n_statistic = y->n_model,
+                           .n_input = 2 * y->n_model,
+                           .global = global,
+                           .per_model = per_model};
   ingot_matrix_feed   feed = {y, give_weight, give_gram, take_result};
   ingot_matrix_report report;
   for (int i = 0; i < y->n_model; i++) per_model[i] = 1;
@@ -215,8 +228,10 @@ static double solve(layer *y)
 int main(int argc, char **argv)
 {
   const char *device = argc > 4 ? argv[4] : "cpu";
-  layer       y = {.d = argc > 1 ? atoll(argv[1]) : 1024, .n_model = argc > 2 ? atoi(argv[2]) : 4,
-                   .n_thread = argc > 3 ? atoi(argv[3]) : 2, .gpu = strcmp(device, "cuda") == 0};
+  layer       y = {.d = argc > 1 ? atoll(argv[1]) : 1024,
+                   .n_model = argc > 2 ? atoi(argv[2]) : 4,
+                   .n_thread = argc > 3 ? atoi(argv[3]) : 2,
+                   .gpu = strcmp(device, "cuda") == 0};
   y.m = argc > 5 ? atoll(argv[5]) : y.d;
   if (y.d < 1 || y.m < 1 || y.n_model < 1 || y.n_model > MODELS_MAX || (!y.gpu && strcmp(device, "cpu") != 0)) {
     fprintf(stderr, "usage: bench_linalg D [MODELS [THREADS [cpu|cuda [ROWS]]]]\n");
@@ -232,10 +247,12 @@ int main(int argc, char **argv)
   double first_s = solve(&y), best_s = first_s;
   for (int k = 0; k < (y.gpu ? 3 : 0); k++) least(&best_s, solve(&y));
   if (!y.gpu)
-    printf("  own rates          product %.3f s (%.1f GFLOP/s), Cholesky %.3f s (%.1f GFLOP/s); the solve at these rates "
-           "%.3f s\n",
-           y.product_s, 2e-9 * rows * n * n / y.product_s, y.cholesky_s, n * n * n / 3e9 / y.cholesky_s, ideal);
-  printf("  from memory        %.2f ms (first %.2f): %.2f of the own rate\n", 1e3 * best_s, 1e3 * first_s, ideal / best_s);
+    printf(
+        "  own rates          product %.3f s (%.1f GFLOP/s), Cholesky %.3f s (%.1f GFLOP/s); the solve at these rates "
+        "%.3f s\n",
+        y.product_s, 2e-9 * rows * n * n / y.product_s, y.cholesky_s, n * n * n / 3e9 / y.cholesky_s, ideal);
+  printf("  from memory        %.2f ms (first %.2f): %.2f of the own rate\n", 1e3 * best_s, 1e3 * first_s,
+         ideal / best_s);
   ingot_linalg_close(&y.l);
   if (y.gpu) {
     ingot_device_pinned_free(y.weights);

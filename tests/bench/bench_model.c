@@ -1,15 +1,18 @@
 /*
  * Speed of a random Llama: forward, and forward and backward, beside the speed of matrix products in the same run.
  *
- *   bench_model [--device cpu|cuda] [--dtype float32|bfloat16] [--tf32] [--threads N] [--layers N] [--hidden N] [--inner N]
- *               [--heads N] [--kv-heads N] [--vocabulary N] [--batch N] [--time N] [--repeats N] [--no-backward] [--gram]
+ *   bench_model [--device cpu|cuda] [--dtype float32|bfloat16] [--tf32] [--threads N] [--layers N] [--hidden N]
+ * [--inner N]
+ *               [--heads N] [--kv-heads N] [--vocabulary N] [--batch N] [--time N] [--repeats N] [--no-backward]
+ * [--gram]
  *
- * CPU: 8 layers of 1024 (feed-forward 2816, 16 and 8 heads, vocabulary 8192), one window of 512; beside it OpenBLAS's own
- * sgemm, with its own threads, on the shapes of every product of the forward pass. CUDA: 16 layers of 2048 (8192, 32 and
- * 8 heads, vocabulary 32000: 1.1 G parameters), 8 windows of 2048, bfloat16; beside it one product of 8192^3.
+ * CPU: 8 layers of 1024 (feed-forward 2816, 16 and 8 heads, vocabulary 8192), one window of 512; beside it OpenBLAS's
+ * own sgemm, with its own threads, on the shapes of every product of the forward pass. CUDA: 16 layers of 2048 (8192,
+ * 32 and 8 heads, vocabulary 32000: 1.1 G parameters), 8 windows of 2048, bfloat16; beside it one product of 8192^3.
  *
- * The head is plain cross-entropy; gradients go to one flat float32 array. FLOP: 2 a multiply-add of the matrices, causal
- * attention at half, backward twice forward. Passes and products take turns; the median and the fastest are printed.
+ * The head is plain cross-entropy; gradients go to one flat float32 array. FLOP: 2 a multiply-add of the matrices,
+ * causal attention at half, backward twice forward. Passes and products take turns; the median and the fastest are
+ * printed.
  * --gram: also a forward pass without the head that sums X^T X of every linear input, beside one without sums.
  */
 #include <cblas.h>
@@ -32,14 +35,14 @@ typedef struct options {
 } options;
 
 typedef struct bench {
-  options        o;
-  ingot_nn      *nn;
-  ingot_model    model;
-  ingot_pass    *pass;
-  ingot_batch    batch;
-  float         *nll;      /* back end: one chunk's losses */
-  float         *gradient; /* back end: [layout.n_elem] */
-  double       **gram;     /* back end: [n_linear] */
+  options     o;
+  ingot_nn   *nn;
+  ingot_model model;
+  ingot_pass *pass;
+  ingot_batch batch;
+  float      *nll;      /* back end: one chunk's losses */
+  float      *gradient; /* back end: [layout.n_elem] */
+  double    **gram;     /* back end: [n_linear] */
 } bench;
 
 static void must(ingot_status st)
@@ -87,13 +90,13 @@ typedef enum kind { FORWARD, BOTH, LAYERS, GRAM, PRODUCT, N_KIND } kind;
 /* Every product of the forward pass once, by OpenBLAS. Operands come from one large array. */
 static void blas_products(const bench *b, const float *x, const float *w, float *y)
 {
-  const options  *o = &b->o;
-  const int64_t   n = o->batch * o->time, head_dim = o->hidden / o->heads;
-  const int64_t   shapes[N_TOKEN_SHAPE][3] = {{o->hidden + 2 * o->kv_heads * head_dim, o->hidden, o->layers},
-                                              {o->hidden, o->hidden, o->layers},
-                                              {2 * o->inner, o->hidden, o->layers},
-                                              {o->hidden, o->inner, o->layers},
-                                              {o->vocabulary, o->hidden, 1}};
+  const options *o = &b->o;
+  const int64_t  n = o->batch * o->time, head_dim = o->hidden / o->heads;
+  const int64_t  shapes[N_TOKEN_SHAPE][3] = {{o->hidden + 2 * o->kv_heads * head_dim, o->hidden, o->layers},
+                                             {o->hidden, o->hidden, o->layers},
+                                             {2 * o->inner, o->hidden, o->layers},
+                                             {o->hidden, o->inner, o->layers},
+                                             {o->vocabulary, o->hidden, 1}};
   for (int s = 0; s < N_TOKEN_SHAPE; s++)
     for (int64_t i = 0; i < shapes[s][2]; i++)
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)n, (blasint)shapes[s][0], (blasint)shapes[s][1], 1,
@@ -265,27 +268,28 @@ static options parse(int argc, char **argv)
 int main(int argc, char **argv)
 {
   bench                    b = {.o = parse(argc, argv)};
-  const ingot_nn_options   nn_options = {.kind = b.o.cuda ? INGOT_NN_CUDA : INGOT_NN_CPU, .n_thread = b.o.n_thread,
-                                         .dtype = b.o.dtype, .tf32 = b.o.tf32};
+  const ingot_nn_options   nn_options = {.kind = b.o.cuda ? INGOT_NN_CUDA : INGOT_NN_CPU,
+                                         .n_thread = b.o.n_thread,
+                                         .dtype = b.o.dtype,
+                                         .tf32 = b.o.tf32};
   const ingot_pass_options pass_options = {.n_batch = b.o.batch, .n_time = b.o.time, .backward = b.o.backward};
   static double            seconds[N_KIND][MAX_REPEAT];
   must(ingot_nn_open(&nn_options, &b.nn));
   make_model(&b);
   make_batch(&b);
   if (b.o.gram) make_gram(&b);
-  if (b.o.backward)
-    must(b.nn->ops->alloc(b.nn, (size_t)b.model.layout.n_elem * sizeof(float), (void **)&b.gradient));
+  if (b.o.backward) must(b.nn->ops->alloc(b.nn, (size_t)b.model.layout.n_elem * sizeof(float), (void **)&b.gradient));
   must(ingot_pass_open(&b.model, &pass_options, &b.pass));
   const int64_t largest = b.o.inner * 2 > b.o.vocabulary ? b.o.inner * 2 : b.o.vocabulary, n = b.o.batch * b.o.time;
   const int64_t square = 8192 * 8192;
   void         *operands[3] = {random_array(b.nn, b.o.cuda ? square : n * b.o.inner, 1),
                                random_array(b.nn, b.o.cuda ? square : largest * b.o.inner, 1),
                                random_array(b.nn, b.o.cuda ? square : n * largest, 1)};
-  const bool wanted[N_KIND] = {[FORWARD] = true, [BOTH] = b.o.backward, [LAYERS] = b.o.gram, [GRAM] = b.o.gram,
-                               [PRODUCT] = true};
+  const bool    wanted[N_KIND] =
+      {[FORWARD] = true, [BOTH] = b.o.backward, [LAYERS] = b.o.gram, [GRAM] = b.o.gram, [PRODUCT] = true};
   printf("%lld parameters, %lld windows of %lld, %s; %.2f GB of weights, %.2f GB of working memory\n",
-         (long long)b.model.layout.n_elem, (long long)b.o.batch, (long long)b.o.time, ingot_dtype_long_name(b.nn->dtype),
-         1e-9 * (double)ingot_model_bytes(&b.model.spec, b.nn->dtype),
+         (long long)b.model.layout.n_elem, (long long)b.o.batch, (long long)b.o.time,
+         ingot_dtype_long_name(b.nn->dtype), 1e-9 * (double)ingot_model_bytes(&b.model.spec, b.nn->dtype),
          1e-9 * (double)ingot_pass_bytes(&b.model.spec, b.nn->dtype, &pass_options));
   for (int repeat = -1; repeat < b.o.n_repeat; repeat++) /* the first one warms up */
     for (kind k = 0; k < N_KIND; k++) {

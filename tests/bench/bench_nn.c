@@ -55,8 +55,12 @@ static float *numbers(bench *b, int64_t n)
 
 static ingot_nn_norm norm_shape(const bench *b)
 {
-  return (ingot_nn_norm){
-      .eps = 1e-5f, .n_token = b->n_token, .n_group = 1, .width = HIDDEN, .ld_x = HIDDEN, .ld_y = HIDDEN};
+  return (ingot_nn_norm){.eps = 1e-5f,
+                         .n_token = b->n_token,
+                         .n_group = 1,
+                         .width = HIDDEN,
+                         .ld_x = HIDDEN,
+                         .ld_y = HIDDEN};
 }
 
 static ingot_nn_attention attention_shape(const bench *b)

@@ -1,6 +1,6 @@
 /*
- * Saved states of a training: seconds and GB/s of writing and of taking up the float32 parameters and both moments of a student,
- * beside what the machine writes of the same memory with as many threads and nothing else.
+ * Saved states of a training: seconds and GB/s of writing and of taking up the float32 parameters and both moments of a
+ * student, beside what the machine writes of the same memory with as many threads and nothing else.
  *
  *   bench_state MILLIONS THREADS FOLDER [REPEATS]
  *
@@ -38,7 +38,7 @@ static ingot_status write_piece(void *context, int64_t item, int thread)
 /* The limit: the same bytes by pwrite. */
 static ingot_status write_raw(const char *path, int n_thread, const char *memory, size_t bytes)
 {
-  raw          r = {.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666), .path = path, .memory = memory, .bytes = bytes};
+  raw r = {.fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666), .path = path, .memory = memory, .bytes = bytes};
   ingot_status st = r.fd >= 0 ? INGOT_OK : ingot_fail(INGOT_ERR_IO, "%s: cannot be created", path);
   if (st == INGOT_OK) st = ingot_crew_run(n_thread, (int64_t)((N_PART * bytes + PIECE - 1) / PIECE), write_piece, &r);
   if (r.fd >= 0) close(r.fd);
@@ -59,7 +59,8 @@ static ingot_status measure(ingot_nn *nn, size_t bytes, int n_thread, const char
   const char      *why = NULL;
   double           start_s, limit_s, save_s, load_s;
   INGOT_CHECK(memory && back, INGOT_ERR_NOMEM, "no memory for the benchmark");
-  for (size_t i = 0; i < N_PART * bytes; i += sizeof(float)) memcpy(memory + i, &(float){(float)i * 1e-9f}, sizeof(float));
+  for (size_t i = 0; i < N_PART * bytes; i += sizeof(float))
+    memcpy(memory + i, &(float){(float)i * 1e-9f}, sizeof(float));
   memset(back, 0, N_PART * bytes);
   for (int i = 0; i < N_PART; i++) {
     parts[i] = (ingot_state_part){.memory = memory + i * bytes, .bytes = bytes};
@@ -75,7 +76,8 @@ static ingot_status measure(ingot_nn *nn, size_t bytes, int n_thread, const char
   start_s = ingot_clock_s();
   INGOT_TRY(ingot_state_load(path, 1, &n_done, nn, from, N_PART, &why));
   load_s = ingot_clock_s() - start_s;
-  INGOT_CHECK(n_done == 1 && memcmp(memory, back, N_PART * bytes) == 0, INGOT_ERR_INTERNAL, "%s: other bytes came back", path);
+  INGOT_CHECK(n_done == 1 && memcmp(memory, back, N_PART * bytes) == 0, INGOT_ERR_INTERNAL, "%s: other bytes came back",
+              path);
   show("pwrite alone, the limit", limit_s, N_PART * bytes);
   show("saved", save_s, N_PART * bytes);
   show("taken up", load_s, N_PART * bytes);

@@ -1,13 +1,14 @@
 /*
  * The machine's own limit for a merge: read all inputs and write one output of the first input's size, with the same
- * number of threads and no arithmetic. Prints bytes, seconds and GB/s, and the CPU seconds. Files are opened, closed and unmapped
- * within that time, as a process that does this work has to: taking down the mapping of 5 GB takes 0.1 s.
+ * number of threads and no arithmetic. Prints bytes, seconds and GB/s, and the CPU seconds. Files are opened, closed
+ * and unmapped within that time, as a process that does this work has to: taking down the mapping of 5 GB takes 0.1 s.
  *
  *   limit [--mmap] [--sync] [--files N] [--allocate] [--map-output] THREADS OUT IN [IN ...]
  *
  * Files are cut into pieces of the merge's tile size; a thread reads a piece of every input, in reads of 128 KiB (or by
  * touching every cache line of a mapping), and writes one piece of output. How the output is written may be varied, to
- * compare: N files OUT.0, OUT.1, ... instead of one (they are removed at the end), space allocated before, a mapped file.
+ * compare: N files OUT.0, OUT.1, ... instead of one (they are removed at the end), space allocated before, a mapped
+ * file.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -26,15 +27,15 @@
 enum { PIECE = 2 << 20, READ = 128 << 10, MAX_INPUT = 64, MAX_THREAD = 256, MAX_OUTPUT = 64 };
 
 typedef struct work {
-  int          n_input, in[MAX_INPUT];
-  int          n_output, out[MAX_OUTPUT];
-  char        *out_map[MAX_OUTPUT];
-  off_t        part; /* bytes of an output file, whole pieces */
-  const char  *map[MAX_INPUT];
-  off_t        size[MAX_INPUT];
-  atomic_llong next;
+  int           n_input, in[MAX_INPUT];
+  int           n_output, out[MAX_OUTPUT];
+  char         *out_map[MAX_OUTPUT];
+  off_t         part; /* bytes of an output file, whole pieces */
+  const char   *map[MAX_INPUT];
+  off_t         size[MAX_INPUT];
+  atomic_llong  next;
   atomic_ullong sum; /* keeps the compiler from leaving out the reading */
-  atomic_int   failed;
+  atomic_int    failed;
 } work;
 
 static uint64_t touch(const char *p, size_t n)

@@ -39,7 +39,7 @@ static void add(model *m, const char *name, int64_t rows, int64_t cols)
 
 static size choose_size(double millions)
 {
-  size   s = millions < 300 ? (size){512, 2048, 128, 8000, 0} : (size){2048, 8192, 512, 32000, 0};
+  size s = millions < 300 ? (size){512, 2048, 128, 8000, 0} : (size){2048, 8192, 512, 32000, 0};
   if (millions < 12) s = (size){256, 1024, 64, 6000, 0}; /* its embeddings are still longer than a tile */
   double layer = (double)(2 * s.hidden * s.hidden + 2 * s.hidden * s.kv + 3 * s.hidden * s.ffn) / 1e6;
   s.layers = (int64_t)((millions - 2.0 * (double)(s.vocab * s.hidden) / 1e6) / layer + 0.5);
@@ -54,10 +54,10 @@ static void lay_out(model *m, const size *s)
     const struct {
       const char *name;
       int64_t     rows, cols;
-    } parts[] = {{"input_layernorm", s->hidden, 0},        {"self_attn.q_proj", s->hidden, s->hidden},
-                 {"self_attn.k_proj", s->kv, s->hidden},   {"self_attn.v_proj", s->kv, s->hidden},
+    } parts[] = {{"input_layernorm", s->hidden, 0},          {"self_attn.q_proj", s->hidden, s->hidden},
+                 {"self_attn.k_proj", s->kv, s->hidden},     {"self_attn.v_proj", s->kv, s->hidden},
                  {"self_attn.o_proj", s->hidden, s->hidden}, {"post_attention_layernorm", s->hidden, 0},
-                 {"mlp.gate_proj", s->ffn, s->hidden},     {"mlp.up_proj", s->ffn, s->hidden},
+                 {"mlp.gate_proj", s->ffn, s->hidden},       {"mlp.up_proj", s->ffn, s->hidden},
                  {"mlp.down_proj", s->hidden, s->ffn}};
     for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
       char name[NAME_BYTES];
@@ -96,8 +96,13 @@ static ingot_status write_model(ingot_comm *comm, const char *path, const model 
   ingot_status    st = INGOT_OK;
   ingot_sink     *sink = NULL;
   ingot_sink_file file = {"config.json", config, strlen(config)};
-  ingot_sink_spec spec = {.path = path, .format = INGOT_SINK_HF_DIR, .tensors = m->tensor, .n_tensor = m->n, .files = &file,
-                          .n_file = 1, .shard_bytes = (uint64_t)1 << 40};
+  ingot_sink_spec spec = {.path = path,
+                          .format = INGOT_SINK_HF_DIR,
+                          .tensors = m->tensor,
+                          .n_tensor = m->n,
+                          .files = &file,
+                          .n_file = 1,
+                          .shard_bytes = (uint64_t)1 << 40};
   uint64_t       *checksums = calloc((size_t)m->n, sizeof *checksums);
   uint16_t       *piece = malloc(PIECE * sizeof *piece);
   INGOT_CHECK(checksums && piece, INGOT_ERR_NOMEM, "no memory");
@@ -152,10 +157,11 @@ int main(int argc, char **argv)
            "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_size\": %lld,\n"
            "  \"intermediate_size\": %lld,\n  \"num_hidden_layers\": %lld,\n  \"num_attention_heads\": %lld,\n"
            "  \"num_key_value_heads\": %lld,\n  \"vocab_size\": %lld,\n  \"tie_word_embeddings\": false,\n"
-           "  \"max_position_embeddings\": 4096,\n  \"rms_norm_eps\": 1e-5,\n  \"rope_theta\": 10000.0,\n  \"hidden_act\": \"silu\",\n"
+           "  \"max_position_embeddings\": 4096,\n  \"rms_norm_eps\": 1e-5,\n  \"rope_theta\": 10000.0,\n  "
+           "\"hidden_act\": \"silu\",\n"
            "  \"dtype\": \"bfloat16\"\n}\n",
-           (long long)s.hidden, (long long)s.ffn, (long long)s.layers, (long long)(s.hidden / 64), (long long)(s.kv / 64),
-           (long long)s.vocab);
+           (long long)s.hidden, (long long)s.ffn, (long long)s.layers, (long long)(s.hidden / 64),
+           (long long)(s.kv / 64), (long long)s.vocab);
   mkdir(argv[1], 0777);
   snprintf(path, sizeof path, "%s/tokens.u16", argv[1]);
   if (!write_tokens(path, s.vocab)) {

@@ -3,8 +3,9 @@
  *
  *   make_statistics MODEL OUTPUT fisher|gram|kfac SEED [WINDOW [TOKENS [LABELS [LOSS]]]]
  *
- * With a window the output has ingot_statistics.json (OUTPUT is a .h5 file or a directory), with q, k and v sharing a Gram
- * matrix, and gate and up; without, it is as a file of others. Gram matrices are I + u u^T / n with small random u.
+ * With a window the output has ingot_statistics.json (OUTPUT is a .h5 file or a directory), with q, k and v sharing a
+ * Gram matrix, and gate and up; without, it is as a file of others. Gram matrices are I + u u^T / n with small random
+ * u.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -50,7 +51,8 @@ static void add(list *l, const char *name, const char *suffix, ingot_shape shape
 /* The weight whose Gram matrix a layer shares, in our own files. */
 static bool holder_of(const char *name, char holder[NAME_BYTES])
 {
-  static const char *const shared[][2] = {{"self_attn.k_proj", "self_attn.q_proj"}, {"self_attn.v_proj", "self_attn.q_proj"},
+  static const char *const shared[][2] = {{"self_attn.k_proj", "self_attn.q_proj"},
+                                          {"self_attn.v_proj", "self_attn.q_proj"},
                                           {"mlp.up_proj", "mlp.gate_proj"}};
   for (int i = 0; i < 3; i++) {
     const char *at = strstr(name, shared[i][0]);
@@ -107,8 +109,12 @@ static ingot_status write_all(ingot_comm *comm, const char *path, const list *l,
   ingot_status    st = INGOT_OK;
   ingot_sink     *sink = NULL;
   ingot_sink_file file = {INGOT_STATISTICS_FILE, ingot_text_string(json), json->size};
-  ingot_sink_spec spec = {.path = path, .format = ingot_sink_format_of(path), .tensors = l->tensor, .n_tensor = l->n,
-                          .files = &file, .n_file = json->size > 0 ? 1 : 0};
+  ingot_sink_spec spec = {.path = path,
+                          .format = ingot_sink_format_of(path),
+                          .tensors = l->tensor,
+                          .n_tensor = l->n,
+                          .files = &file,
+                          .n_file = json->size > 0 ? 1 : 0};
   uint64_t       *checksums = calloc((size_t)l->n + 1, sizeof *checksums);
   INGOT_CHECK(checksums, INGOT_ERR_NOMEM, "no memory");
   INGOT_TRY(ingot_sink_create(comm, &spec, &sink));
@@ -147,12 +153,17 @@ int main(int argc, char **argv)
   INGOT_TRY(ingot_source_open(argv[1], &model));
   lay_out(l, model, argv[3], argc > 5);
   if (argc > 5) {
-    ingot_statistics_info info = {.kind = fisher ? INGOT_STATISTICS_FISHER : INGOT_STATISTICS_GRAM, .model_path = argv[1],
-                                  .model_identity = ingot_source_identity(model), .n_example = argc > 6 ? atoll(argv[6]) : 4,
-                                  .n_token = argc > 6 ? atoll(argv[6]) : 4096, .n_window_token = atoll(argv[5]),
-                                  .labels = argc > 7 && strcmp(argv[7], "sampled") == 0 ? INGOT_LABELS_SAMPLED : INGOT_LABELS_GIVEN,
+    ingot_statistics_info info = {.kind = fisher ? INGOT_STATISTICS_FISHER : INGOT_STATISTICS_GRAM,
+                                  .model_path = argv[1],
+                                  .model_identity = ingot_source_identity(model),
+                                  .n_example = argc > 6 ? atoll(argv[6]) : 4,
+                                  .n_token = argc > 6 ? atoll(argv[6]) : 4096,
+                                  .n_window_token = atoll(argv[5]),
+                                  .labels = argc > 7 && strcmp(argv[7], "sampled") == 0 ? INGOT_LABELS_SAMPLED
+                                                                                        : INGOT_LABELS_GIVEN,
                                   .loss = argc > 8 && strcmp(argv[8], "sum") == 0 ? INGOT_LOSS_SUM : INGOT_LOSS_MEAN,
-                                  .shared = l->share, .n_shared = l->n_share};
+                                  .shared = l->share,
+                                  .n_shared = l->n_share};
     INGOT_TRY(ingot_statistics_write(&info, &json));
   }
   INGOT_TRY(write_all(comm, argv[2], l, &json, (uint64_t)atoll(argv[4]), fisher));

@@ -56,11 +56,12 @@ static ingot_status run(const ingot_command *command, const char *option, const 
   return st;
 }
 
-#define TENSOR(name, dtype, shape, begin, end)                                                                         \
+#define TENSOR(name, dtype, shape, begin, end) \
   "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":[" #begin "," #end "]}"
 
-static const char header[] = "{" TENSOR("w", "F32", "[2,2]", 0, 16) "," TENSOR("n", "I32", "[3]", 16, 28) "," TENSOR(
-    "h", "BF16", "[2]", 28, 32) "}";
+static const char header[] =
+    "{" TENSOR("w", "F32", "[2,2]", 0, 16) "," TENSOR("n", "I32", "[3]", 16, 28) "," TENSOR("h", "BF16", "[2]", 28,
+                                                                                            32) "}";
 
 typedef struct payload {
   float    w[4];
@@ -149,14 +150,14 @@ static void test_diff_tables(void **state)
   (void)state;
   const unsigned char bytes[12] = {0};
   char                path[SCRATCH_PATH], expected[2 * SCRATCH_PATH];
-  scratch_safetensors(
-      &folder, "a.safetensors",
-      "{" TENSOR("one", "U8", "[4]", 0, 4) "," TENSOR("s", "U8", "[4]", 4, 8) "," TENSOR("t", "U8", "[4]", 8, 12) "}",
-      bytes, 12);
-  scratch_safetensors(
-      &folder, "b.safetensors",
-      "{" TENSOR("s", "U8", "[2,2]", 0, 4) "," TENSOR("t", "I8", "[4]", 4, 8) "," TENSOR("two", "U8", "[4]", 8, 12) "}",
-      bytes, 12);
+  scratch_safetensors(&folder, "a.safetensors",
+                      "{" TENSOR("one", "U8", "[4]", 0, 4) "," TENSOR("s", "U8", "[4]", 4,
+                                                                      8) "," TENSOR("t", "U8", "[4]", 8, 12) "}",
+                      bytes, 12);
+  scratch_safetensors(&folder, "b.safetensors",
+                      "{" TENSOR("s", "U8", "[2,2]", 0, 4) "," TENSOR("t", "I8", "[4]", 4,
+                                                                      8) "," TENSOR("two", "U8", "[4]", 8, 12) "}",
+                      bytes, 12);
   assert_int_equal(run(&ingot_command_diff, NULL, "a.safetensors", "b.safetensors"), INGOT_ERR_MISMATCH);
   snprintf(expected, sizeof expected, "one: only in %s\ns: shape [4] and [2, 2]\nt: dtype U8 and I8\n",
            scratch_path(&folder, "a.safetensors", path));

@@ -107,7 +107,8 @@ static void usage_lines(lines *l)
         if (*p == '|') plain[n++] = '\\';
         plain[n++] = *p;
       }
-      snprintf(text, sizeof text, "| `%s%s%s` | %s |", o->name, o->value && o->value[0] != '[' ? " " : "", plain, o->help);
+      snprintf(text, sizeof text, "| `%s%s%s` | %s |", o->name, o->value && o->value[0] != '[' ? " " : "", plain,
+               o->help);
       line(l, text);
     }
   }

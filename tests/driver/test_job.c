@@ -3,7 +3,7 @@
 
 #define MODELS "models = { a = \"a\"; b = { path = \"/abs/b\"; }; base = \"base\"; };\n"
 #define STEP(body) MODELS "steps = (\n  { type = \"merge\"; output = \"out/x.h5\";\n" body " }\n);\n"
-#define LINEAR                                                                                                         \
+#define LINEAR \
   STEP("method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );")
 
 static const ingot_merge_settings *settings(const driver_case *c)
@@ -66,8 +66,10 @@ static void test_io(void **state)
   const char *const set = "io.striping_factor=65535"; /* the group need not be there */
   check_ok(case_job(c, LINEAR, &set, 1));
   assert_int_equal(c->job.io.n_stripe, 65535);
-  check_ok(case_job(c, "io = { striping_factor = 8; striping_unit = \"4MiB\";\n"
-                       "hints = { cb_nodes = 2; romio_cb_write = \"enable\"; vendors_own = \"x\"; }; };\n" LINEAR, NULL, 0));
+  check_ok(case_job(c,
+                    "io = { striping_factor = 8; striping_unit = \"4MiB\";\n"
+                    "hints = { cb_nodes = 2; romio_cb_write = \"enable\"; vendors_own = \"x\"; }; };\n" LINEAR,
+                    NULL, 0));
   assert_int_equal(c->job.io.n_stripe, 8);
   assert_int_equal(c->job.io.stripe_bytes, 4194304);
   assert_int_equal(c->job.io.n_hint, 3);
@@ -85,17 +87,24 @@ static void test_io_errors(void **state)
       {"io = 1;", "job.cfg:1: io: expected a group { }, found"},
       {"io = { striping_factor = 65536; };", "io.striping_factor: expected 1 to 65535 stripes, or 0, found 65536"},
       {"io = { striping_factor = -1; };", "io.striping_factor: -1 is negative"},
-      {"io = { striping_unit = 32768; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 32768"},
-      {"io = { striping_unit = \"3MiB\"; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 3145728"},
-      {"io = { striping_unit = \"2GiB\"; };", "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 2147483648"},
+      {"io = { striping_unit = 32768; };",
+       "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 32768"},
+      {"io = { striping_unit = \"3MiB\"; };",
+       "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 3145728"},
+      {"io = { striping_unit = \"2GiB\"; };",
+       "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 2147483648"},
       {"io = { striping_unit = \"big\"; };", "io.striping_unit: expected bytes"},
-      {"io = { stripe_factor = 1; };", "io.stripe_factor: unknown key \"stripe_factor\"; did you mean \"striping_factor\"?"},
+      {"io = { stripe_factor = 1; };",
+       "io.stripe_factor: unknown key \"stripe_factor\"; did you mean \"striping_factor\"?"},
       {"io = { hints = ( ); };", "io.hints: expected a group { }, found"},
       {"io = { hints = { cb_node = 1; }; };", "io.hints.cb_node: unknown hint \"cb_node\"; did you mean \"cb_nodes\"?"},
-      {"io = { hints = { striping_unit = 1; }; };", "io.hints.striping_unit: not among the hints: striping_unit is a key of io"},
-      {"io = { hints = { stripe_width = 1; }; };", "io.hints.stripe_width: not among the hints: striping_factor is a key of io"},
+      {"io = { hints = { striping_unit = 1; }; };",
+       "io.hints.striping_unit: not among the hints: striping_unit is a key of io"},
+      {"io = { hints = { stripe_width = 1; }; };",
+       "io.hints.stripe_width: not among the hints: striping_factor is a key of io"},
       {"io = { hints = { cb_nodes = 1.5; }; };", "io.hints.cb_nodes: expected a string or a whole number, found"},
-      {"io = { hints = { cb_nodes = \"\"; }; };", "io.hints.cb_nodes: a hint has a name of 1 to 35 characters and a value of 1 to 255"},
+      {"io = { hints = { cb_nodes = \"\"; }; };",
+       "io.hints.cb_nodes: a hint has a name of 1 to 35 characters and a value of 1 to 255"},
       {"io = { hints = { the_own_hint_of_a_vendor_of_file_systems_x = 1; }; };", "a name of 1 to 35 characters"},
   };
   driver_case *c = *state;
@@ -114,8 +123,9 @@ static void test_include(void **state)
                     NULL, 0));
   assert_int_equal(c->job.n_model, 3);
   scratch_text(&c->dir, "models.cfg", "models = { a = 1; };\n\n\nfoo = 1;\n");
-  ingot_status st = case_job(
-      c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );", NULL, 0);
+  ingot_status st =
+      case_job(c, "@include \"models.cfg\"\nsteps = ( { type = \"export\"; model = \"a\"; output = \"x\"; } );", NULL,
+               0);
   assert_int_equal(st, INGOT_ERR_JOB);
   assert_message(ingot_error_message(), "models.cfg:4: foo: unknown key \"foo\""); /* the line of the included file */
   assert_message(ingot_error_message(), "models.cfg:1: models.a: expected a path");
@@ -158,10 +168,12 @@ static void test_wide_numbers(void **state)
     const char *text, *message;
   } cases[] = {
       {"seed = 2147483648;", "job.cfg:1: the whole number 2147483648 has more than 32 bits: it needs an L behind it"},
-      {"/* 9999999999\n */ seed = 9007199254740993;", "job.cfg:2: the whole number 9007199254740993 has more than 32 bits"},
+      {"/* 9999999999\n */ seed = 9007199254740993;",
+       "job.cfg:2: the whole number 9007199254740993 has more than 32 bits"},
       {"seed = 0x1ffffffff;", "the whole number 0x1ffffffff has more than 32 bits"},
       {"seed = 9223372036854775808L;", "the whole number 9223372036854775808 has more than 64 bits"},
-      {"name = \"a\\\"9999999999\"; # 9999999999\nseed = -2147483649;", "job.cfg:2: the whole number -2147483649 has more"},
+      {"name = \"a\\\"9999999999\"; # 9999999999\nseed = -2147483649;",
+       "job.cfg:2: the whole number -2147483649 has more"},
       {"@include \"wide.cfg\"", "wide.cfg:2: the whole number 4294967297 has more than 32 bits"},
   };
   driver_case *c = *state;
@@ -175,7 +187,10 @@ static void test_wide_numbers(void **state)
   check_fails(case_job(c, LINEAR, &wide, 1), INGOT_ERR_JOB, "the whole number 4294967296 has more than 32 bits");
   check_ok(case_job(c, "name = \"9999999999\"; // 9999999999\n" LINEAR, &fits, 1));
   assert_int_equal(c->job.seed, 9007199254740993);
-  check_ok(case_job(c, "seed = 2147483647;\n" STEP("method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 99999999999.5; };"), NULL, 0));
+  check_ok(case_job(c,
+                    "seed = 2147483647;\n" STEP(
+                        "method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 99999999999.5; };"),
+                    NULL, 0));
   assert_int_equal(c->job.seed, 2147483647);
 }
 

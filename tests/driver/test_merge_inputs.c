@@ -4,8 +4,8 @@
 #define EMBED "model.embed_tokens.weight"
 #define Q "model.layers.0.self_attn.q_proj.weight"
 #define HEAD "lm_head.weight"
-#define JOB(body)                                                                                                      \
-  "models = { a = \"a\"; b = \"b\"; base = \"base\"; };\n"                                                             \
+#define JOB(body)                                          \
+  "models = { a = \"a\"; b = \"b\"; base = \"base\"; };\n" \
   "steps = (\n  { type = \"merge\"; output = \"out/x.h5\";\n" body " }\n);\n"
 #define LINEAR "method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 0.5; };"
 #define TIES "method = \"ties\"; base = \"base\"; models = ( \"a\", \"b\" ); parameters = { weight = 0.5; };"
@@ -50,7 +50,8 @@ static void test_rows_refused(void **state)
   make_rows(c, "a", 5);
   make_rows(c, "b", 8);
   check_fails(case_plan(c, JOB(LINEAR)), INGOT_ERR_MISMATCH, "vocab_size is 5 in \"a\"");
-  check_fails(case_plan(c, JOB(LINEAR " vocabulary = \"ignore\";")), INGOT_ERR_MISMATCH, "tensor " EMBED ": [8, 2] in \"b\" (");
+  check_fails(case_plan(c, JOB(LINEAR " vocabulary = \"ignore\";")), INGOT_ERR_MISMATCH,
+              "tensor " EMBED ": [8, 2] in \"b\" (");
   assert_message(ingot_error_message(), "(embeddings = \"crop\" merges the rows that all have)");
 }
 
@@ -79,7 +80,8 @@ static void test_nothing_to_crop(void **state)
   check_ok(case_plan(c, JOB(LINEAR)));
   uint64_t fingerprint = c->planner.steps[0].fingerprint;
   check_ok(case_plan(c, JOB(LINEAR CROP)));
-  assert_true(c->planner.steps[0].fingerprint == fingerprint); /* the setting changes nothing: neither does it the result's name */
+  assert_true(c->planner.steps[0].fingerprint ==
+              fingerprint); /* the setting changes nothing: neither does it the result's name */
   assert_null(strstr(c->planner.steps[0].recipe, "crop"));
 }
 
@@ -98,7 +100,8 @@ static void test_larger_base(void **state)
 static void test_other_shapes_stay_errors(void **state)
 {
   static const char *const wide[] = {EMBED ":F32:5,3", Q ":F32:2,2"}, *const a[] = {EMBED ":F32:5,2", Q ":F32:2,2"};
-  static const char *const places_a[] = {"wpe.weight:F32:8,2", Q ":F32:2,2"}, *const places_b[] = {"wpe.weight:F32:9,2", Q ":F32:2,2"};
+  static const char *const places_a[] = {"wpe.weight:F32:8,2", Q ":F32:2,2"}, *const places_b[] = {"wpe.weight:F32:9,2",
+                                                                                                   Q ":F32:2,2"};
   static const char *const layer_b[] = {EMBED ":F32:5,2", Q ":F32:3,2"};
   driver_case             *c = *state;
   case_model(c, "a", "{}", a, 2);
@@ -131,8 +134,9 @@ static void test_cropped_slices(void **state)
   driver_case *c = *state;
   make_rows(c, "a", 7);
   make_rows(c, "b", 5);
-  check_ok(case_plan(c, JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [0, 1]; } ); },"
-                            "{ sources = ( { model = \"b\"; layers = [0, 1]; } ); } );" CROP)));
+  check_ok(
+      case_plan(c, JOB("method = \"passthrough\"; slices = ( { sources = ( { model = \"a\"; layers = [0, 1]; } ); },"
+                       "{ sources = ( { model = \"b\"; layers = [0, 1]; } ); } );" CROP)));
   check_rows(c, 5);
   assert_true(case_tensor(c, EMBED)->copy);
   assert_non_null(strstr(file_text(c, "config.json"), "\"vocab_size\": 5"));
@@ -196,10 +200,10 @@ static void test_scales_copied(void **state)
   driver_case             *c = *state;
   case_model(c, "a", "{}", tensors, 2);
   check_ok(case_plan(c, JOB("method = \"passthrough\"; models = ( \"a\" );")));
-  check_fails(case_plan(c, JOB("method = \"passthrough\"; models = ( { model = \"a\"; scale = 0.5; } );")), INGOT_ERR_MISMATCH,
-              " is quantized: ");
-  check_fails(case_plan(c, JOB("method = \"passthrough\"; models = ( \"a\" ); dtype = \"bfloat16\";")), INGOT_ERR_MISMATCH,
-              " is quantized: ");
+  check_fails(case_plan(c, JOB("method = \"passthrough\"; models = ( { model = \"a\"; scale = 0.5; } );")),
+              INGOT_ERR_MISMATCH, " is quantized: ");
+  check_fails(case_plan(c, JOB("method = \"passthrough\"; models = ( \"a\" ); dtype = \"bfloat16\";")),
+              INGOT_ERR_MISMATCH, " is quantized: ");
 }
 
 /* Names alone say nothing: floating-point weights, scales of something else, FP8 without scales. */
@@ -218,9 +222,17 @@ static void test_no_scales(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      TEST(test_rows_refused),   TEST(test_rows_cropped),   TEST(test_nothing_to_crop), TEST(test_larger_base),
-      TEST(test_other_shapes_stay_errors), TEST(test_cropped_tokens), TEST(test_cropped_slices), TEST(test_cropped_fisher),
-      TEST(test_scales),         TEST(test_scales_copied),  TEST(test_no_scales),
+      TEST(test_rows_refused),
+      TEST(test_rows_cropped),
+      TEST(test_nothing_to_crop),
+      TEST(test_larger_base),
+      TEST(test_other_shapes_stay_errors),
+      TEST(test_cropped_tokens),
+      TEST(test_cropped_slices),
+      TEST(test_cropped_fisher),
+      TEST(test_scales),
+      TEST(test_scales_copied),
+      TEST(test_no_scales),
   };
   return cmocka_run_group_tests_name("driver/merge_inputs", tests, NULL, NULL);
 }

@@ -7,9 +7,9 @@
 
 static const char *const TENSORS[] = {"w:F32:4"};
 #define MODELS "models = { a = \"a\"; b = \"b\"; };\n"
-#define JOB(output)                                                                                                    \
-  MODELS "steps = (\n  { type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = "   \
-         "1.0; };\n"                                                                                                   \
+#define JOB(output)                                                                                                  \
+  MODELS "steps = (\n  { type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = " \
+         "1.0; };\n"                                                                                                 \
          "    output = \"" output "\"; } );\n"
 
 static void make_models(driver_case *c)
@@ -69,12 +69,15 @@ static void test_output_irreplaceable(void **state)
   check_fails(case_plan_with(c, JOB("mine"), &fresh), INGOT_ERR_EXISTS, "holds files but no model");
 }
 
-#define STEP_TO(output) "{ type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1.0; }; output = \"" output "\"; }"
+#define STEP_TO(output)                                                                                           \
+  "{ type = \"merge\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1.0; }; output = " \
+  "\"" output "\"; }"
 #define TWO(first, second) MODELS "steps = (\n  " STEP_TO(first) ",\n  " STEP_TO(second) " );\n"
 
 static void test_outputs_of_two_steps(void **state)
 {
-  static const char *const jobs[] = {TWO("x.h5", "./x.h5"), TWO("d", "d/x.h5"), TWO("d/x.h5", "d"), TWO("d/../d", "d/")};
+  static const char *const jobs[] = {TWO("x.h5", "./x.h5"), TWO("d", "d/x.h5"), TWO("d/x.h5", "d"),
+                                     TWO("d/../d", "d/")};
   driver_case             *c = *state;
   make_models(c);
   for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
@@ -87,8 +90,8 @@ static void test_outputs_of_two_steps(void **state)
 static void test_output_names(void **state)
 {
   static const char *const clash[] = {"a:F32:4", "a/b:F32:4"}, *const dot[] = {".:F32:4"};
-  driver_case             *c = *state;
-  char                     job[1024];
+  driver_case *c = *state;
+  char         job[1024];
   make_models(c);
   snprintf(job, sizeof job, JOB("%0255d"), 0); /* a name of 255 digits */
   check_fails(case_plan(c, job), INGOT_ERR_JOB, "its name has 255 bytes, and may have 223");
@@ -116,9 +119,9 @@ static void test_manifest(void **state)
   check_ok(ingot_manifest_write(&c->job, &c->planner.steps[0], &checksum, &run, false));
   json_t *tree = json_load_file(scratch_path(&c->dir, "x.h5.manifest.json", path), 0, NULL);
   assert_non_null(tree);
-  assert_string_equal(
-      json_string_value(json_object_get(json_object_get(json_object_get(tree, "tensors"), "w"), "checksum")),
-      "0123456789abcdef");
+  assert_string_equal(json_string_value(
+                          json_object_get(json_object_get(json_object_get(tree, "tensors"), "w"), "checksum")),
+                      "0123456789abcdef");
   assert_string_equal(json_string_value(json_object_get(tree, "job")), JOB("x.h5"));
   assert_int_equal(json_integer_value(json_object_get(json_object_get(tree, "output"), "bytes")), 10);
   assert_int_equal(json_array_size(json_object_get(tree, "inputs")), 2);
@@ -188,8 +191,16 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, case_setup, case_teardown)
   const struct CMUnitTest tests[] = {
-      CASE(test_output_is_input),     CASE(test_output_exists), CASE(test_output_irreplaceable), CASE(test_outputs_of_two_steps), CASE(test_output_names), CASE(test_manifest), CASE(test_folder_is_a_file),
-      CASE(test_folder_is_read_only), CASE(test_no_space),      CASE(test_overlap),
+      CASE(test_output_is_input),
+      CASE(test_output_exists),
+      CASE(test_output_irreplaceable),
+      CASE(test_outputs_of_two_steps),
+      CASE(test_output_names),
+      CASE(test_manifest),
+      CASE(test_folder_is_a_file),
+      CASE(test_folder_is_read_only),
+      CASE(test_no_space),
+      CASE(test_overlap),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@ static const char *const LAYERS4[] = {EMBED ":F32:8,2",          Q(0) ":F32:2,2"
 
 #define MODELS "models = { a = \"a\"; b = \"b\"; base = \"base\"; };\n"
 #define JOB(body) MODELS "steps = (\n  { type = \"merge\"; output = \"out/x.h5\";\n" body " }\n);\n"
-#define LINEAR_AB                                                                                                      \
+#define LINEAR_AB \
   "method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );"
 #define TIES_AB "method = \"ties\"; base = \"base\"; models = ( \"a\", \"b\" );"
 
@@ -346,7 +346,8 @@ static void test_rank_memory(void **state)
   assert_int_equal(limited.bytes, 0);
 }
 
-/* On a CPU everything is of the host; beside a GPU the host has page-locked slots (32 MiB) and what reading or the step takes. */
+/* On a CPU everything is of the host; beside a GPU the host has page-locked slots (32 MiB) and what reading or the step
+ * takes. */
 static void test_memory_beside_gpu(void **state)
 {
   const uint64_t mib = 1 << 20;
@@ -376,8 +377,10 @@ static void test_fingerprint(void **state)
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB " dtype = \"float16\";")));
   assert_true(first != fingerprint_of(c, JOB(LINEAR_AB " shard_size = 77;")));
   /* stripes and hints change the layout of the file only where they change its alignment */
-  assert_true(first == fingerprint_of(c, "io = { striping_factor = 8; striping_unit = \"1MiB\"; hints = { cb_nodes = 1; }; };"
-                                         JOB(LINEAR_AB)));
+  assert_true(
+      first ==
+      fingerprint_of(c, "io = { striping_factor = 8; striping_unit = \"1MiB\"; hints = { cb_nodes = 1; }; };" JOB(
+                            LINEAR_AB)));
   uint64_t wide = fingerprint_of(c, "io = { striping_unit = \"4MiB\"; };" JOB(LINEAR_AB));
   assert_true(first != wide);
   assert_true(wide == fingerprint_of(c, JOB(LINEAR_AB " alignment = \"4MiB\";")));
@@ -391,8 +394,9 @@ static void test_pack(void **state)
   ingot_text      bytes = {0};
   ingot_step_plan copy = {0};
   make_models(c);
-  check_ok(case_plan(c, "io = { striping_factor = 3; striping_unit = 65536; hints = { cb_nodes = 2; romio_cb_write = \"enable\"; }; };"
-                        JOB("method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { "
+  check_ok(case_plan(c, "io = { striping_factor = 3; striping_unit = 65536; hints = { cb_nodes = 2; romio_cb_write = "
+                        "\"enable\"; }; };" JOB(
+                            "method = \"ties\"; base = \"base\"; models = ( { model = \"a\"; weight = [1.0, 2.0]; }, { "
                             "model = \"b\"; weight = 3.0; } );")));
   const ingot_step_plan *plan = &c->planner.steps[0];
   check_ok(ingot_step_plan_pack(plan, &bytes));
@@ -434,10 +438,11 @@ static void test_promise(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_ok(case_plan(
-      c,
-      MODELS "steps = ( { type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; dtype = \"float16\"; " LINEAR_AB "},"
-             "{ type = \"export\"; model = \"m\"; output = \"hf\"; } );"));
+  check_ok(
+      case_plan(c, MODELS
+                "steps = ( { type = \"merge\"; name = \"m\"; output = \"out/x.h5\"; dtype = \"float16\"; " LINEAR_AB
+                "},"
+                "{ type = \"export\"; model = \"m\"; output = \"hf\"; } );"));
   const ingot_step_plan *export = &c->planner.steps[1];
   assert_false(export->ready);
   assert_int_equal(export->sink.n_tensor, LAYERS4_COUNT);

@@ -1,4 +1,5 @@
-/* Planning the step regmean_plus: which tensors are solved, with what; memory and traffic; and models that do not fit together. */
+/* Planning the step regmean_plus: which tensors are solved, with what; memory and traffic; and models that do not fit
+ * together. */
 #define _XOPEN_SOURCE 700
 #include "tests/driver/driver_case.h"
 
@@ -7,19 +8,22 @@
 #include "workers/memory.h"
 #include "workers/statistics/regmean_plus.h"
 
-#define CONFIG_WITH(layers, more)                                                                                                   \
-  "{\"model_type\": \"llama\", \"hidden_size\": 4, \"intermediate_size\": 6, \"num_attention_heads\": 2, \"num_key_value_heads\": 1," \
-  " \"num_hidden_layers\": " #layers ", \"vocab_size\": 8, \"max_position_embeddings\": 16, \"hidden_act\": \"silu\","                \
+#define CONFIG_WITH(layers, more)                                                                                      \
+  "{\"model_type\": \"llama\", \"hidden_size\": 4, \"intermediate_size\": 6, \"num_attention_heads\": 2, "             \
+  "\"num_key_value_heads\": 1,"                                                                                        \
+  " \"num_hidden_layers\": " #layers ", \"vocab_size\": 8, \"max_position_embeddings\": 16, \"hidden_act\": \"silu\"," \
   " \"dtype\": \"float32\"" more "}\n"
 static const char CONFIG[] = CONFIG_WITH(2, ", \"rms_norm_eps\": 1e-5");
 #define L(n) "model.layers." #n
-#define LAYER(n)                                                                                                                    \
-  L(n) ".input_layernorm.weight:F32:4", L(n) ".self_attn.q_proj.weight:F32:4,4", L(n) ".self_attn.k_proj.weight:F32:2,4",           \
-      L(n) ".self_attn.v_proj.weight:F32:2,4", L(n) ".self_attn.o_proj.weight:F32:4,4",                                             \
-      L(n) ".post_attention_layernorm.weight:F32:4", L(n) ".mlp.gate_proj.weight:F32:6,4", L(n) ".mlp.up_proj.weight:F32:6,4",      \
-      L(n) ".mlp.down_proj.weight:F32:4,6"
+#define LAYER(n)                                                                                                     \
+  L(n)                                                                                                               \
+  ".input_layernorm.weight:F32:4", L(n) ".self_attn.q_proj.weight:F32:4,4", L(n) ".self_attn.k_proj.weight:F32:2,4", \
+      L(n) ".self_attn.v_proj.weight:F32:2,4", L(n) ".self_attn.o_proj.weight:F32:4,4",                              \
+      L(n) ".post_attention_layernorm.weight:F32:4", L(n) ".mlp.gate_proj.weight:F32:6,4",                           \
+      L(n) ".mlp.up_proj.weight:F32:6,4", L(n) ".mlp.down_proj.weight:F32:4,6"
 #define EMBED "model.embed_tokens.weight"
-static const char *const TENSORS[] = {EMBED ":F32:8,4", LAYER(0), LAYER(1), "model.norm.weight:F32:4", "lm_head.weight:F32:8,4"};
+static const char *const TENSORS[] = {EMBED ":F32:8,4", LAYER(0), LAYER(1), "model.norm.weight:F32:4",
+                                      "lm_head.weight:F32:8,4"};
 enum {
   N_TENSOR = sizeof TENSORS / sizeof TENSORS[0],
   N_SOLVED = 2 * 7,
@@ -65,12 +69,14 @@ static const ingot_gather_plan *gather_of(const ingot_data_merge *d)
 static double global_value(const ingot_merge_plan *m, const char *tensor, const char *name)
 {
   for (int i = 0; i < m->n_tensor; i++)
-    if (strcmp(m->tensors[i].view.name, tensor) == 0) return m->tensors[i].view.global[ingot_method_param(m->method, name, NULL)];
+    if (strcmp(m->tensors[i].view.name, tensor) == 0)
+      return m->tensors[i].view.global[ingot_method_param(m->method, name, NULL)];
   fail_msg("no tensor %s", tensor);
   return 0;
 }
 
-/* The linear layers of the blocks are solved, without a file of statistics; everything else is averaged with weights of 1. */
+/* The linear layers of the blocks are solved, without a file of statistics; everything else is averaged with weights
+ * of 1. */
 static void test_plan(void **state)
 {
   driver_case *c = *state;
@@ -107,7 +113,8 @@ static void test_plan(void **state)
   assert_true(p->fingerprint == m->fingerprint && p->fingerprint == g->fingerprint);
   assert_int_equal(p->n_input, 4);
   assert_string_equal(p->title, "RegMean++ of 2 models");
-  assert_string_equal(p->work, "2 blocks one after the other, each by 9 windows of 8 tokens, 64 in a pass, in float32 on the CPU");
+  assert_string_equal(
+      p->work, "2 blocks one after the other, each by 9 windows of 8 tokens, 64 in a pass, in float32 on the CPU");
   assert_int_equal(p->bytes_written, N_ELEM * 4);
   /* tensors to merge them; files of the models to run them; tokens of two bytes for each of two blocks */
   assert_int_equal(p->bytes_read, 2 * N_ELEM * 4 + p->inputs[0].bytes + p->inputs[1].bytes + 2 * 9 * 8 * 2);
@@ -123,8 +130,9 @@ static void test_parameters(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_ok(case_plan(c, JOB(AB " alpha = [0.25, 0.75]; ridge = ( { filter = \"mlp\"; value = 0.5; }, { filter = \"*\"; value = 0; } );"
-                            " output_dtype = \"bfloat16\"; stride = 4; limit = 3;")));
+  check_ok(case_plan(
+      c, JOB(AB " alpha = [0.25, 0.75]; ridge = ( { filter = \"mlp\"; value = 0.5; }, { filter = \"*\"; value = 0; } );"
+                " output_dtype = \"bfloat16\"; stride = 4; limit = 3;")));
   const ingot_merge_plan *m = merge_of(parts_of(c, 1));
   assert_true(global_value(m, L(0) ".self_attn.q_proj.weight", "alpha") == 0.25);
   assert_true(global_value(m, L(1) ".self_attn.q_proj.weight", "alpha") == 0.75);
@@ -157,7 +165,7 @@ static void test_memory(void **state)
   check_ok(ingot_model_spec_parse(CONFIG, strlen(CONFIG), "config", &spec));
   check_ok(ingot_model_layout_make(&spec, &layout));
   const ingot_gather_plan *g = gather_of(parts_of(c, 1));
-  uint64_t                 need = ingot_regmean_plus_bytes(g, &spec, &layout) + ingot_regmean_plus_host_bytes(g, &layout) +
+  uint64_t need = ingot_regmean_plus_bytes(g, &spec, &layout) + ingot_regmean_plus_host_bytes(g, &layout) +
                   ingot_merge_memory_bytes(merge_of(parts_of(c, 1)), 2, false);
   assert_int_equal(c->planner.steps[0].memory_bytes, need); /* the process is in the merge's */
   assert_int_equal(c->planner.steps[0].host_bytes, 0);
@@ -174,13 +182,25 @@ static void test_memory(void **state)
 /* GPT-2 stores linear layers as [in, out]; names without their first part are known too. */
 static void test_gpt2(void **state)
 {
-  static const char        config[] = "{\"model_type\": \"gpt2\", \"n_embd\": 4, \"n_head\": 2, \"n_layer\": 1, \"vocab_size\": 8,"
-                                      " \"n_positions\": 16, \"activation_function\": \"gelu_new\"}";
-  static const char *const tensors[] = {
-      "wte.weight:F32:8,4", "wpe.weight:F32:16,4", "h.0.ln_1.weight:F32:4", "h.0.ln_1.bias:F32:4", "h.0.attn.c_attn.weight:F32:4,12",
-      "h.0.attn.c_attn.bias:F32:12", "h.0.attn.c_proj.weight:F32:4,4", "h.0.attn.c_proj.bias:F32:4", "h.0.ln_2.weight:F32:4",
-      "h.0.ln_2.bias:F32:4", "h.0.mlp.c_fc.weight:F32:4,16", "h.0.mlp.c_fc.bias:F32:16", "h.0.mlp.c_proj.weight:F32:16,4",
-      "h.0.mlp.c_proj.bias:F32:4", "ln_f.weight:F32:4", "ln_f.bias:F32:4"};
+  static const char config[] =
+      "{\"model_type\": \"gpt2\", \"n_embd\": 4, \"n_head\": 2, \"n_layer\": 1, \"vocab_size\": 8,"
+      " \"n_positions\": 16, \"activation_function\": \"gelu_new\"}";
+  static const char *const tensors[] = {"wte.weight:F32:8,4",
+                                        "wpe.weight:F32:16,4",
+                                        "h.0.ln_1.weight:F32:4",
+                                        "h.0.ln_1.bias:F32:4",
+                                        "h.0.attn.c_attn.weight:F32:4,12",
+                                        "h.0.attn.c_attn.bias:F32:12",
+                                        "h.0.attn.c_proj.weight:F32:4,4",
+                                        "h.0.attn.c_proj.bias:F32:4",
+                                        "h.0.ln_2.weight:F32:4",
+                                        "h.0.ln_2.bias:F32:4",
+                                        "h.0.mlp.c_fc.weight:F32:4,16",
+                                        "h.0.mlp.c_fc.bias:F32:16",
+                                        "h.0.mlp.c_proj.weight:F32:16,4",
+                                        "h.0.mlp.c_proj.bias:F32:4",
+                                        "ln_f.weight:F32:4",
+                                        "ln_f.bias:F32:4"};
   enum { N = sizeof tensors / sizeof tensors[0] };
   driver_case *c = *state;
   make_models(c);
@@ -211,7 +231,8 @@ static void test_other_architectures(void **state)
               "step 1 (regmean_plus): models of one architecture are needed: epsilon of the norms: 1e-05 in \"a\" (");
   with_config(c, CONFIG_WITH(2, ", \"rms_norm_eps\": 1e-5, \"rope_theta\": 500.0"), "rope_theta: 10000 in \"a\" (");
   assert_message(ingot_error_message(), ", 500 in \"b\" (");
-  with_config(c, CONFIG_WITH(2, ", \"rms_norm_eps\": 1e-5, \"head_dim\": 2, \"tie_word_embeddings\": true"), "an output head of its own");
+  with_config(c, CONFIG_WITH(2, ", \"rms_norm_eps\": 1e-5, \"head_dim\": 2, \"tie_word_embeddings\": true"),
+              "an output head of its own");
   with_config(c, CONFIG_WITH(1, ", \"rms_norm_eps\": 1e-5"), "model.layers.1.");
   case_model(c, "b", "{}", TENSORS, N_TENSOR);
   check_fails(case_plan(c, JOB(AB)), INGOT_ERR_FORMAT, "model_type");
@@ -245,8 +266,10 @@ static void test_data(void **state)
   make_models(c);
   make_data(c, "b.u16", 7);
   check_fails(case_plan(c, JOB(AB)), INGOT_ERR_MISMATCH, "7 tokens, fewer than a window of 8");
-  check_fails(case_plan(c, JOB("models = ( \"a\" ); data = { a = \"none.u16\"; };")), INGOT_ERR_NOTFOUND, "data \"a\": ");
-  check_fails(case_plan(c, "models = { a = \"a\"; };\nsteps = ( { type = \"regmean_plus\"; window = 17; output = \"out/x.h5\"; models = ( \"a\" );"
+  check_fails(case_plan(c, JOB("models = ( \"a\" ); data = { a = \"none.u16\"; };")), INGOT_ERR_NOTFOUND,
+              "data \"a\": ");
+  check_fails(case_plan(c, "models = { a = \"a\"; };\nsteps = ( { type = \"regmean_plus\"; window = 17; output = "
+                           "\"out/x.h5\"; models = ( \"a\" );"
                            " data = { a = \"a.u16\"; }; } );\n"),
               INGOT_ERR_MISMATCH, "windows of 17 tokens, and model \"a\" (");
 }
@@ -256,9 +279,10 @@ static void test_missing_input(void **state)
 {
   driver_case *c = *state;
   make_models(c);
-  check_fails(case_plan(c, "models = { a = \"a\"; b = \"none\"; };\nsteps = ( " STEP(AB) ",\n"
-                           " { type = \"regmean_plus\"; window = 8; output = \"out/y.h5\"; " AB " },\n"
-                           " { type = \"soup\"; window = 8; output = \"out/z.h5\"; " AB " } );\n"),
+  check_fails(case_plan(c, "models = { a = \"a\"; b = \"none\"; };\nsteps = ( " STEP(
+                               AB) ",\n"
+                                   " { type = \"regmean_plus\"; window = 8; output = \"out/y.h5\"; " AB " },\n"
+                                   " { type = \"soup\"; window = 8; output = \"out/z.h5\"; " AB " } );\n"),
               INGOT_ERR_NOTFOUND, "model \"b\": ");
   const char *first = strstr(ingot_error_message(), "model \"b\": ");
   assert_null(strstr(first + 1, "model \"b\": "));
@@ -270,7 +294,8 @@ static void test_promise(void **state)
   driver_case *c = *state;
   make_models(c);
   check_ok(case_plan(c, "models = { a = \"a\"; b = \"b\"; };\nsteps = (\n"
-                        " { type = \"merge\"; name = \"m\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters = { weight = 1.0; };"
+                        " { type = \"merge\"; name = \"m\"; method = \"linear\"; models = ( \"a\", \"b\" ); parameters "
+                        "= { weight = 1.0; };"
                         "   output = \"out/m.h5\"; },\n"
                         " { type = \"regmean_plus\"; window = 8; output = \"out/x.h5\"; models = ( \"m\", \"a\" );"
                         "   data = { m = \"b.u16\"; a = \"a.u16\"; }; } );\n"));
@@ -312,7 +337,8 @@ static void test_pack(void **state)
   check_ok(ingot_step_plan_unpack(bytes.bytes, bytes.size, &copy));
   const ingot_merge_plan  *m = merge_of(parts_of(c, 1)), *n = merge_of(copy.body);
   const ingot_gather_plan *g = gather_of(copy.body);
-  assert_true(copy.fingerprint == p->fingerprint && n->fingerprint == p->fingerprint && g->fingerprint == p->fingerprint);
+  assert_true(copy.fingerprint == p->fingerprint && n->fingerprint == p->fingerprint &&
+              g->fingerprint == p->fingerprint);
   assert_string_equal(g->data[0].name, "b");
   assert_int_equal(n->n_tensor, m->n_tensor);
   for (int i = 0; i < m->n_tensor; i++) {
@@ -334,8 +360,10 @@ static void test_pack(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      TEST(test_plan), TEST(test_parameters), TEST(test_one_model), TEST(test_memory), TEST(test_gpt2), TEST(test_other_architectures),
-      TEST(test_vocabularies), TEST(test_data), TEST(test_missing_input), TEST(test_promise), TEST(test_fingerprint), TEST(test_pack),
+      TEST(test_plan),         TEST(test_parameters),  TEST(test_one_model),
+      TEST(test_memory),       TEST(test_gpt2),        TEST(test_other_architectures),
+      TEST(test_vocabularies), TEST(test_data),        TEST(test_missing_input),
+      TEST(test_promise),      TEST(test_fingerprint), TEST(test_pack),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

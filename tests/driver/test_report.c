@@ -6,11 +6,32 @@
 
 /* Two ranks: one of 2 CPU lanes, one of 4 lanes of which some were on a GPU. Expected values worked out by hand. */
 static const ingot_merge_timing TIMING[2] = {
-    {.read_s = 4, .merge_s = 8, .write_s = 2, .wait_s = 1, .wall_s = 8, .cpu_s = 10, .bytes_read = 6000000000,
-     .bytes_written = 2000000000, .tiles_done = 10, .tiles_resumed = 1, .n_lane = 2, .peak_anon_bytes = 1048576},
-    {.read_s = 4, .move_s = 2, .merge_s = 12, .write_s = 8, .device_s = 8, .wall_s = 10, .cpu_s = 20,
-     .bytes_read = 9000000000, .bytes_written = 3000000000, .tiles_done = 15, .tiles_on_device = 5, .n_lane = 4,
-     .on_device = 1, .peak_anon_bytes = 3145728},
+    {.read_s = 4,
+     .merge_s = 8,
+     .write_s = 2,
+     .wait_s = 1,
+     .wall_s = 8,
+     .cpu_s = 10,
+     .bytes_read = 6000000000,
+     .bytes_written = 2000000000,
+     .tiles_done = 10,
+     .tiles_resumed = 1,
+     .n_lane = 2,
+     .peak_anon_bytes = 1048576},
+    {.read_s = 4,
+     .move_s = 2,
+     .merge_s = 12,
+     .write_s = 8,
+     .device_s = 8,
+     .wall_s = 10,
+     .cpu_s = 20,
+     .bytes_read = 9000000000,
+     .bytes_written = 3000000000,
+     .tiles_done = 15,
+     .tiles_on_device = 5,
+     .n_lane = 4,
+     .on_device = 1,
+     .peak_anon_bytes = 3145728},
 };
 
 static void test_table(void **state)
@@ -73,7 +94,8 @@ static void test_where(void **state)
   report.planned_bytes = 1153434; /* 1.1 MiB */
   check_ok(ingot_report_text(&report, &text));
   assert_null(strstr(ingot_text_string(&text), "GPU"));
-  assert_non_null(strstr(ingot_text_string(&text), "memory of a rank: 1.00 MiB min, 1.00 MiB mean, 1.00 MiB max; planned 1.10 MiB"));
+  assert_non_null(strstr(ingot_text_string(&text),
+                         "memory of a rank: 1.00 MiB min, 1.00 MiB mean, 1.00 MiB max; planned 1.10 MiB"));
   ingot_text_release(&text);
   ingot_report_make(&models, 1, &report);
   assert_float_equal(report.device_s.max, 3.0, 0);
@@ -89,18 +111,26 @@ static void test_where(void **state)
 static void test_host_beside_gpu(void **state)
 {
   (void)state;
-  const ingot_merge_timing models[2] = {
-      {.peak_device_bytes = 3145728, .library_bytes = 262144000, .peak_anon_bytes = 304087040, .n_lane = 1, .on_device = 1},
-      {.peak_device_bytes = 1048576, .library_bytes = 209715200, .peak_anon_bytes = 251658240, .n_lane = 1, .on_device = 1}};
-  ingot_report report;
-  ingot_text   text = {0};
+  const ingot_merge_timing models[2] = {{.peak_device_bytes = 3145728,
+                                         .library_bytes = 262144000,
+                                         .peak_anon_bytes = 304087040,
+                                         .n_lane = 1,
+                                         .on_device = 1},
+                                        {.peak_device_bytes = 1048576,
+                                         .library_bytes = 209715200,
+                                         .peak_anon_bytes = 251658240,
+                                         .n_lane = 1,
+                                         .on_device = 1}};
+  ingot_report             report;
+  ingot_text               text = {0};
   ingot_report_make(models, 2, &report);
   report.planned_bytes = 2097152;
   report.planned_host_bytes = 41943040;
   check_ok(ingot_report_text(&report, &text));
-  assert_non_null(strstr(ingot_text_string(&text), "  memory of a rank: 240.00 MiB min, 265.00 MiB mean, 290.00 MiB max; planned 290.00 MiB, "
-                                                   "of which 250.00 MiB are the GPU libraries'\n"
-                                                   "  GPU memory of a rank: 3.00 MiB at most; planned 2.00 MiB"));
+  assert_non_null(strstr(ingot_text_string(&text),
+                         "  memory of a rank: 240.00 MiB min, 265.00 MiB mean, 290.00 MiB max; planned 290.00 MiB, "
+                         "of which 250.00 MiB are the GPU libraries'\n"
+                         "  GPU memory of a rank: 3.00 MiB at most; planned 2.00 MiB"));
   json_t *tree = ingot_report_json(&report);
   assert_float_equal(number(tree, "gpu_library_bytes", NULL), 262144000, 0);
   assert_float_equal(number(tree, "planned_host_bytes", NULL), 41943040, 0);

@@ -6,15 +6,15 @@
 static const char CONFIG[] = "{\"model_type\": \"llama\", \"num_hidden_layers\": 2, \"dtype\": \"float32\"}\n";
 
 /* Six tensors of 16, 4, 6, 4, 6 and 16 elements: 52. */
-static const char *const TENSORS[] = {"model.embed_tokens.weight:F32:8,2",      "model.layers.0.a.weight:F32:2,2",
-                                      "model.layers.0.b.weight:F32:2,3",        "model.layers.1.a.weight:F32:2,2",
-                                      "model.layers.1.b.weight:F32:2,3",        "lm_head.weight:F32:8,2"};
+static const char *const TENSORS[] = {"model.embed_tokens.weight:F32:8,2", "model.layers.0.a.weight:F32:2,2",
+                                      "model.layers.0.b.weight:F32:2,3",   "model.layers.1.a.weight:F32:2,2",
+                                      "model.layers.1.b.weight:F32:2,3",   "lm_head.weight:F32:8,2"};
 
-static const char JOB[] =
-    "models = { a = \"a\"; b = \"b\"; };\n"
-    "steps = ( { type = \"merge\"; name = \"x\"; method = \"linear\"; models = ( { model = \"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );\n"
-    "            output = \"out/x.h5\"; },\n"
-    "          { type = \"export\"; model = \"x\"; output = \"out/y\"; } );\n";
+static const char JOB[] = "models = { a = \"a\"; b = \"b\"; };\n"
+                          "steps = ( { type = \"merge\"; name = \"x\"; method = \"linear\"; models = ( { model = "
+                          "\"a\"; weight = 1.0; }, { model = \"b\"; weight = 2.0; } );\n"
+                          "            output = \"out/x.h5\"; },\n"
+                          "          { type = \"export\"; model = \"x\"; output = \"out/y\"; } );\n";
 
 static void plan(driver_case *c)
 {
@@ -29,13 +29,13 @@ static void check_near(double found, double expected)
 }
 
 /*
- * An element of linear of two: 2 * 4 bytes read, 4 written, and 3 multiply-adds of half a byte: 13.5 units. Two inputs of 52
- * elements are 416 bytes to read; 208 are written.
+ * An element of linear of two: 2 * 4 bytes read, 4 written, and 3 multiply-adds of half a byte: 13.5 units. Two inputs
+ * of 52 elements are 416 bytes to read; 208 are written.
  */
 static void test_rows(void **state)
 {
-  driver_case *c = *state;
-  ingot_scaling scaling;
+  driver_case      *c = *state;
+  ingot_scaling     scaling;
   ingot_scaling_row row;
   plan(c);
   const ingot_step_plan *p = &c->planner.steps[0];
@@ -78,7 +78,8 @@ static void test_defaults_and_json(void **state)
   json_t *rows = ingot_scaling_json(&c->planner.steps[0], &scaling);
   assert_int_equal(json_array_size(rows), 2);
   assert_int_equal(json_integer_value(json_object_get(json_array_get(rows, 1), "nodes")), 64);
-  check_near(json_real_value(json_object_get(json_array_get(rows, 1), "share")), 16.0 / 52); /* tensors of one tile stay whole */
+  check_near(json_real_value(json_object_get(json_array_get(rows, 1), "share")),
+             16.0 / 52); /* tensors of one tile stay whole */
   json_decref(rows);
   assert_string_equal(ingot_scaling_refusal(&c->planner.steps[1]), "its inputs are yet to be made");
   assert_null(ingot_scaling_json(&c->planner.steps[1], &scaling));
@@ -87,7 +88,8 @@ static void test_defaults_and_json(void **state)
 static void test_refused(void **state)
 {
   static const char *const nodes[] = {"", "0", "x", "2,1", "1,1", "1,", "1;2", "1,2x", "9999999"};
-  static const char *const sites[] = {"reed=1", "read", "read=", "read=0", "read=-1", "read=inf", "read=1,", "read=1 write=2", "=1"};
+  static const char *const sites[] = {"reed=1",   "read",    "read=",          "read=0", "read=-1",
+                                      "read=inf", "read=1,", "read=1 write=2", "=1"};
   ingot_scaling            scaling;
   (void)state;
   for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++)

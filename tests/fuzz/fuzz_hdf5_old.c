@@ -1,5 +1,5 @@
-/* HDF5's older format: whatever the bytes, an error or a table of tensors that lie inside the file and do not overlap.
- */
+/* HDF5's older format: whatever the bytes, an error or a table of tensors that lie inside the file and do not
+ * overlap. */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>

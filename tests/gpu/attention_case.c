@@ -72,9 +72,9 @@ static int lowest(const attention_data *d, int b, int t)
 static void reference_query(attention_data *d, int b, int h, int t, double *p, double *dp)
 {
   const attention_case *c = &d->shape;
-  const int     n = c->head_dim;
-  const double  scale = 1.0 / sqrt((double)n);
-  const int64_t token = (int64_t)b * c->n_time, row = (((token + t) * c->n_head) + h) * n;
+  const int             n = c->head_dim;
+  const double          scale = 1.0 / sqrt((double)n);
+  const int64_t         token = (int64_t)b * c->n_time, row = (((token + t) * c->n_head) + h) * n;
   const int64_t kv_ld = (int64_t)c->n_kv_head * n, kv = token * kv_ld + (int64_t)(h / (c->n_head / c->n_kv_head)) * n;
   const int     low = lowest(d, b, t);
   double        top = -INFINITY, sum = 0, mean = 0;
@@ -106,7 +106,8 @@ static void reference_query(attention_data *d, int b, int h, int t, double *p, d
   }
 }
 
-ingot_status attention_data_make(const attention_case *c, ingot_dtype dtype, uint64_t seed, bool reference, attention_data *d)
+ingot_status attention_data_make(const attention_case *c, ingot_dtype dtype, uint64_t seed, bool reference,
+                                 attention_data *d)
 {
   ingot_status st = INGOT_OK;
   double      *work = calloc((size_t)c->n_time * 2, sizeof *work);
@@ -122,7 +123,8 @@ ingot_status attention_data_make(const attention_case *c, ingot_dtype dtype, uin
     INGOT_CHECK(d->first_key, INGOT_ERR_NOMEM, "out of memory");
     draw_documents(d, seed);
   }
-  for (int i = ATT_Q; i <= ATT_DO; i++) fill(d->x[i], attention_count(c, (attention_array)i), dtype, seed * 16 + (uint64_t)i);
+  for (int i = ATT_Q; i <= ATT_DO; i++)
+    fill(d->x[i], attention_count(c, (attention_array)i), dtype, seed * 16 + (uint64_t)i);
   for (int b = 0; reference && b < c->n_batch; b++) {
     for (int h = 0; h < c->n_head; h++) {
       for (int t = 0; t < c->n_time; t++) reference_query(d, b, h, t, work, work + c->n_time);
@@ -209,9 +211,9 @@ static ingot_status check_gap(const joint *j, ingot_dtype dtype, const char *nam
 }
 
 typedef struct run_arrays {
-  joint  in, o, d_o, d_in; /* q, k, v; o; dO; dq, dk, dv */
-  joint  lse;
-  void  *first_key;
+  joint in, o, d_o, d_in; /* q, k, v; o; dO; dq, dk, dv */
+  joint lse;
+  void *first_key;
 } run_arrays;
 
 static ingot_status run_open(ingot_nn *nn, const attention_data *in, run_arrays *a)
@@ -254,7 +256,8 @@ static void run_close(ingot_nn *nn, run_arrays *a)
 static ingot_status run_take(ingot_nn *nn, run_arrays *a, attention_data *out)
 {
   ingot_status  st = INGOT_OK;
-  const int64_t q = (int64_t)out->shape.n_head * out->shape.head_dim, kv = (int64_t)out->shape.n_kv_head * out->shape.head_dim;
+  const int64_t q = (int64_t)out->shape.n_head * out->shape.head_dim,
+                kv = (int64_t)out->shape.n_kv_head * out->shape.head_dim;
 
   INGOT_TRY(nn->ops->copy_out(nn, a->o.host, a->o.device, a->o.bytes));
   INGOT_TRY(nn->ops->copy_out(nn, a->d_in.host, a->d_in.device, a->d_in.bytes));
@@ -279,15 +282,26 @@ ingot_status attention_run(ingot_nn *nn, const attention_data *in, attention_dat
   INGOT_TRY(run_open(nn, in, &a));
   const int64_t      q = (int64_t)c->n_head * c->head_dim, kv = (int64_t)c->n_kv_head * c->head_dim;
   ingot_nn_attention s = {
-    .n_batch = c->n_batch, .n_time = c->n_time, .n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim,
-    .scale = (float)(1.0 / sqrt((double)c->head_dim)), .window = c->window, .first_key = a.first_key,
-    .ld_q = a.in.ld, .ld_k = a.in.ld, .ld_v = a.in.ld, .ld_o = a.o.ld,
+      .n_batch = c->n_batch,
+      .n_time = c->n_time,
+      .n_head = c->n_head,
+      .n_kv_head = c->n_kv_head,
+      .head_dim = c->head_dim,
+      .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+      .window = c->window,
+      .first_key = a.first_key,
+      .ld_q = a.in.ld,
+      .ld_k = a.in.ld,
+      .ld_v = a.in.ld,
+      .ld_o = a.o.ld,
   };
-  void *x[3] = {joint_column(&a.in, 0, nn->dtype), joint_column(&a.in, q, nn->dtype), joint_column(&a.in, q + kv, nn->dtype)};
+  void *x[3] = {joint_column(&a.in, 0, nn->dtype), joint_column(&a.in, q, nn->dtype),
+                joint_column(&a.in, q + kv, nn->dtype)};
   void *dx[3] = {joint_column(&a.d_in, 0, nn->dtype), joint_column(&a.d_in, q, nn->dtype),
                  joint_column(&a.d_in, q + kv, nn->dtype)};
   INGOT_TRY(nn->ops->attention(nn, &s, x[0], x[1], x[2], a.o.device, a.lse.device));
-  INGOT_TRY(nn->ops->attention_backward(nn, &s, x[0], x[1], x[2], a.o.device, a.lse.device, a.d_o.device, dx[0], dx[1], dx[2]));
+  INGOT_TRY(nn->ops->attention_backward(nn, &s, x[0], x[1], x[2], a.o.device, a.lse.device, a.d_o.device, dx[0], dx[1],
+                                        dx[2]));
   INGOT_TRY(run_take(nn, &a, out));
 done:
   run_close(nn, &a);

@@ -19,10 +19,13 @@ typedef struct shape {
 } shape;
 
 static const shape shapes[] = {
-  {"Llama 1B, T 2048", 8, 2048, 32, 8, 64, 0},      {"Llama 8B, T 2048", 4, 2048, 32, 8, 128, 0},
-  {"Llama 1B, T 8192", 2, 8192, 32, 8, 64, 0},      {"Llama 8B, T 8192", 1, 8192, 32, 8, 128, 0},
-  {"GPT-2, T 1024", 16, 1024, 12, 12, 64, 0},       {"head 96, T 2048", 4, 2048, 32, 32, 96, 0},
-  {"Llama 1B, documents of 512", 8, 2048, 32, 8, 64, 512},
+    {"Llama 1B, T 2048", 8, 2048, 32, 8, 64, 0},
+    {"Llama 8B, T 2048", 4, 2048, 32, 8, 128, 0},
+    {"Llama 1B, T 8192", 2, 8192, 32, 8, 64, 0},
+    {"Llama 8B, T 8192", 1, 8192, 32, 8, 128, 0},
+    {"GPT-2, T 1024", 16, 1024, 12, 12, 64, 0},
+    {"head 96, T 2048", 4, 2048, 32, 32, 96, 0},
+    {"Llama 1B, documents of 512", 8, 2048, 32, 8, 64, 512},
 };
 
 static void must(ingot_status st)
@@ -117,9 +120,16 @@ static void bench(ingot_nn *nn, const shape *c, double limit, int repeat)
 {
   const int64_t tokens = (int64_t)c->n_batch * c->n_time, q = (int64_t)c->n_head * c->head_dim;
   const int64_t kv = (int64_t)c->n_kv_head * c->head_dim;
-  work          w = {.s = {.n_batch = c->n_batch, .n_time = c->n_time, .n_head = c->n_head, .n_kv_head = c->n_kv_head,
-                           .head_dim = c->head_dim, .scale = (float)(1.0 / sqrt((double)c->head_dim)),
-                           .ld_q = q, .ld_k = kv, .ld_v = kv, .ld_o = q}};
+  work          w = {.s = {.n_batch = c->n_batch,
+                           .n_time = c->n_time,
+                           .n_head = c->n_head,
+                           .n_kv_head = c->n_kv_head,
+                           .head_dim = c->head_dim,
+                           .scale = (float)(1.0 / sqrt((double)c->head_dim)),
+                           .ld_q = q,
+                           .ld_k = kv,
+                           .ld_v = kv,
+                           .ld_o = q}};
   int32_t      *host = NULL;
   void         *first = NULL;
 
@@ -137,8 +147,8 @@ static void bench(ingot_nn *nn, const shape *c, double limit, int repeat)
   double product = 2.0 * c->n_batch * c->n_head * pairs_of(c) * c->head_dim;
   double forward_s = seconds(nn, &w, 0, repeat), backward_s = seconds(nn, &w, 1, repeat);
   double forward = 2 * product / forward_s / 1e12, backward = 5 * product / backward_s / 1e12;
-  printf("%-28s %8.3f %8.0f %6.2f %10.3f %8.0f %6.2f\n", c->name, forward_s * 1e3, forward, forward / limit, backward_s * 1e3,
-         backward, backward / limit);
+  printf("%-28s %8.3f %8.0f %6.2f %10.3f %8.0f %6.2f\n", c->name, forward_s * 1e3, forward, forward / limit,
+         backward_s * 1e3, backward, backward / limit);
   for (int i = 0; i < 4; i++) nn->ops->free(nn, *big[i]), nn->ops->free(nn, *small[i]);
   nn->ops->free(nn, w.lse);
   nn->ops->free(nn, first);

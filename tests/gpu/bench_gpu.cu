@@ -1,6 +1,7 @@
 /*
- * Bandwidth of every method's kernels on large bfloat16 arrays (statistics in float32) beside the card's own copy, and what a
- * process pays before its first kernel. Bytes are those that must move: every input read once, the output written once.
+ * Bandwidth of every method's kernels on large bfloat16 arrays (statistics in float32) beside the card's own copy, and
+ * what a process pays before its first kernel. Bytes are those that must move: every input read once, the output
+ * written once.
  *
  *   bench_gpu [MILLION_ELEMENTS]
  */
@@ -94,9 +95,9 @@ static __global__ void fill_statistic_kernel(float *out, int64_t n, uint32_t inp
 /* The card's own speed, bytes read and written a second. */
 static double copy_bandwidth(cudaStream_t stream)
 {
-  const size_t bytes = size_t(1) << 30;
+  const size_t  bytes = size_t(1) << 30;
   const int64_t n = static_cast<int64_t>(bytes / sizeof(float4));
-  float4      *x = nullptr, *y = nullptr;
+  float4       *x = nullptr, *y = nullptr;
   must(cudaMalloc(&x, bytes), "cudaMalloc");
   must(cudaMalloc(&y, bytes), "cudaMalloc");
   fill_kernel<<<4096, 256, 0, stream>>>(reinterpret_cast<uint16_t *>(x), static_cast<int64_t>(bytes / 2), 0);
@@ -104,7 +105,8 @@ static double copy_bandwidth(cudaStream_t stream)
   double scale_s = median_s(stream, [&] {
     scale_add_kernel<<<static_cast<unsigned>((n + 255) / 256), 256, 0, stream>>>(y, x, n, 0.5f, 0.25f);
   });
-  double copy_s = median_s(stream, [&] { must(cudaMemcpyAsync(y, x, bytes, cudaMemcpyDeviceToDevice, stream), "copy"); });
+  double copy_s =
+      median_s(stream, [&] { must(cudaMemcpyAsync(y, x, bytes, cudaMemcpyDeviceToDevice, stream), "copy"); });
   must(cudaGetLastError(), "copy kernels");
   must(cudaFree(x), "free");
   must(cudaFree(y), "free");
@@ -114,18 +116,18 @@ static double copy_bandwidth(cudaStream_t stream)
 }
 
 struct bench {
-  cudaStream_t         stream;
-  int64_t              n;
-  double               limit; /* bytes a second */
-  uint16_t            *weights[N_MODEL + 1], *out; /* base first */
-  float               *statistics[N_MODEL];
-  ingot_dtype          in_dtype[N_INPUT];
-  ingot_method_tensor  view;
-  const ingot_method  *method;
-  std::vector<char>    state;
-  std::vector<double>  global, per_model;
-  void                *workspace, *slots, *counts;
-  int64_t             *sums;
+  cudaStream_t        stream;
+  int64_t             n;
+  double              limit;                      /* bytes a second */
+  uint16_t           *weights[N_MODEL + 1], *out; /* base first */
+  float              *statistics[N_MODEL];
+  ingot_dtype         in_dtype[N_INPUT];
+  ingot_method_tensor view;
+  const ingot_method *method;
+  std::vector<char>   state;
+  std::vector<double> global, per_model;
+  void               *workspace, *slots, *counts;
+  int64_t            *sums;
 };
 
 /* Bytes an element of all inputs. */
@@ -184,7 +186,8 @@ static void run_passes(bench *b, const char *label)
                                                    plan.tiles + plan.n_tiles;
         if (!listed) return;
         must(b->method->device->scan(&b->view, b->state.data(), &plan, &c,
-                                     static_cast<char *>(b->slots) + static_cast<size_t>(k++) * plan.slot_bytes, b->sums));
+                                                static_cast<char *>(b->slots) + static_cast<size_t>(k++) * plan.slot_bytes,
+                                                b->sums));
       });
     };
     double seconds = median_s(b->stream, pass);
@@ -225,7 +228,8 @@ static void bench_method(bench *b, const char *name, int n_model, const char *pa
   b->state.assign(b->method->state_bytes(&b->view) + 1, 0);
   must(b->method->begin(&b->view, b->state.data()));
   b->workspace = nullptr;
-  if (b->method->device->workspace_bytes != nullptr) must(ingot_device_alloc(b->method->device->workspace_bytes(&b->view), &b->workspace));
+  if (b->method->device->workspace_bytes != nullptr)
+    must(ingot_device_alloc(b->method->device->workspace_bytes(&b->view), &b->workspace));
   snprintf(label, sizeof label, "%s of %d", name, n_model);
   if (b->method->grain(&b->view) == INGOT_GRAIN_TENSOR) run_passes(b, label);
   auto apply = [&](const ingot_device_chunk &c) { must(b->method->device->apply(&b->view, b->state.data(), &c)); };

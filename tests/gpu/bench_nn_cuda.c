@@ -177,8 +177,16 @@ static ingot_status op_top_k(const bench *b, const int64_t *s)
 static ingot_status op_cached(const bench *b, const int64_t *s)
 {
   ingot_nn_cache  cache = {b->a, b->b, 1, s[0], s[1], KV * HEAD_DIM};
-  ingot_nn_cached shape = {.n_row = s[0], .n_head = HEADS, .n_kv_head = KV, .head_dim = HEAD_DIM, .scale = 0.125f, .slot = b->positions,
-                           .n_key = b->n_key + s[2], .most_key = s[1], .ld_q = QKV, .ld_o = HEADS * HEAD_DIM};
+  ingot_nn_cached shape = {.n_row = s[0],
+                           .n_head = HEADS,
+                           .n_kv_head = KV,
+                           .head_dim = HEAD_DIM,
+                           .scale = 0.125f,
+                           .slot = b->positions,
+                           .n_key = b->n_key + s[2],
+                           .most_key = s[1],
+                           .ld_q = QKV,
+                           .ld_o = HEADS * HEAD_DIM};
   return b->nn->ops->attention_cached(b->nn, &shape, &cache, b->w, b->c);
 }
 

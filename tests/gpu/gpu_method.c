@@ -69,16 +69,16 @@ static ingot_device_chunk chunk_at(gpu_tensor *t, int64_t first, int64_t end)
     t->at[i] = (const char *)t->in[i] + (size_t)first * ingot_dtype_size(t->host->in_dtype[i]);
   }
   return (ingot_device_chunk){
-    .first = first,
-    .n = end - first < t->how->chunk ? end - first : t->how->chunk,
-    .in = t->at,
-    .in_dtype = t->host->in_dtype,
-    .out = (char *)t->out + (size_t)first * ingot_dtype_size(t->host->out_dtype),
-    .out_dtype = t->host->out_dtype,
-    .nonfinite = t->how->nonfinite,
-    .n_nonfinite = t->how->n_nonfinite && !t->counted ? t->counts : NULL,
-    .workspace = t->workspace,
-    .stream = t->stream,
+      .first = first,
+      .n = end - first < t->how->chunk ? end - first : t->how->chunk,
+      .in = t->at,
+      .in_dtype = t->host->in_dtype,
+      .out = (char *)t->out + (size_t)first * ingot_dtype_size(t->host->out_dtype),
+      .out_dtype = t->host->out_dtype,
+      .nonfinite = t->how->nonfinite,
+      .n_nonfinite = t->how->n_nonfinite && !t->counted ? t->counts : NULL,
+      .workspace = t->workspace,
+      .stream = t->stream,
   };
 }
 
@@ -95,7 +95,8 @@ static ingot_status scan_tiles(gpu_tensor *t, const ingot_scan_plan *plan, int64
     int64_t tile = plan->tiles ? plan->tiles[k] : k;
     for (int64_t first = tile * INGOT_TILE; first < tile_end(t, tile); first += t->how->chunk) {
       ingot_device_chunk c = chunk_at(t, first, tile_end(t, tile));
-      INGOT_TRY(t->setup->method->device->scan(&t->view, t->state, plan, &c, slots + (size_t)k * plan->slot_bytes, sums));
+      INGOT_TRY(
+          t->setup->method->device->scan(&t->view, t->state, plan, &c, slots + (size_t)k * plan->slot_bytes, sums));
     }
   }
 done:

@@ -7,7 +7,7 @@
 
 /** How to run; the results do not depend on it. */
 typedef struct gpu_setup {
-  int64_t         chunk;       /* elements of a chunk, a multiple of INGOT_BLOCK, at most INGOT_TILE */
+  int64_t         chunk; /* elements of a chunk, a multiple of INGOT_BLOCK, at most INGOT_TILE */
   ingot_nonfinite nonfinite;
   uint64_t       *n_nonfinite; /* [n_input], set to what all tensors held; NULL: not counted */
 } gpu_setup;

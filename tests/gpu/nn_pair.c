@@ -34,8 +34,10 @@ static double random_unit(uint64_t counter)
 nn_array nn_random(nn_array_kind kind, int64_t n, double scale, double tolerance)
 {
   static uint64_t counter = 0;
-  nn_array        a = {
-             .kind = kind, .n = n, .value = malloc((size_t)(n > 0 ? n : 1) * sizeof(double)), .tolerance = tolerance};
+  nn_array        a = {.kind = kind,
+                       .n = n,
+                       .value = malloc((size_t)(n > 0 ? n : 1) * sizeof(double)),
+                       .tolerance = tolerance};
   assert_non_null(a.value);
   for (int64_t i = 0; i < n; i++) a.value[i] = scale == 0 ? 7.0 : scale * (2 * random_unit(counter++) - 1);
   return a;

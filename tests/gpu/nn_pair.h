@@ -34,8 +34,8 @@ typedef ingot_status (*nn_call)(ingot_nn *nn, void **p, const void *context);
 void nn_pair_open(nn_pair *pair, ingot_dtype dtype);
 void nn_pair_close(nn_pair *pair);
 
-/** An array of random values in [-scale, scale], or, when scale is 0, of 7: a value to recognise what was not written.
- */
+/** An array of random values in [-scale, scale], or, when scale is 0, of 7: a value to recognise what was not
+ * written. */
 nn_array nn_random(nn_array_kind kind, int64_t n, double scale, double tolerance);
 /** An array of integers from 0 to limit - 1. */
 nn_array nn_random_index(int64_t n, int64_t limit);

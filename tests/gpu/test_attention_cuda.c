@@ -13,14 +13,14 @@
 
 /* batch, time, heads, key heads, head size, window, documents */
 static const attention_case cases[] = {
-  {1, 1, 1, 1, 64, 0, 0},      {2, 17, 4, 1, 64, 0, 0},    {1, 64, 2, 2, 64, 0, 0},    {2, 100, 8, 2, 64, 0, 0},
-  {1, 512, 4, 1, 64, 0, 0},    {1, 1000, 2, 1, 64, 0, 0},  {2, 130, 8, 1, 64, 0, 0},   {1, 65, 2, 1, 128, 0, 0},
-  {1, 512, 2, 1, 128, 0, 0},   {2, 193, 4, 2, 128, 0, 0},  {2, 200, 4, 4, 128, 0, 40}, {1, 300, 2, 1, 128, 50, 0},
-  {2, 150, 4, 2, 32, 0, 0},    {1, 257, 2, 1, 96, 0, 0},   {1, 257, 2, 1, 96, 33, 0},  {2, 129, 4, 2, 80, 0, 30},
-  {1, 140, 2, 1, 8, 0, 0},     {1, 140, 2, 2, 24, 0, 0},   {1, 140, 2, 2, 40, 0, 0},   {1, 140, 2, 2, 72, 0, 0},
-  {1, 140, 2, 2, 112, 0, 0},   {2, 300, 4, 1, 64, 1, 0},   {2, 300, 4, 1, 64, 64, 0},  {1, 700, 2, 1, 64, 100, 0},
-  {2, 300, 4, 2, 64, 0, 50},   {2, 300, 4, 2, 64, 70, 90}, {3, 250, 2, 2, 64, 0, 5},   {1, 100, 2, 1, 256, 0, 0},
-  {2, 70, 4, 2, 136, 20, 30},  {1, 33, 2, 1, 200, 0, 0},   {1, 70, 2, 1, 64, 0, 0},
+    {1, 1, 1, 1, 64, 0, 0},     {2, 17, 4, 1, 64, 0, 0},    {1, 64, 2, 2, 64, 0, 0},    {2, 100, 8, 2, 64, 0, 0},
+    {1, 512, 4, 1, 64, 0, 0},   {1, 1000, 2, 1, 64, 0, 0},  {2, 130, 8, 1, 64, 0, 0},   {1, 65, 2, 1, 128, 0, 0},
+    {1, 512, 2, 1, 128, 0, 0},  {2, 193, 4, 2, 128, 0, 0},  {2, 200, 4, 4, 128, 0, 40}, {1, 300, 2, 1, 128, 50, 0},
+    {2, 150, 4, 2, 32, 0, 0},   {1, 257, 2, 1, 96, 0, 0},   {1, 257, 2, 1, 96, 33, 0},  {2, 129, 4, 2, 80, 0, 30},
+    {1, 140, 2, 1, 8, 0, 0},    {1, 140, 2, 2, 24, 0, 0},   {1, 140, 2, 2, 40, 0, 0},   {1, 140, 2, 2, 72, 0, 0},
+    {1, 140, 2, 2, 112, 0, 0},  {2, 300, 4, 1, 64, 1, 0},   {2, 300, 4, 1, 64, 64, 0},  {1, 700, 2, 1, 64, 100, 0},
+    {2, 300, 4, 2, 64, 0, 50},  {2, 300, 4, 2, 64, 70, 90}, {3, 250, 2, 2, 64, 0, 5},   {1, 100, 2, 1, 256, 0, 0},
+    {2, 70, 4, 2, 136, 20, 30}, {1, 33, 2, 1, 200, 0, 0},   {1, 70, 2, 1, 64, 0, 0},
 };
 enum { N_CASE = sizeof cases / sizeof *cases, N_BRIEF = 4 };
 static const int brief_cases[N_BRIEF] = {1, 7, 28, 30};
@@ -47,9 +47,9 @@ static ingot_nn *open_gpu(ingot_dtype dtype)
 }
 
 /*
- * The largest error of a row (one token of one head) beside the row's own size plus that of the array's average row: early
- * rows of dQ and late ones of dK are much larger or smaller than the rest. The average is taken as 0.05 an element at
- * least, because a query that sees one key has no gradient at all. NaN gives infinity.
+ * The largest error of a row (one token of one head) beside the row's own size plus that of the array's average row:
+ * early rows of dQ and late ones of dK are much larger or smaller than the rest. The average is taken as 0.05 an
+ * element at least, because a query that sees one key has no gradient at all. NaN gives infinity.
  */
 static double worst_error(const attention_data *got, const attention_data *want, attention_array which)
 {
@@ -88,9 +88,9 @@ static void check_cases(void **state, ingot_dtype dtype, const double tolerance[
       if (error > worst[a]) worst[a] = error;
       if (!(error <= tolerance[a])) {
         n_bad++;
-        print_error("%s of %d x %d, heads %d / %d of %d, window %d, documents %d, %s: error %g, allowed %g\n", names[a], c->n_batch,
-                 c->n_time, c->n_head, c->n_kv_head, c->head_dim, c->window, c->document, ingot_dtype_name(dtype), error,
-                 tolerance[a]);
+        print_error("%s of %d x %d, heads %d / %d of %d, window %d, documents %d, %s: error %g, allowed %g\n", names[a],
+                    c->n_batch, c->n_time, c->n_head, c->n_kv_head, c->head_dim, c->window, c->document,
+                    ingot_dtype_name(dtype), error, tolerance[a]);
       }
     }
     attention_data_free(&want);
@@ -103,19 +103,21 @@ static void check_cases(void **state, ingot_dtype dtype, const double tolerance[
 }
 
 /*
- * Probabilities and their gradients are rounded to bfloat16 (2^-9 each) before they are multiplied, outputs once more; dQ
- * and dK also have what dP - <dO, O> leaves of O's rounding, most in rows where one key takes nearly all.
+ * Probabilities and their gradients are rounded to bfloat16 (2^-9 each) before they are multiplied, outputs once more;
+ * dQ and dK also have what dP - <dO, O> leaves of O's rounding, most in rows where one key takes nearly all.
  */
 static void test_bf16(void **state)
 {
-  static const double tolerance[ATT_COUNT] = {[ATT_O] = 0.01, [ATT_LSE] = 1e-5, [ATT_DQ] = 0.04, [ATT_DK] = 0.02, [ATT_DV] = 0.01};
+  static const double tolerance[ATT_COUNT] =
+      {[ATT_O] = 0.01, [ATT_LSE] = 1e-5, [ATT_DQ] = 0.04, [ATT_DK] = 0.02, [ATT_DV] = 0.01};
   check_cases(state, INGOT_DTYPE_BF16, tolerance);
 }
 
 /* A query that sees one key has no gradient: what is left is the rounding of dP and <dO, O>, each about 8 in size. */
 static void test_f32(void **state)
 {
-  static const double tolerance[ATT_COUNT] = {[ATT_O] = 5e-6, [ATT_LSE] = 5e-6, [ATT_DQ] = 5e-5, [ATT_DK] = 5e-5, [ATT_DV] = 5e-6};
+  static const double tolerance[ATT_COUNT] =
+      {[ATT_O] = 5e-6, [ATT_LSE] = 5e-6, [ATT_DQ] = 5e-5, [ATT_DK] = 5e-5, [ATT_DV] = 5e-6};
   check_cases(state, INGOT_DTYPE_F32, tolerance);
 }
 
@@ -180,11 +182,11 @@ int main(int argc, char **argv)
 {
   bool                    brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_head_sizes),
-    cmocka_unit_test(test_worked_example),
-    cmocka_unit_test_prestate(test_f32, &brief),
-    cmocka_unit_test_prestate(test_bf16, &brief),
-    cmocka_unit_test_prestate(test_twice_the_same_bits, &brief),
+      cmocka_unit_test(test_head_sizes),
+      cmocka_unit_test(test_worked_example),
+      cmocka_unit_test_prestate(test_f32, &brief),
+      cmocka_unit_test_prestate(test_bf16, &brief),
+      cmocka_unit_test_prestate(test_twice_the_same_bits, &brief),
   };
   if (ingot_device_count() == 0 || ingot_device_use(0) != INGOT_OK) {
     fprintf(stderr, "no usable GPU: %s\n", ingot_device_built() ? "none found" : "built without CUDA");

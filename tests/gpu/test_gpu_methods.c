@@ -28,48 +28,48 @@ typedef struct method_case {
 } method_case;
 
 static const method_case cases[] = {
-  {"linear", "weight=0.3 normalize=false", 1},
-  {"linear", "weight@0=0.3 weight@1=0.7", 2},
-  {"linear", "weight=1 normalize=true", 3},
-  {"linear", "weight@0=0.5 weight@1=-0.25 weight@2=2 weight@3=1 normalize=false", 4},
-  {"linear", "weight=0.125", 8},
-  {"linear", "weight=0.1", 21},
-  {"passthrough", "scale=0.7", 1},
-  {"slerp", "t=0.3", 1},
-  {"slerp", "t=0.9", 1},
-  {"task_arithmetic", "weight=0.4", 1},
-  {"task_arithmetic", "weight@0=0.4 weight@1=-0.3 weight@2=1 lambda=0.7 normalize=true", 3},
-  {"task_arithmetic", "weight=0.4 lambda=0.3", 2},
-  {"task_arithmetic", "weight=0.2", 4},
-  {"task_arithmetic", "weight=0.05", 33},
-  {"ties", "weight=1 density=1", 3},
-  {"ties", "weight=1 density=0.5", 1},
-  {"ties", "weight@0=1 weight@1=2 weight@2=-0.5 density@0=0.2 density@1=0.77 density@2=1", 3},
-  {"ties", "weight=1 density=0.3 normalize=false lambda=0.5", 4},
-  {"ties", "weight=1 density=0.1 rescale=l1", 2},
-  {"ties", "weight=1 density=0.45", 2},
-  {"ties", "weight=0.5 density=0.3", 4},
-  {"ties", "weight=0.5 density=0.6", 7},
-  {"ties", "weight=0.5 density=0.4", 19},
-  {"dare_linear", "weight=0.5 density=0.5", 2},
-  {"dare_linear", "weight=0.5 density=0.3 rescale=inv_density", 4},
-  {"dare_linear", "weight=0.5 density@0=0.9 density@1=1 density@2=0.01", 3},
-  {"dare_linear", "weight=0.1 density=0.5", 18},
-  {"dare_linear", "weight=0.5 density=0.35", 1},
-  {"dare_ties", "weight=0.5 density=0.5", 3},
-  {"dare_ties", "weight=0.5 density=0.35 normalize=true", 4},
-  {"dare_ties", "weight=1 density@0=0.00001 density@1=0.99999", 2},
-  {"dare_ties", "weight=1 density=0.25", 1},
-  {"dare_ties", "weight=1 density=0.2 rescale=none normalize=true lambda=1.5", 5},
-  {"dare_ties", "weight=1 density=0.4 rescale=inv_density", 12},
-  {"fisher", "weight=1", 1},
-  {"fisher", "weight@0=0.5 weight@1=2", 2},
-  {"fisher", "weight=1 floor=1e-3", 3},
-  {"fisher", "weight=1 floor=1e-3 floor_rule=max_first normalize=l2", 3},
-  {"fisher", "weight=1 floor=1e-6 floor_rule=add normalize=mergelm", 4},
-  {"fisher", "weight=1", 11},
-  {"mats", "metric=fisher start=base weight=1", 2},
-  {"mats", "metric=gram start=base rest=start weight=1", 2}, /* a tensor that stays as the base has it */
+    {"linear", "weight=0.3 normalize=false", 1},
+    {"linear", "weight@0=0.3 weight@1=0.7", 2},
+    {"linear", "weight=1 normalize=true", 3},
+    {"linear", "weight@0=0.5 weight@1=-0.25 weight@2=2 weight@3=1 normalize=false", 4},
+    {"linear", "weight=0.125", 8},
+    {"linear", "weight=0.1", 21},
+    {"passthrough", "scale=0.7", 1},
+    {"slerp", "t=0.3", 1},
+    {"slerp", "t=0.9", 1},
+    {"task_arithmetic", "weight=0.4", 1},
+    {"task_arithmetic", "weight@0=0.4 weight@1=-0.3 weight@2=1 lambda=0.7 normalize=true", 3},
+    {"task_arithmetic", "weight=0.4 lambda=0.3", 2},
+    {"task_arithmetic", "weight=0.2", 4},
+    {"task_arithmetic", "weight=0.05", 33},
+    {"ties", "weight=1 density=1", 3},
+    {"ties", "weight=1 density=0.5", 1},
+    {"ties", "weight@0=1 weight@1=2 weight@2=-0.5 density@0=0.2 density@1=0.77 density@2=1", 3},
+    {"ties", "weight=1 density=0.3 normalize=false lambda=0.5", 4},
+    {"ties", "weight=1 density=0.1 rescale=l1", 2},
+    {"ties", "weight=1 density=0.45", 2},
+    {"ties", "weight=0.5 density=0.3", 4},
+    {"ties", "weight=0.5 density=0.6", 7},
+    {"ties", "weight=0.5 density=0.4", 19},
+    {"dare_linear", "weight=0.5 density=0.5", 2},
+    {"dare_linear", "weight=0.5 density=0.3 rescale=inv_density", 4},
+    {"dare_linear", "weight=0.5 density@0=0.9 density@1=1 density@2=0.01", 3},
+    {"dare_linear", "weight=0.1 density=0.5", 18},
+    {"dare_linear", "weight=0.5 density=0.35", 1},
+    {"dare_ties", "weight=0.5 density=0.5", 3},
+    {"dare_ties", "weight=0.5 density=0.35 normalize=true", 4},
+    {"dare_ties", "weight=1 density@0=0.00001 density@1=0.99999", 2},
+    {"dare_ties", "weight=1 density=0.25", 1},
+    {"dare_ties", "weight=1 density=0.2 rescale=none normalize=true lambda=1.5", 5},
+    {"dare_ties", "weight=1 density=0.4 rescale=inv_density", 12},
+    {"fisher", "weight=1", 1},
+    {"fisher", "weight@0=0.5 weight@1=2", 2},
+    {"fisher", "weight=1 floor=1e-3", 3},
+    {"fisher", "weight=1 floor=1e-3 floor_rule=max_first normalize=l2", 3},
+    {"fisher", "weight=1 floor=1e-6 floor_rule=add normalize=mergelm", 4},
+    {"fisher", "weight=1", 11},
+    {"mats", "metric=fisher start=base weight=1", 2},
+    {"mats", "metric=gram start=base rest=start weight=1", 2}, /* a tensor that stays as the base has it */
 };
 
 /* Sizes around vectors, blocks and tiles. */
@@ -81,12 +81,12 @@ typedef struct dtype_case {
 } dtype_case;
 
 static const dtype_case dtypes[] = {
-  {INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16},
-  {INGOT_DTYPE_F32, INGOT_DTYPE_BF16, INGOT_DTYPE_F32},
-  {INGOT_DTYPE_F16, INGOT_DTYPE_F16, INGOT_DTYPE_F16},
-  {INGOT_DTYPE_BF16, INGOT_DTYPE_F8_E4M3, INGOT_DTYPE_F64},
-  {INGOT_DTYPE_F64, INGOT_DTYPE_F8_E5M2, INGOT_DTYPE_F8_E4M3},
-  {INGOT_DTYPE_BF16, INGOT_DTYPE_F32, INGOT_DTYPE_F8_E5M2},
+    {INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16},
+    {INGOT_DTYPE_F32, INGOT_DTYPE_BF16, INGOT_DTYPE_F32},
+    {INGOT_DTYPE_F16, INGOT_DTYPE_F16, INGOT_DTYPE_F16},
+    {INGOT_DTYPE_BF16, INGOT_DTYPE_F8_E4M3, INGOT_DTYPE_F64},
+    {INGOT_DTYPE_F64, INGOT_DTYPE_F8_E5M2, INGOT_DTYPE_F8_E4M3},
+    {INGOT_DTYPE_BF16, INGOT_DTYPE_F32, INGOT_DTYPE_F8_E5M2},
 };
 
 typedef struct inputs {
@@ -150,7 +150,8 @@ static int n_statistic_of(const method_case *c)
   return ingot_method_find(c->method)->needs & INGOT_NEED_FISHER ? c->n_model : 0;
 }
 
-static void inputs_init(inputs *d, const method_case *c, int64_t n_elem, const dtype_case *types, data_kind kind, uint64_t seed)
+static void inputs_init(inputs *d, const method_case *c, int64_t n_elem, const dtype_case *types, data_kind kind,
+                        uint64_t seed)
 {
   d->n_weight = c->n_model + has_base(c);
   d->n_input = d->n_weight + n_statistic_of(c);
@@ -188,8 +189,14 @@ static void step_init(step *s, const method_case *c, const inputs *d, ingot_dtyp
                            .in = (const void *const *)d->in,
                            .in_dtype = d->dtype,
                            .out_dtype = out_dtype};
-  s->setup = (run_setup){.method = m, .tensors = &s->tensor, .n_tensor = 1, .n_model = c->n_model,
-                         .n_statistic = n_statistic_of(c), .has_base = has_base(c), .global = s->global, .per_model = s->per_model,
+  s->setup = (run_setup){.method = m,
+                         .tensors = &s->tensor,
+                         .n_tensor = 1,
+                         .n_model = c->n_model,
+                         .n_statistic = n_statistic_of(c),
+                         .has_base = has_base(c),
+                         .global = s->global,
+                         .per_model = s->per_model,
                          .seed = 42};
 }
 
@@ -222,9 +229,10 @@ static void expect_same(const step *s, const method_case *c, const void *cpu, co
   while (memcmp((const char *)cpu + (size_t)i * size, (const char *)gpu + (size_t)i * size, size) == 0) i++;
   memcpy(&a, (const char *)cpu + (size_t)i * size, size);
   memcpy(&b, (const char *)gpu + (size_t)i * size, size);
-  fail_msg("%s (%s), %d models, %lld elements, %s to %s: element %lld is %llx on the CPU and %llx on the GPU", c->method,
-           c->parameters, c->n_model, (long long)n, ingot_dtype_name(s->tensor.in_dtype[c->n_model > 1 ? 1 : 0]),
-           ingot_dtype_name(s->tensor.out_dtype), (long long)i, (unsigned long long)a, (unsigned long long)b);
+  fail_msg("%s (%s), %d models, %lld elements, %s to %s: element %lld is %llx on the CPU and %llx on the GPU",
+           c->method, c->parameters, c->n_model, (long long)n,
+           ingot_dtype_name(s->tensor.in_dtype[c->n_model > 1 ? 1 : 0]), ingot_dtype_name(s->tensor.out_dtype),
+           (long long)i, (unsigned long long)a, (unsigned long long)b);
 }
 
 static void compare(const method_case *c, int64_t n, const dtype_case *types, data_kind kind, int64_t chunk)
@@ -241,8 +249,12 @@ static void compare(const method_case *c, int64_t n, const dtype_case *types, da
   inputs_release(&d);
 }
 
-enum { N_CASE = sizeof cases / sizeof *cases, N_SIZE = sizeof sizes / sizeof *sizes,
-       N_MANY = sizeof many_sizes / sizeof *many_sizes, N_DTYPE = sizeof dtypes / sizeof *dtypes };
+enum {
+  N_CASE = sizeof cases / sizeof *cases,
+  N_SIZE = sizeof sizes / sizeof *sizes,
+  N_MANY = sizeof many_sizes / sizeof *many_sizes,
+  N_DTYPE = sizeof dtypes / sizeof *dtypes
+};
 
 static void test_sizes(void **state)
 {
@@ -279,8 +291,10 @@ static void test_chunks_of_a_tile(void **unused)
 static void test_most_inputs(void **unused)
 {
   (void)unused;
-  static const char *const methods[][2] = {
-    {"linear", "weight=0.01"}, {"ties", "weight=0.5 density=0.5"}, {"dare_ties", "weight=0.5 density=0.5"}, {"fisher", "weight=1"}};
+  static const char *const methods[][2] = {{"linear", "weight=0.01"},
+                                           {"ties", "weight=0.5 density=0.5"},
+                                           {"dare_ties", "weight=0.5 density=0.5"},
+                                           {"fisher", "weight=1"}};
   for (int k = 0; k < 4; k++) {
     const ingot_method *m = ingot_method_find(methods[k][0]);
     method_case         c = {methods[k][0], methods[k][1], m->device->max_input - (m->base != INGOT_BASE_UNUSED)};
@@ -314,7 +328,8 @@ static void test_nonfinite(void **unused)
     step_init(&s, &cases[k], &d, INGOT_DTYPE_BF16);
     void *gpu = run_on_gpu(&s, &d, &g), *cpu = run_on_cpu(&s, &clean);
     expect_same(&s, &cases[k], cpu, gpu, N);
-    for (int i = 0; i < d.n_weight; i++) assert_int_equal(count[i], i % (N_BAD + 1) < N_BAD ? i % (N_BAD + 1) + 1 : N_BAD);
+    for (int i = 0; i < d.n_weight; i++)
+      assert_int_equal(count[i], i % (N_BAD + 1) < N_BAD ? i % (N_BAD + 1) + 1 : N_BAD);
     for (int i = d.n_weight; i < d.n_input; i++) assert_int_equal(count[i], 0);
     free(cpu);
     free(gpu);
@@ -348,14 +363,24 @@ static void test_known_answers(void **unused)
     n_run++;
     void    **cpu = merge_case_alloc_outputs(c), **gpu = merge_case_alloc_outputs(c);
     gpu_setup g = {.chunk = INGOT_TILE, .nonfinite = INGOT_NONFINITE_KEEP};
-    run_setup setup = {.method = m, .tensors = tensors, .n_tensor = c->n_tensor, .n_model = c->n_model,
-                       .n_statistic = c->n_statistic, .has_base = c->has_base, .global = global, .per_model = per_model,
+    run_setup setup = {.method = m,
+                       .tensors = tensors,
+                       .n_tensor = c->n_tensor,
+                       .n_model = c->n_model,
+                       .n_statistic = c->n_statistic,
+                       .has_base = c->has_base,
+                       .global = global,
+                       .per_model = per_model,
                        .seed = c->seed};
     check_ok(run_parameters(m, c->n_model, c->parameters, global, per_model));
     for (int k = 0; k < c->n_tensor; k++) {
       const merge_case_tensor *t = &c->tensors[k];
-      tensors[k] = (run_tensor){.name = t->name, .shape = t->shape, .in = (const void *const *)t->in,
-                                .in_dtype = t->in_dtype, .out = cpu[k], .out_dtype = t->out_dtype};
+      tensors[k] = (run_tensor){.name = t->name,
+                                .shape = t->shape,
+                                .in = (const void *const *)t->in,
+                                .in_dtype = t->in_dtype,
+                                .out = cpu[k],
+                                .out_dtype = t->out_dtype};
     }
     check_ok(run_method(&setup, NULL));
     for (int k = 0; k < c->n_tensor; k++) tensors[k].out = gpu[k];
@@ -378,9 +403,9 @@ int main(int argc, char **argv)
   bool                    brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
   effort                  e = {.n_size = brief ? 6 : N_SIZE, .n_dtype = brief ? 2 : N_DTYPE};
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_prestate(test_sizes, &e), cmocka_unit_test_prestate(test_dtypes, &e),
-    cmocka_unit_test(test_chunks_of_a_tile),   cmocka_unit_test(test_most_inputs),
-    cmocka_unit_test(test_nonfinite),          cmocka_unit_test(test_known_answers),
+      cmocka_unit_test_prestate(test_sizes, &e), cmocka_unit_test_prestate(test_dtypes, &e),
+      cmocka_unit_test(test_chunks_of_a_tile),   cmocka_unit_test(test_most_inputs),
+      cmocka_unit_test(test_nonfinite),          cmocka_unit_test(test_known_answers),
   };
   if (ingot_device_count() == 0 || ingot_device_use(0) != INGOT_OK) {
     fprintf(stderr, "no usable GPU: %s\n", ingot_device_built() ? "none found" : "built without CUDA");

@@ -1,7 +1,7 @@
 /*
  * Matrices on the GPU: what every back end must do, every operation of kernels/linalg against the CPU, and the merges'
- * reference numbers. One handle for all of it. For compute-sanitizer: --brief, the first alone; --transfers, of these what has
- * none of the libraries' kernels.
+ * reference numbers. One handle for all of it. For compute-sanitizer: --brief, the first alone; --transfers, of these
+ * what has none of the libraries' kernels.
  */
 #include "tests/check.h"
 
@@ -45,7 +45,10 @@ static void work(ingot_linalg *l, int64_t m, int64_t n, const float *gram, const
 {
   const ingot_linalg_ops *ops = l->ops;
   ingot_linalg_array      s = {0}, x = {0}, r = {0}, t = {0};
-  ingot_linalg_input      packed = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n,
+  ingot_linalg_input      packed = {.form = INGOT_LINALG_PACKED,
+                                    .dtype = INGOT_DTYPE_F32,
+                                    .rows = n,
+                                    .columns = n,
                                     .alpha = 0.5};
   ingot_linalg_input      rows = {.form = INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32, .rows = m, .columns = n};
   ingot_linalg_found      found;
@@ -126,8 +129,15 @@ static void test_failures(void **state)
   const float *const weights[] = {w1, w2}, *const a[] = {singular, singular}, *const b[] = {indefinite, indefinite};
   float               out[2];
   ingot_matrix_report report;
-  matrix_test         m = {.method = "regmean", .parameters = "alpha=1", .n_model = 2, .n_out = 1, .n_in = 2,
-                           .weights = weights, .grams = a, .n_statistic = 2, .linalg = *state};
+  matrix_test         m = {.method = "regmean",
+                           .parameters = "alpha=1",
+                           .n_model = 2,
+                           .n_out = 1,
+                           .n_in = 2,
+                           .weights = weights,
+                           .grams = a,
+                           .n_statistic = 2,
+                           .linalg = *state};
   check_ok(matrix_try(&m, out, &report));
   assert_true(report.ridge == 1e-6);
   m.grams = b;
@@ -151,14 +161,14 @@ int main(int argc, char **argv)
     return 1;
   }
   const struct CMUnitTest first[] = {
-    cmocka_unit_test_prestate(test_transfer, l),
-    cmocka_unit_test_prestate(test_found, l),
+      cmocka_unit_test_prestate(test_transfer, l),
+      cmocka_unit_test_prestate(test_found, l),
   };
   const struct CMUnitTest solve[] = {cmocka_unit_test_prestate(test_solve, l)};
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_prestate(test_like_cpu, l),
-    cmocka_unit_test_prestate(test_reference, l),
-    cmocka_unit_test_prestate(test_failures, l),
+      cmocka_unit_test_prestate(test_like_cpu, l),
+      cmocka_unit_test_prestate(test_reference, l),
+      cmocka_unit_test_prestate(test_failures, l),
   };
   int failed = cmocka_run_group_tests_name("matrices in and out of the GPU", first, NULL, NULL);
   if (!transfers) failed += cmocka_run_group_tests_name("matrices on the GPU", solve, NULL, NULL);

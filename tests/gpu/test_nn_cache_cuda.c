@@ -1,7 +1,7 @@
 /*
- * The cache of keys and values on the GPU against the CPU: storing, copying between slots, attention of new tokens; heads that
- * share keys in every number, head sizes that are no power of two, windows, sequences of odd and different lengths, several tokens
- * of one sequence, keys shared out to several blocks.
+ * The cache of keys and values on the GPU against the CPU: storing, copying between slots, attention of new tokens;
+ * heads that share keys in every number, head sizes that are no power of two, windows, sequences of odd and different
+ * lengths, several tokens of one sequence, keys shared out to several blocks.
  */
 #include "tests/check.h"
 
@@ -57,7 +57,11 @@ static int length_of(const cache_case *c, int64_t row)
 
 static ingot_nn_cache cache_of(const cache_case *c, int64_t n_layer, void *keys, void *values)
 {
-  ingot_nn_cache cache = {.keys = keys, .values = values, .n_layer = n_layer, .n_slot = c->n_row + 1, .width = (int64_t)c->n_kv_head * c->head_dim};
+  ingot_nn_cache cache = {.keys = keys,
+                          .values = values,
+                          .n_layer = n_layer,
+                          .n_slot = c->n_row + 1,
+                          .width = (int64_t)c->n_kv_head * c->head_dim};
   for (int64_t r = 0; r < c->n_row; r++) cache.n_time = length_of(c, r) > cache.n_time ? length_of(c, r) : cache.n_time;
   cache.n_time += 3;
   return cache;
@@ -70,9 +74,18 @@ static ingot_status call_attention(ingot_nn *nn, void **p, const void *context)
   const cache_case *c = context;
   ingot_nn_cache    cache = cache_of(c, N_LAYER, p[2], p[3]);
   int64_t           q = (int64_t)c->n_head * c->head_dim;
-  ingot_nn_cached   shape = {.n_row = c->n_row, .layer = 1, .n_head = c->n_head, .n_kv_head = c->n_kv_head, .head_dim = c->head_dim,
-                             .scale = 1.0f / sqrtf((float)c->head_dim), .window = c->window, .slot = p[4], .n_key = p[5],
-                             .most_key = cache.n_time - 3, .ld_q = padded(q), .ld_o = padded(q)};
+  ingot_nn_cached   shape = {.n_row = c->n_row,
+                             .layer = 1,
+                             .n_head = c->n_head,
+                             .n_kv_head = c->n_kv_head,
+                             .head_dim = c->head_dim,
+                             .scale = 1.0f / sqrtf((float)c->head_dim),
+                             .window = c->window,
+                             .slot = p[4],
+                             .n_key = p[5],
+                             .most_key = cache.n_time - 3,
+                             .ld_q = padded(q),
+                             .ld_o = padded(q)};
   return nn->ops->attention_cached(nn, &shape, &cache, p[1], p[0]);
 }
 
@@ -84,8 +97,9 @@ static void test_attention(void **state)
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     const cache_case *c = &cases[i];
     ingot_nn_cache    cache = cache_of(c, N_LAYER, NULL, NULL);
-    int64_t           n = N_LAYER * cache.n_slot * cache.n_time * cache.width, n_q = c->n_row * padded((int64_t)c->n_head * c->head_dim);
-    char              what[64];
+    int64_t           n = N_LAYER * cache.n_slot * cache.n_time * cache.width,
+            n_q = c->n_row * padded((int64_t)c->n_head * c->head_dim);
+    char what[64];
     if (s->brief && !c->brief) continue;
     snprintf(what, sizeof what, "cached attention %zu", i);
     nn_array array[] = {
@@ -115,13 +129,17 @@ static ingot_status call_moves(ingot_nn *nn, void **p, const void *context)
 {
   const move_case *c = context;
   ingot_nn_cache   cache = {p[0], p[1], c->n_layer, c->n_slot, c->n_time, c->width};
-  ingot_status     st = nn->ops->cache_store(nn, &cache, c->n_layer - 1, c->n_token, p[2], p[4], padded(c->width), p[5], padded(c->width) + 8);
+  ingot_status     st = nn->ops->cache_store(nn, &cache, c->n_layer - 1, c->n_token, p[2], p[4], padded(c->width), p[5],
+                                             padded(c->width) + 8);
   return st == INGOT_OK ? nn->ops->cache_copy(nn, &cache, c->n_copy, p[3], c->n_time) : st;
 }
 
 static void test_moves(void **state)
 {
-  static const move_case shapes[] = {{3, 6, 9, 24, 7, 3}, {1, 4, 3, 8, 0, 2}, {2, 9, 700, 256, 500, 4}, {24, 16, 33, 1024, 16, 8}};
+  static const move_case shapes[] = {{3, 6, 9, 24, 7, 3},
+                                     {1, 4, 3, 8, 0, 2},
+                                     {2, 9, 700, 256, 500, 4},
+                                     {24, 16, 33, 1024, 16, 8}};
   const setting         *s = *state;
   nn_pair                pair;
   nn_pair_open(&pair, s->dtype);
@@ -129,15 +147,17 @@ static void test_moves(void **state)
     const move_case *c = &shapes[i];
     int64_t          n = c->n_layer * c->n_slot * c->n_time * c->width;
     nn_array         array[] = {
-        nn_random(NN_ACT, n, 1.0, 1e-30), /* the same numbers */
-        nn_random(NN_ACT, n, 1.0, 1e-30),
-        nn_random_index(c->n_token, 1),
-        nn_random_index(3 * c->n_copy, 1),
-        nn_random(NN_ACT, c->n_token * padded(c->width), 2.0, 0),
-        nn_random(NN_ACT, c->n_token * (padded(c->width) + 8), 2.0, 0),
+                nn_random(NN_ACT, n, 1.0, 1e-30), /* the same numbers */
+                nn_random(NN_ACT, n, 1.0, 1e-30),
+                nn_random_index(c->n_token, 1),
+                nn_random_index(3 * c->n_copy, 1),
+                nn_random(NN_ACT, c->n_token * padded(c->width), 2.0, 0),
+                nn_random(NN_ACT, c->n_token * (padded(c->width) + 8), 2.0, 0),
     };
-    for (int64_t t = 0; t < c->n_token; t++) array[2].value[t] = t % 5 == 4 ? -1.0 : (double)(c->n_slot * c->n_time - 1 - 2 * t);
-    for (int64_t k = 0; k < c->n_copy; k++) { /* from the lower half of the slots to the upper, the first of all lengths whole */
+    for (int64_t t = 0; t < c->n_token; t++)
+      array[2].value[t] = t % 5 == 4 ? -1.0 : (double)(c->n_slot * c->n_time - 1 - 2 * t);
+    for (int64_t k = 0; k < c->n_copy;
+         k++) { /* from the lower half of the slots to the upper, the first of all lengths whole */
       array[3].value[3 * k] = (double)(k / 2);
       array[3].value[3 * k + 1] = (double)(c->n_slot - 1 - k);
       array[3].value[3 * k + 2] = k == 0 ? (double)c->n_time : (double)(1 + (7 * k) % c->n_time);
@@ -150,8 +170,8 @@ static void test_moves(void **state)
 /* test_nn_cache_cuda [--brief] */
 int main(int argc, char **argv)
 {
-  bool    brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
-  setting f32 = {INGOT_DTYPE_F32, brief}, bf16 = {INGOT_DTYPE_BF16, brief};
+  bool                    brief = argc > 1 && strcmp(argv[1], "--brief") == 0;
+  setting                 f32 = {INGOT_DTYPE_F32, brief}, bf16 = {INGOT_DTYPE_BF16, brief};
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_prestate(test_attention, &f32),
       cmocka_unit_test_prestate(test_attention, &bf16),

@@ -262,8 +262,7 @@ static void test_elementwise(void **state)
     nn_array     plain[] = {nn_random(NN_ACT, n, 0, pair.rounded), nn_random(NN_ACT, n, 4.0, pair.rounded),
                             nn_random(NN_ACT, n, 1.0, 0)};
     nn_array     sums[] = {nn_random(NN_F32, c->width, 1.0, pair.exact),
-                           nn_random(NN_ACT, c->n_row * padded(c->width), 1.0, 0),
-                           nn_random(NN_ACT, n, 1.0, pair.rounded),
+                           nn_random(NN_ACT, c->n_row * padded(c->width), 1.0, 0), nn_random(NN_ACT, n, 1.0, pair.rounded),
                            nn_random(NN_F32, n, 1.0, pair.exact), nn_random(NN_F32, n, 1.0, 0)};
     nn_pair_run(&pair, "swiglu", 3, gated, call_swiglu, c, NULL);
     nn_pair_run(&pair, "gelu", 3, plain, call_gelu, c, NULL);
@@ -391,7 +390,8 @@ static void check_drawn(int64_t row, const float *z, int64_t n_vocab, double inv
   }
   double with = before + exp((double)z[label] * inverse);
   if (before / total > u + 1e-6 || with / total < u - 1e-6)
-    fail_msg("row %lld: label %d covers %.9g .. %.9g, u is %.9g", (long long)row, label, before / total, with / total, u);
+    fail_msg("row %lld: label %d covers %.9g .. %.9g, u is %.9g", (long long)row, label, before / total, with / total,
+             u);
 }
 
 /** Labels by counters, and tokens by given numbers at another temperature; rows without a distribution. */
@@ -434,7 +434,8 @@ static void test_sample_labels(void **state)
     ingot_philox4x32(77, 1000 + (uint64_t)r, word);
     if (r >= 5 && r <= 7) assert_int_equal(ids[r], -1);
     else check_drawn(r, row, c.n_vocab, 1.25, u[r], ids[r]);
-    if (labels[r] != INGOT_NN_IGNORE) check_drawn(r, row, c.n_vocab, 1.0, ((double)word[0] + 0.5) / 4294967296.0, labels[r]);
+    if (labels[r] != INGOT_NN_IGNORE)
+      check_drawn(r, row, c.n_vocab, 1.0, ((double)word[0] + 0.5) / 4294967296.0, labels[r]);
     if (r == 8) assert_true(ids[r] % 2 == 1 && labels[r] % 2 == 1);
   }
   nn->ops->free(nn, on_gpu);
@@ -542,7 +543,7 @@ int main(int argc, char **argv)
   const struct CMUnitTest tests[] = {
       BOTH(test_cases),         BOTH(test_matmul), BOTH(test_gram),      BOTH(test_norm),
       BOTH(test_elementwise),   BOTH(test_rope),   BOTH(test_embedding), BOTH(test_loss),
-      BOTH(test_sample_labels), BOTH(test_copies), BOTH(test_failures), cmocka_unit_test_prestate(test_nccl, &f32),
+      BOTH(test_sample_labels), BOTH(test_copies), BOTH(test_failures),  cmocka_unit_test_prestate(test_nccl, &f32),
   };
 #undef BOTH
   if (ingot_device_count() == 0 || ingot_device_use(0) != INGOT_OK) {

@@ -115,8 +115,8 @@ static void test_rule_out(void **state)
   nn_pair_open(&pair, s->dtype);
   for (int i = 0; i < (s->brief ? N_BRIEF : N_SHAPE); i++) {
     const int64_t n = shapes[i].n_row * padded(shapes[i].n_vocab);
-    nn_array      array[] = {nn_random(NN_F32, n, 0, pair.exact), nn_random(NN_F32, n, 2.0, 0), nn_random(NN_F32, n, 2.0, 0),
-                             nn_random(NN_F32, shapes[i].n_row, 1.0, 0)};
+    nn_array array[] = {nn_random(NN_F32, n, 0, pair.exact), nn_random(NN_F32, n, 2.0, 0), nn_random(NN_F32, n, 2.0, 0),
+                        nn_random(NN_F32, shapes[i].n_row, 1.0, 0)};
     for (int64_t r = 0; r < shapes[i].n_row; r++) array[3].value[r] = -1.0;
     nn_pair_run(&pair, "rule out", 4, array, call_rule_out, &shapes[i], NULL);
   }

@@ -9,15 +9,24 @@
 #include "io/sink.h"
 
 static const ingot_sink_tensor sink_case_tensors[] = {
-    {"embed.weight", INGOT_DTYPE_BF16, {2, {1000, 7}}}, {"odd.u8", INGOT_DTYPE_U8, {1, {3}}},
-    {"layer.0/attn/q", INGOT_DTYPE_F32, {2, {33, 5}}},  {"layer.0/attn/k", INGOT_DTYPE_F32, {3, {2, 3, 4}}},
-    {"scale", INGOT_DTYPE_F64, {0, {0}}},               {"nothing", INGOT_DTYPE_F16, {2, {0, 3}}},
-    {"half", INGOT_DTYPE_F16, {1, {2049}}},             {"f8.e4m3", INGOT_DTYPE_F8_E4M3, {1, {256}}},
-    {"f8.e5m2", INGOT_DTYPE_F8_E5M2, {1, {256}}},       {"i64", INGOT_DTYPE_I64, {1, {5}}},
-    {"i32", INGOT_DTYPE_I32, {1, {5}}},                 {"i16", INGOT_DTYPE_I16, {1, {5}}},
-    {"i8", INGOT_DTYPE_I8, {1, {5}}},                   {"u64", INGOT_DTYPE_U64, {1, {5}}},
-    {"u32", INGOT_DTYPE_U32, {1, {5}}},                 {"u16", INGOT_DTYPE_U16, {1, {5}}},
-    {"mask", INGOT_DTYPE_BOOL, {2, {3, 3}}},            {"quote\" back\\ \xc3\xa9", INGOT_DTYPE_F32, {1, {1}}},
+    {"embed.weight", INGOT_DTYPE_BF16, {2, {1000, 7}}},
+    {"odd.u8", INGOT_DTYPE_U8, {1, {3}}},
+    {"layer.0/attn/q", INGOT_DTYPE_F32, {2, {33, 5}}},
+    {"layer.0/attn/k", INGOT_DTYPE_F32, {3, {2, 3, 4}}},
+    {"scale", INGOT_DTYPE_F64, {0, {0}}},
+    {"nothing", INGOT_DTYPE_F16, {2, {0, 3}}},
+    {"half", INGOT_DTYPE_F16, {1, {2049}}},
+    {"f8.e4m3", INGOT_DTYPE_F8_E4M3, {1, {256}}},
+    {"f8.e5m2", INGOT_DTYPE_F8_E5M2, {1, {256}}},
+    {"i64", INGOT_DTYPE_I64, {1, {5}}},
+    {"i32", INGOT_DTYPE_I32, {1, {5}}},
+    {"i16", INGOT_DTYPE_I16, {1, {5}}},
+    {"i8", INGOT_DTYPE_I8, {1, {5}}},
+    {"u64", INGOT_DTYPE_U64, {1, {5}}},
+    {"u32", INGOT_DTYPE_U32, {1, {5}}},
+    {"u16", INGOT_DTYPE_U16, {1, {5}}},
+    {"mask", INGOT_DTYPE_BOOL, {2, {3, 3}}},
+    {"quote\" back\\ \xc3\xa9", INGOT_DTYPE_F32, {1, {1}}},
 };
 enum { SINK_CASE_TENSORS = sizeof sink_case_tensors / sizeof sink_case_tensors[0] };
 

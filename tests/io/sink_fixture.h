@@ -1,4 +1,5 @@
-/** What tests of sinks on one rank start with. A fixture's first member is a sink_fixture; the rest of it starts as zeros. */
+/** What tests of sinks on one rank start with. A fixture's first member is a sink_fixture; the rest of it starts as
+ * zeros. */
 #ifndef INGOT_TESTS_IO_SINK_FIXTURE_H
 #define INGOT_TESTS_IO_SINK_FIXTURE_H
 

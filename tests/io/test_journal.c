@@ -100,8 +100,9 @@ static void bytes_on_disk(void **state)
   assert_int_equal(lseek(fd, 0, SEEK_END), 64 + 16 * N_TILE);
   close(fd);
   ingot_journal_close(&j);
-  static const unsigned char header[64] = {'I',  'N',  'G',  'O',  'T',  'J',  'N',  'L',  1,    0, 0, 0, 0, 0, 0, 0, 0x88,
-                                           0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x88, 0x13}; /* 5000 = 0x1388 */
+  static const unsigned char header[64] =
+      {'I', 'N', 'G', 'O',  'T',  'J',  'N',  'L',  1,    0,    0,    0,    0,
+       0,   0,   0,   0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x88, 0x13}; /* 5000 = 0x1388 */
   assert_memory_equal(found, header, 64);
   static const unsigned char one[8] = {1};
   assert_memory_equal(found + 64, one, 8); /* sum_of(0) */
@@ -114,7 +115,7 @@ static void damaged_records(void **state)
   ingot_journal *j = start(f, 1);
   unsigned char  junk[24];
   memset(junk, 0xA5, sizeof junk);
-  write_at(f->path, 64 + 16 * 10, junk, 1);    /* checksum of tile 10 */
+  write_at(f->path, 64 + 16 * 10, junk, 1);      /* checksum of tile 10 */
   write_at(f->path, 64 + 16 * 20 + 15, junk, 1); /* seal of tile 20 */
   write_at(f->path, 64 + 16 * 30 + 8, junk, 16); /* seal of 30, checksum of 31 */
   assert_int_equal(count_done(j, done), N_TILE - 4);

@@ -95,22 +95,31 @@ static uint64_t file_bytes(const char *path)
   return (uint64_t)info.st_size;
 }
 
-/* Large tensors, of 16 times the alignment or more, begin at multiples of it, the others on pages; nothing is left of the padding. */
+/* Large tensors, of 16 times the alignment or more, begin at multiples of it, the others on pages; nothing is left of
+ * the padding. */
 static void hdf5_alignment(void **state)
 {
-  static const ingot_sink_tensor tensors[] = {
-      {"a", INGOT_DTYPE_U8, {1, {131072}}}, {"b", INGOT_DTYPE_U8, {1, {3}}},      {"c", INGOT_DTYPE_U8, {1, {131071}}},
-      {"d", INGOT_DTYPE_U8, {1, {131073}}}, {"e", INGOT_DTYPE_F32, {2, {0, 3}}},  {"f/g", INGOT_DTYPE_F32, {2, {1, 32768}}},
-      {"h", INGOT_DTYPE_U8, {1, {5}}},      {"i", INGOT_DTYPE_BF16, {1, {65536}}}};
-  static const bool large[] = {true, false, false, true, false, true, false, true};
-  fixture          *f = *state;
-  ingot_source     *src = NULL;
-  ingot_sink       *sink = NULL;
+  static const ingot_sink_tensor tensors[] = {{"a", INGOT_DTYPE_U8, {1, {131072}}},
+                                              {"b", INGOT_DTYPE_U8, {1, {3}}},
+                                              {"c", INGOT_DTYPE_U8, {1, {131071}}},
+                                              {"d", INGOT_DTYPE_U8, {1, {131073}}},
+                                              {"e", INGOT_DTYPE_F32, {2, {0, 3}}},
+                                              {"f/g", INGOT_DTYPE_F32, {2, {1, 32768}}},
+                                              {"h", INGOT_DTYPE_U8, {1, {5}}},
+                                              {"i", INGOT_DTYPE_BF16, {1, {65536}}}};
+  static const bool              large[] = {true, false, false, true, false, true, false, true};
+  fixture                       *f = *state;
+  ingot_source                  *src = NULL;
+  ingot_sink                    *sink = NULL;
   for (int with_files = 0; with_files < 2; with_files++) {
     int n_off = 0;
     at(f, with_files ? "files.h5" : "plain.h5");
-    ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_HDF5, .tensors = tensors, .n_tensor = 8,
-                            .files = sink_case_files, .n_file = with_files ? SINK_CASE_FILES : 0};
+    ingot_sink_spec spec = {.path = f->base.path,
+                            .format = INGOT_SINK_HDF5,
+                            .tensors = tensors,
+                            .n_tensor = 8,
+                            .files = sink_case_files,
+                            .n_file = with_files ? SINK_CASE_FILES : 0};
     /* the larger one of alignment and stripe */
     spec.alignment_bytes = with_files ? 4096 : 8192;
     spec.io.stripe_bytes = with_files ? 8192 : 4096;
@@ -253,7 +262,8 @@ static void safetensors(void **state)
   ingot_source_close(&src);
 }
 
-/* The whole file, byte for byte, worked out by hand: wider elements first, else in order; header of 8-byte multiples. */
+/* The whole file, byte for byte, worked out by hand: wider elements first, else in order; header of 8-byte
+ * multiples. */
 static void safetensors_bytes(void **state)
 {
   fixture *f = *state;
@@ -261,7 +271,7 @@ static void safetensors_bytes(void **state)
   const ingot_sink_tensor tensors[] = {{"c", INGOT_DTYPE_U8, {1, {3}}},
                                        {"b", INGOT_DTYPE_F32, {2, {1, 2}}},
                                        {"a", INGOT_DTYPE_U8, {0, {0}}}};
-  ingot_sink_spec         spec = {.path = f->base.path, .format = INGOT_SINK_SAFETENSORS, .tensors = tensors, .n_tensor = 3};
+  ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_SAFETENSORS, .tensors = tensors, .n_tensor = 3};
   const ingot_sink_attribute note = {"note", "say \"hi\"\n"};
   spec.attributes = &note;
   spec.n_attribute = 1;
@@ -275,13 +285,12 @@ static void safetensors_bytes(void **state)
   assert_ok(ingot_sink_read(sink, 1, 2, 4, back));
   assert_memory_equal(back, "3456", 4);
   assert_ok(ingot_sink_commit(f->base.comm, &sink, NULL));
-  static const char header[] =
-      "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"say \\\"hi\\\"\\u000a\"},"
-      "\"b\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
-      "\"c\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,11]},"
-      "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[11,12]}}";
-  size_t size = 0, length = (sizeof header - 1 + 7) / 8 * 8;
-  char  *bytes = slurp(f->base.path, &size);
+  static const char header[] = "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"say \\\"hi\\\"\\u000a\"},"
+                               "\"b\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
+                               "\"c\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[8,11]},"
+                               "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[11,12]}}";
+  size_t            size = 0, length = (sizeof header - 1 + 7) / 8 * 8;
+  char             *bytes = slurp(f->base.path, &size);
   assert_int_equal(size, 8 + length + 12);
   assert_int_equal((unsigned char)bytes[0] + 256 * (unsigned char)bytes[1], length);
   assert_memory_equal(bytes + 2, "\0\0\0\0\0\0", 6);
@@ -323,11 +332,15 @@ static void hf_dir_shards(void **state)
 {
   fixture *f = *state;
   at(f, "model");
-  ingot_sink_tensor tensors[5];
+  ingot_sink_tensor        tensors[5];
   static const char *const names[5] = {"a", "b", "c", "d", "e"};
   static const int64_t     counts[5] = {60, 40, 1, 300, 7};
   for (int i = 0; i < 5; i++) tensors[i] = (ingot_sink_tensor){names[i], INGOT_DTYPE_U8, {1, {counts[i]}}};
-  ingot_sink_spec spec = {.path = f->base.path, .format = INGOT_SINK_HF_DIR, .tensors = tensors, .n_tensor = 5, .shard_bytes = 100};
+  ingot_sink_spec spec = {.path = f->base.path,
+                          .format = INGOT_SINK_HF_DIR,
+                          .tensors = tensors,
+                          .n_tensor = 5,
+                          .shard_bytes = 100};
   write_all(f, &spec);
   /* 60 + 40 fill a shard; 1 starts the next; 300 is above the limit and stands alone. */
   static const char *const shard[5] = {"model-00001-of-00004.safetensors", "model-00001-of-00004.safetensors",

@@ -52,7 +52,7 @@ static void lay_out(fixture *f)
 
 static void reopen_gives(fixture *f, const ingot_sink_spec *spec, ingot_status st)
 {
-  ingot_sink *sink = NULL;
+  ingot_sink  *sink = NULL;
   ingot_status found = ingot_sink_reopen(f->base.comm, spec, &sink);
   if (found != st) print_error("%s\n", ingot_error_message());
   assert_int_equal(found, st);
@@ -200,7 +200,9 @@ static void bad_tensors(void **state)
     f->spec.tensors = &t;
     create_fails(f, INGOT_ERR_FORMAT, "is not usable as a name in HDF5");
   }
-  const ingot_sink_tensor both[3] = {{"a-b", INGOT_DTYPE_F32, {1, {2}}}, {"a/b", INGOT_DTYPE_F32, {1, {2}}}, {"a", INGOT_DTYPE_F32, {1, {2}}}};
+  const ingot_sink_tensor both[3] = {{"a-b", INGOT_DTYPE_F32, {1, {2}}},
+                                     {"a/b", INGOT_DTYPE_F32, {1, {2}}},
+                                     {"a", INGOT_DTYPE_F32, {1, {2}}}};
   f->spec.tensors = both;
   f->spec.n_tensor = 2;
   assert_int_equal(ingot_sink_check_names(&f->spec), INGOT_OK);

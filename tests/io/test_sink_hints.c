@@ -1,7 +1,7 @@
 /*
- * Stripes and hints of an HDF5 output: MPI-IO gets them, from every rank, when it creates the file, and never for a file that is there;
- * the bytes are those of an output without, and so they are where there are no file locks, and no MPI-IO. This program takes the place
- * of MPI's own MPI_File_open and MPI_File_get_info, and of the system's fcntl.
+ * Stripes and hints of an HDF5 output: MPI-IO gets them, from every rank, when it creates the file, and never for a
+ * file that is there; the bytes are those of an output without, and so they are where there are no file locks, and no
+ * MPI-IO. This program takes the place of MPI's own MPI_File_open and MPI_File_get_info, and of the system's fcntl.
  *   test_sink_hints DIR       on any number of ranks
  */
 #define _GNU_SOURCE /* syscall */
@@ -70,11 +70,13 @@ int fcntl(int fd, int cmd, ...)
 
 static ingot_status expect(bool fine, const char *what)
 {
-  return fine ? INGOT_OK : ingot_fail(INGOT_ERR_INTERNAL, "expected: %s; last message: %s", what, ingot_error_message());
+  return fine ? INGOT_OK
+              : ingot_fail(INGOT_ERR_INTERNAL, "expected: %s; last message: %s", what, ingot_error_message());
 }
 
 /* Create an output with its stderr in DIR/log.RANK; then take it up again, write and commit. */
-static ingot_status write_output(ingot_comm *comm, const char *dir, const char *name, const ingot_sink_io *io, char log[4096])
+static ingot_status write_output(ingot_comm *comm, const char *dir, const char *name, const ingot_sink_io *io,
+                                 char log[4096])
 {
   ingot_status    st = INGOT_OK;
   ingot_sink     *sink = NULL;
@@ -146,18 +148,21 @@ static ingot_status run(ingot_comm *comm, const char *dir)
                                                "a_name_that_is_much_longer_than_those_that_MPI_can_hold_"
                                                "a_name_that_is_much_longer_than_those_that_MPI_can_hold_"
                                                "a_name_that_is_much_longer_than_those_that_MPI_can_hold_"
-                                               "a_name_that_is_much_longer_than_those_that_MPI_can_hold_", "1"}};
+                                               "a_name_that_is_much_longer_than_those_that_MPI_can_hold_",
+                                               "1"}};
   static const char *const     want[N_HINT] = {"8", "8", "1048576", "1048576", "2", "enable"};
   const ingot_sink_io          none = {0}, stripes = {.n_stripe = 8}, too_long = {0, 0, long_name, 1},
-                               all = {8, 1 << 20, hints, 2};
+                      all = {8, 1 << 20, hints, 2};
   ingot_status st = INGOT_OK;
   bool         root = ingot_comm_rank(comm) == 0;
   char         log[4096], what[128];
   /* Nothing asked: no hints, and the file is there before MPI-IO opens it. */
   INGOT_TRY(write_output(comm, dir, "none.h5", &none, log));
-  INGOT_TRY(together(comm, seen.n_open == 1 && seen.was_there && !seen.has_info && !log[0], "one open without hints, no warning"));
+  INGOT_TRY(together(comm, seen.n_open == 1 && seen.was_there && !seen.has_info && !log[0],
+                     "one open without hints, no warning"));
   INGOT_TRY(write_output(comm, dir, "all.h5", &all, log));
-  INGOT_TRY(together(comm, seen.n_open == 2 && seen.n_create == 2 && !seen.was_there, "a file created by MPI-IO, in one call"));
+  INGOT_TRY(together(comm, seen.n_open == 2 && seen.n_create == 2 && !seen.was_there,
+                     "a file created by MPI-IO, in one call"));
   for (int i = 0; i < N_HINT; i++) {
     snprintf(what, sizeof what, "%s = %s instead of \"%s\"", hint_names[i], want[i], seen.value[i]);
     INGOT_TRY(together(comm, strcmp(seen.value[i], want[i]) == 0, what));
@@ -165,24 +170,34 @@ static ingot_status run(ingot_comm *comm, const char *dir)
   INGOT_TRY(ingot_comm_agree(comm, root ? same_bytes(dir, "none.h5", "all.h5") : INGOT_OK));
   INGOT_TRY(together(comm, root || !log[0], "no warning from other ranks"));
   /* DIR is on a disk without stripes: see the test's script. */
-  INGOT_TRY(together(comm, !root ||
-                           strstr(log, "all.h5: striping_factor = 8 and striping_unit = 1048576 had no effect: its file system") != NULL,
-                     "a warning of stripes"));
+  INGOT_TRY(
+      together(comm,
+               !root ||
+                   strstr(log,
+                          "all.h5: striping_factor = 8 and striping_unit = 1048576 had no effect: its file system") !=
+                       NULL,
+               "a warning of stripes"));
   INGOT_TRY(together(comm, !root || !strstr(log, "has not taken"), "no warning of hints"));
   cb_nodes_taken = "1";
   INGOT_TRY(write_output(comm, dir, "other.h5", &all, log));
-  INGOT_TRY(together(comm, !root ||
-                           strstr(log, "other.h5: MPI-IO has not taken the hint cb_nodes = \"2\" (it has \"1\")\n") != NULL, "a warning"));
+  INGOT_TRY(
+      together(comm,
+               !root ||
+                   strstr(log, "other.h5: MPI-IO has not taken the hint cb_nodes = \"2\" (it has \"1\")\n") != NULL,
+               "a warning"));
   cb_nodes_taken = "";
   INGOT_TRY(write_output(comm, dir, "unknown.h5", &all, log));
-  INGOT_TRY(together(comm, !root || strstr(log, "unknown.h5: MPI-IO has not taken the hint cb_nodes = \"2\"\n") != NULL, "a warning"));
+  INGOT_TRY(together(comm, !root || strstr(log, "unknown.h5: MPI-IO has not taken the hint cb_nodes = \"2\"\n") != NULL,
+                     "a warning"));
   cb_nodes_taken = NULL;
   INGOT_TRY(write_output(comm, dir, "stripes.h5", &stripes, log));
-  INGOT_TRY(together(comm, strcmp(seen.value[0], "8") == 0 && !seen.value[2][0] && !seen.value[4][0], "striping_factor alone"));
+  INGOT_TRY(together(comm, strcmp(seen.value[0], "8") == 0 && !seen.value[2][0] && !seen.value[4][0],
+                     "striping_factor alone"));
   int n_open = seen.n_open;
   st = write_output(comm, dir, "out.safetensors", &all, log);
   INGOT_TRY(together(comm, st == INGOT_OK && seen.n_open == n_open, "no MPI-IO for safetensors"));
-  INGOT_TRY(together(comm, !root || strstr(log, "out.safetensors: settings of `io` are for .h5 outputs") != NULL, "a warning"));
+  INGOT_TRY(together(comm, !root || strstr(log, "out.safetensors: settings of `io` are for .h5 outputs") != NULL,
+                     "a warning"));
   no_locks = true;
   INGOT_TRY(write_output(comm, dir, "no_locks.h5", &none, log));
   INGOT_TRY(together(comm, seen.n_open == n_open + root && !log[0], "one rank makes the file, and no warning"));
@@ -190,10 +205,12 @@ static ingot_status run(ingot_comm *comm, const char *dir)
   INGOT_TRY(write_output(comm, dir, "no_locks_all.h5", &all, log));
   INGOT_TRY(together(comm, seen.n_open == n_open + 2 * root && !(root && seen.has_info), "one rank makes the file"));
   INGOT_TRY(ingot_comm_agree(comm, root ? same_bytes(dir, "none.h5", "no_locks_all.h5") : INGOT_OK));
-  INGOT_TRY(together(comm, !root || strstr(log, "no_locks_all.h5: stripes and hints of `io` had no effect") != NULL, "a warning"));
+  INGOT_TRY(together(comm, !root || strstr(log, "no_locks_all.h5: stripes and hints of `io` had no effect") != NULL,
+                     "a warning"));
   no_locks = false;
   st = write_output(comm, dir, "long.h5", &too_long, log);
-  INGOT_TRY(together(comm, st == INGOT_ERR_MPI && strstr(ingot_error_message(), "MPI here holds names of"), "a name too long"));
+  INGOT_TRY(together(comm, st == INGOT_ERR_MPI && strstr(ingot_error_message(), "MPI here holds names of"),
+                     "a name too long"));
   st = INGOT_OK;
 done:
   return st;

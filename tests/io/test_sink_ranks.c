@@ -19,7 +19,8 @@ enum { N_FORMAT = 3, PATH = 512 };
 
 static ingot_status expect(bool fine, const char *what)
 {
-  return fine ? INGOT_OK : ingot_fail(INGOT_ERR_INTERNAL, "expected: %s; last message: %s", what, ingot_error_message());
+  return fine ? INGOT_OK
+              : ingot_fail(INGOT_ERR_INTERNAL, "expected: %s; last message: %s", what, ingot_error_message());
 }
 
 static ingot_status write_part(ingot_comm *comm, ingot_sink *sink, const ingot_sink_spec *spec)
@@ -82,14 +83,16 @@ static ingot_status run_alone(ingot_comm *comm, const char *dir)
     if (last) setrlimit(RLIMIT_FSIZE, &small);
     ingot_status found = ingot_sink_create(comm, &spec, &sink);
     if (last) setrlimit(RLIMIT_FSIZE, &before);
-    st = expect(found == INGOT_ERR_NOSPACE && strstr(ingot_error_message(), formats[i]) && !sink, "no space on all ranks");
+    st = expect(found == INGOT_ERR_NOSPACE && strstr(ingot_error_message(), formats[i]) && !sink,
+                "no space on all ranks");
   }
   return st;
 }
 
 static ingot_status run_full(ingot_comm *comm, const char *dir)
 {
-  static const ingot_sink_tensor big[] = {{"a", INGOT_DTYPE_F32, {1, {1 << 18}}}, {"b", INGOT_DTYPE_F32, {1, {1 << 18}}}};
+  static const ingot_sink_tensor big[] = {{"a", INGOT_DTYPE_F32, {1, {1 << 18}}},
+                                          {"b", INGOT_DTYPE_F32, {1, {1 << 18}}}};
   char                           path[PATH];
   ingot_status                   st = INGOT_OK;
   for (int i = 0; i < N_FORMAT && st == INGOT_OK; i++) {

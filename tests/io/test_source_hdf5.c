@@ -256,7 +256,8 @@ static void test_others(void **state)
   file = create_file(0);
   H5Ldelete(file, "tensors", H5P_DEFAULT);
   H5Ldelete(file, "files", H5P_DEFAULT);
-  hid_t space = H5Screate_simple(2, extent, NULL), group = H5Gcreate2(file, "layer", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  hid_t space = H5Screate_simple(2, extent, NULL),
+        group = H5Gcreate2(file, "layer", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
   hid_t dataset = H5Dcreate2(group, "0.q", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
   assert_true(H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
   H5Dclose(dataset);
@@ -484,13 +485,13 @@ static void test_damaged_names(void **state)
 {
   static const char *const blocks[] = {"FRHP", "FHDB", "FHIB", "BTHD", "BTLF", "BTIN"};
   enum { N_TENSOR = 200, N_SIDE = 20 };
-  const hsize_t  one[] = {1};
-  const float    value = 1;
-  char           name[64];
-  size_t         size = 0;
-  int            n_damaged = 0;
-  ingot_source  *src = NULL;
-  hid_t          file = create_file(1);
+  const hsize_t one[] = {1};
+  const float   value = 1;
+  char          name[64];
+  size_t        size = 0;
+  int           n_damaged = 0;
+  ingot_source *src = NULL;
+  hid_t         file = create_file(1);
   (void)state;
   for (int i = 0; i < N_TENSOR; i++) {
     snprintf(name, sizeof name, "tensors/%d.weight", i * 37 % N_TENSOR);
@@ -511,7 +512,8 @@ static void test_damaged_names(void **state)
   unsigned char *bytes = load(&size);
   for (size_t at = 0; at + 16 < size; at++) {
     bool is_block = false;
-    for (size_t k = 0; k < sizeof blocks / sizeof blocks[0]; k++) is_block = is_block || memcmp(bytes + at, blocks[k], 4) == 0;
+    for (size_t k = 0; k < sizeof blocks / sizeof blocks[0]; k++)
+      is_block = is_block || memcmp(bytes + at, blocks[k], 4) == 0;
     if (!is_block) continue;
     bytes[at + 12] ^= 0xff;
     scratch_write(&folder, "model.h5", bytes, size);
@@ -529,10 +531,9 @@ static void test_damaged_names(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      CASE(test_good),         CASE(test_types),
-      CASE(test_version),      CASE(test_broken_datasets), CASE(test_others),
-      CASE(test_broken_links), CASE(test_broken_side_file),
-      CASE(test_truncated),    CASE(test_damaged), CASE(test_damaged_names),
+      CASE(test_good),    CASE(test_types),         CASE(test_version),          CASE(test_broken_datasets),
+      CASE(test_others),  CASE(test_broken_links),  CASE(test_broken_side_file), CASE(test_truncated),
+      CASE(test_damaged), CASE(test_damaged_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

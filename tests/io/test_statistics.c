@@ -10,17 +10,27 @@ static ingot_statistics_info example(void)
   static const ingot_statistics_data  data[] = {{"a \"b\".u16", 0x0123456789abcdefu, 7}, {"c.u16", 2, 0}};
   static const ingot_statistics_share shared[] = {{"l.0.k.weight", "l.0.q.weight"}, {"l.0.v.weight", "l.0.q.weight"}};
   static const char *const            transposed[] = {"h.0.c_attn.weight"};
-  return (ingot_statistics_info){
-    .kind = INGOT_STATISTICS_GRAM, .model_path = "models/de", .model_identity = 0xfedcba9876543210u, .n_example = 64,
-    .n_token = 32768, .n_window_token = 512, .labels = INGOT_LABELS_SAMPLED, .loss = INGOT_LOSS_SUM, .data = data,
-    .n_data = 2, .shared = shared, .n_shared = 2, .transposed = transposed, .n_transposed = 1};
+  return (ingot_statistics_info){.kind = INGOT_STATISTICS_GRAM,
+                                 .model_path = "models/de",
+                                 .model_identity = 0xfedcba9876543210u,
+                                 .n_example = 64,
+                                 .n_token = 32768,
+                                 .n_window_token = 512,
+                                 .labels = INGOT_LABELS_SAMPLED,
+                                 .loss = INGOT_LOSS_SUM,
+                                 .data = data,
+                                 .n_data = 2,
+                                 .shared = shared,
+                                 .n_shared = 2,
+                                 .transposed = transposed,
+                                 .n_transposed = 1};
 }
 
 static void test_round_trip(void **state)
 {
   (void)state;
-  ingot_text             json = {0};
-  ingot_statistics_info  info = example(), *back = NULL;
+  ingot_text            json = {0};
+  ingot_statistics_info info = example(), *back = NULL;
   assert_int_equal(ingot_statistics_write(&info, &json), INGOT_OK);
   assert_non_null(strstr(json.bytes, "\"identity\": \"fedcba9876543210\""));
   assert_int_equal(ingot_statistics_parse("x", json.bytes, json.size, &back), INGOT_OK);
@@ -52,10 +62,17 @@ static void expect_bad(const char *member, const char *value, const char *messag
 {
   static const struct {
     const char *name, *value;
-  } members[] = {{"format", "1"},  {"kind", "\"fisher\""},   {"model", "{\"path\": \"m\", \"identity\": \"00000000000000ff\"}"},
-                 {"examples", "1"}, {"tokens", "2"},           {"window", "3"},
-                 {"labels", "\"given\""}, {"loss", "\"mean\""}, {"data", "[]"},
-                 {"shared", "{}"},  {"transposed", "[]"}};
+  } members[] = {{"format", "1"},
+                 {"kind", "\"fisher\""},
+                 {"model", "{\"path\": \"m\", \"identity\": \"00000000000000ff\"}"},
+                 {"examples", "1"},
+                 {"tokens", "2"},
+                 {"window", "3"},
+                 {"labels", "\"given\""},
+                 {"loss", "\"mean\""},
+                 {"data", "[]"},
+                 {"shared", "{}"},
+                 {"transposed", "[]"}};
   ingot_text             json = {0};
   ingot_statistics_info *info = NULL;
   for (size_t i = 0; i < sizeof members / sizeof *members; i++)
@@ -81,7 +98,8 @@ static void test_broken(void **state)
   expect_bad("format", "2", "f.json: \"format\" is 2, this program reads 1");
   expect_bad("kind", "\"hessian\"", "f.json: \"kind\" is \"hessian\", expected \"fisher\" or \"gram\"");
   expect_bad("model", "3", "f.json: \"model\" is an integer, expected an object");
-  expect_bad("model", "{\"path\": \"m\", \"identity\": \"00\"}", "\"identity\" is \"00\", expected 16 hexadecimal digits");
+  expect_bad("model", "{\"path\": \"m\", \"identity\": \"00\"}",
+             "\"identity\" is \"00\", expected 16 hexadecimal digits");
   expect_bad("model", "{\"path\": \"m\", \"identity\": \"000000000000000G\"}", "expected 16 hexadecimal digits");
   expect_bad("model", "{\"identity\": \"0000000000000000\"}", "\"path\" is nothing, expected a string");
   expect_bad("examples", "-1", "\"examples\" is an integer, expected a whole number, not negative");
@@ -106,7 +124,8 @@ static int lookup(const void *context, const char *name)
   return -1;
 }
 
-static int found(const ingot_statistics_info *info, const char *const *names, const char *name, ingot_statistics_use use)
+static int found(const ingot_statistics_info *info, const char *const *names, const char *name,
+                 ingot_statistics_use use)
 {
   int index = -2;
   assert_int_equal(ingot_statistics_find(info, lookup, names, name, use, &index), INGOT_OK);
@@ -135,7 +154,8 @@ static void test_width(void **state)
 {
   (void)state;
   bool              packed = false;
-  const ingot_shape cases[] = {{1, {6}}, {1, {7}}, {2, {5, 5}}, {2, {5, 4}}, {3, {1, 1, 1}}, {1, {0}}, {1, {102767616}}, {0, {0}}};
+  const ingot_shape cases[] = {{1, {6}},       {1, {7}}, {2, {5, 5}},      {2, {5, 4}},
+                               {3, {1, 1, 1}}, {1, {0}}, {1, {102767616}}, {0, {0}}};
   const int64_t     expected[] = {3, -1, 5, -1, -1, 0, 14336, -1};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     assert_int_equal(ingot_gram_width(&cases[i], &packed), expected[i]);
@@ -152,7 +172,8 @@ static void test_source(void **state)
   ingot_source          *source = NULL;
   ingot_statistics_info *info = NULL, written = example();
   scratch_begin(&folder);
-  scratch_safetensors(&folder, "model.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", "", 0);
+  scratch_safetensors(&folder, "model.safetensors", "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+                      "", 0);
   assert_int_equal(ingot_source_open(folder.dir, &source), INGOT_OK);
   assert_int_equal(ingot_statistics_of_source(source, &info), INGOT_OK);
   assert_null(info);

@@ -4,8 +4,8 @@
 #include "io/stripes.h"
 
 /* A lov_user_md of version 1 (magic 0x0BD10BD0): 12 stripes of 4 MiB, as a little-endian host has it. */
-static const unsigned char plain[32] = {0xd0, 0x0b, 0xd1, 0x0b, 1, 0, 0,    0,    9,    9, 9, 9, 9,  9, 9, 9,
-                                        9,    9,    9,    9,    9, 9, 9,    9,    0,    0, 0x40, 0, 12, 0, 3, 0};
+static const unsigned char plain[32] = {0xd0, 0x0b, 0xd1, 0x0b, 1, 0, 0, 0, 9, 9, 9,    9, 9,  9, 9, 9,
+                                        9,    9,    9,    9,    9, 9, 9, 9, 0, 0, 0x40, 0, 12, 0, 3, 0};
 
 static void lustre_layout(void **state)
 {
@@ -75,15 +75,18 @@ static void remarks(void **state)
   assert_string_equal(remark(8, 0, &lustre, text), "");
   assert_string_equal(remark(8, 1 << 20, &lustre, text), "");
   assert_string_equal(remark(0, 0, &lustre, text), "");
-  assert_non_null(strstr(remark(16, 0, &lustre, text), "o.h5: striping_factor = 16 did not take effect: it has 8 of 1048576 bytes"));
-  assert_non_null(strstr(remark(8, 1 << 22, &lustre, text), "striping_factor = 8 and striping_unit = 4194304 did not take effect"));
+  assert_non_null(strstr(remark(16, 0, &lustre, text),
+                         "o.h5: striping_factor = 16 did not take effect: it has 8 of 1048576 bytes"));
+  assert_non_null(
+      strstr(remark(8, 1 << 22, &lustre, text), "striping_factor = 8 and striping_unit = 4194304 did not take effect"));
   assert_non_null(strstr(remark(0, 1 << 22, &lustre, text), "o.h5: striping_unit = 4194304 did not take effect"));
   assert_string_equal(remark(16, 0, &hidden, text), "");
   assert_string_equal(remark(16, 0, &orange, text), "");
   assert_string_equal(remark(16, 0, &panfs, text), "");
   assert_string_equal(remark(16, 0, &unknown, text), "");
   assert_string_equal(remark(0, 0, &ext4, text), "");
-  assert_non_null(strstr(remark(16, 0, &ext4, text), "o.h5: striping_factor = 16 had no effect: its file system (type 0xef53)"));
+  assert_non_null(
+      strstr(remark(16, 0, &ext4, text), "o.h5: striping_factor = 16 had no effect: its file system (type 0xef53)"));
 }
 
 int main(void)

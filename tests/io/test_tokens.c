@@ -65,7 +65,8 @@ static void test_flat_files(void **state)
   static const unsigned char negative[4] = {0, 0, 0, 128};
   scratch_write(&s, "b.u32", negative, 4);
   check_ok(ingot_tokens_open(scratch_path(&s, "b.u32", path), NULL, &t));
-  check_fails(ingot_tokens_read(t, 0, 1, 0, ids), INGOT_ERR_FORMAT, "token 0 is 2147483648, and ids go from 0 to 2147483647");
+  check_fails(ingot_tokens_read(t, 0, 1, 0, ids), INGOT_ERR_FORMAT,
+              "token 0 is 2147483648, and ids go from 0 to 2147483647");
   ingot_tokens_close(&t);
   scratch_end(&s);
 }
@@ -112,11 +113,11 @@ static void test_bad_files(void **state)
   check_fails(ingot_tokens_open(scratch_path(&s, "odd.u32", path), NULL, &t), INGOT_ERR_FORMAT,
               "6 bytes are no whole number of 4-byte token ids");
   scratch_write(&s, "ids.bin", "abcd", 4);
-  check_fails(ingot_tokens_open(scratch_path(&s, "ids.bin", path), NULL, &t), INGOT_ERR_FORMAT, "does not say the type");
+  check_fails(ingot_tokens_open(scratch_path(&s, "ids.bin", path), NULL, &t), INGOT_ERR_FORMAT,
+              "does not say the type");
   check_fails(ingot_tokens_open(path, "u64", &t), INGOT_ERR_FORMAT, "\"u64\" is no type of token ids");
   scratch_write(&s, "no.h5", "not HDF5", 8);
-  check_fails(ingot_tokens_open(scratch_path(&s, "no.h5", path), NULL, &t), INGOT_ERR_FORMAT,
-              "not an HDF5 file");
+  check_fails(ingot_tokens_open(scratch_path(&s, "no.h5", path), NULL, &t), INGOT_ERR_FORMAT, "not an HDF5 file");
   scratch_end(&s);
 }
 
@@ -172,8 +173,8 @@ static void test_hdf5_older(void **state)
   const struct {
     hid_t type;
     bool  chunked;
-  } cases[] = {{H5T_STD_I8LE, false}, {H5T_STD_I16LE, false}, {H5T_STD_I32LE, false}, {H5T_STD_I64LE, false},
-               {H5T_STD_I16LE, true}, {H5T_STD_I64BE, false}};
+  } cases[] = {{H5T_STD_I8LE, false},  {H5T_STD_I16LE, false}, {H5T_STD_I32LE, false},
+               {H5T_STD_I64LE, false}, {H5T_STD_I16LE, true},  {H5T_STD_I64BE, false}};
   const hsize_t extent = 5, chunk = 2;
   scratch       s;
   char          path[SCRATCH_PATH];
@@ -239,8 +240,8 @@ static void test_windows(void **state)
   scratch_end(&s);
 }
 
-/* Stride 2 of length 4: windows at 0, 2, 4, 6; each predicts the two tokens that the one before has not seen, and all of
- * 11 .. 19 exactly once. */
+/* Stride 2 of length 4: windows at 0, 2, 4, 6; each predicts the two tokens that the one before has not seen, and all
+ * of 11 .. 19 exactly once. */
 static void test_overlap(void **state)
 {
   (void)state;
@@ -263,7 +264,7 @@ static void test_overlap(void **state)
   ingot_tokens_close(&t);
   t = open_ids(&s, ids, 10);
   assert_int_equal(ingot_window_count(t, &spec), 4); /* 18 19 alone would predict nothing new */
-  spec.stride = 7; /* gaps: windows at 0 and 7 (short) */
+  spec.stride = 7;                                   /* gaps: windows at 0 and 7 (short) */
   assert_int_equal(ingot_window_count(t, &spec), 2);
   spec.partial = false;
   assert_int_equal(ingot_window_count(t, &spec), 1);
@@ -364,9 +365,10 @@ static void test_identity(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_flat_files), cmocka_unit_test(test_long_read), cmocka_unit_test(test_bad_files),
-      cmocka_unit_test(test_hdf5), cmocka_unit_test(test_hdf5_older),       cmocka_unit_test(test_windows),   cmocka_unit_test(test_overlap), cmocka_unit_test(test_shift),
-      cmocka_unit_test(test_documents),  cmocka_unit_test(test_shuffle),   cmocka_unit_test(test_identity),
+      cmocka_unit_test(test_flat_files), cmocka_unit_test(test_long_read),  cmocka_unit_test(test_bad_files),
+      cmocka_unit_test(test_hdf5),       cmocka_unit_test(test_hdf5_older), cmocka_unit_test(test_windows),
+      cmocka_unit_test(test_overlap),    cmocka_unit_test(test_shift),      cmocka_unit_test(test_documents),
+      cmocka_unit_test(test_shuffle),    cmocka_unit_test(test_identity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,58 +21,167 @@ typedef struct worked {
 } worked;
 
 /* The fixture of the reference: a base of 2 x 4 and three experts near it, all exact in bfloat16. */
-#define F8_BASE {1, -2, .5f, 0, 0, 1, -1, 2}
-#define F8_A {1.5f, -2.125f, .5f, .375f, -.25f, 1.0625f, -.8125f, 1.25f}
-#define F8_B {.5625f, -2.375f, .8125f, .125f, .25f, .8125f, -.9375f, 2.5f}
-#define F8_C {1.125f, -2, 0, .25f, .375f, 1.0625f, -1.3125f, 2.1875f}
-#define F8_ALL {F8_BASE, F8_A, F8_B, F8_C}
+#define F8_BASE                \
+  {                            \
+    1, -2, .5f, 0, 0, 1, -1, 2 \
+  }
+#define F8_A                                                  \
+  {                                                           \
+    1.5f, -2.125f, .5f, .375f, -.25f, 1.0625f, -.8125f, 1.25f \
+  }
+#define F8_B                                                    \
+  {                                                             \
+    .5625f, -2.375f, .8125f, .125f, .25f, .8125f, -.9375f, 2.5f \
+  }
+#define F8_C                                               \
+  {                                                        \
+    1.125f, -2, 0, .25f, .375f, 1.0625f, -1.3125f, 2.1875f \
+  }
+#define F8_ALL                \
+  {                           \
+    F8_BASE, F8_A, F8_B, F8_C \
+  }
 /* base + delta, for answers that the source gives as deltas */
-#define ON_F8(a, b, c, d, e, f, g, h) {1 + (a), -2 + (b), .5 + (c), (d), (e), 1 + (f), -1 + (g), 2 + (h)}
+#define ON_F8(a, b, c, d, e, f, g, h)                                 \
+  {                                                                   \
+    1 + (a), -2 + (b), .5 + (c), (d), (e), 1 + (f), -1 + (g), 2 + (h) \
+  }
 
 static const worked table[] = {
-  {"F8 1 2 1", "linear", "weight@0=1 weight@1=2 weight@2=1", 0, false, 3, 8, {F8_A, F8_B, F8_C},
-   {.9375, -2.21875, .53125, .21875, .15625, .9375, -1, 2.109375}},
-  {"F8 1 2 1 plain", "linear", "weight@0=1 weight@1=2 weight@2=1 normalize=false", 0, false, 3, 8, {F8_A, F8_B, F8_C},
-   {3.75, -8.875, 2.125, .875, .625, 3.75, -4, 8.4375}},
-  {"one model", "linear", "weight=0.3", 0, false, 1, 8, {F8_A}, F8_A},
-  {"quarter", "slerp", "t=0.25", 5e-7, true, 1, 2, {{2, 0}, {0, 1}}, {1.847759, .382683}},
-  {"half", "slerp", "t=0.5", 5e-7, true, 1, 3, {{3, 4, 0}, {0, 3, 4}}, {1.743715, 4.068667, 2.324953}},
-  {"antiparallel", "slerp", "t=0.25", 0, true, 1, 2, {{1, 0}, {-1, 0}}, {.5, 0}},
-  {"zero base", "slerp", "t=0.5", 5e-7, true, 1, 2, {{0, 0}, {0, 3}}, {0, 2.121320}},
-  {"parallel", "slerp", "t=0.5", 1e-9, true, 1, 2, {{1, 0}, {1, .01f}}, {1, .005}},
-  {"F8 halves", "task_arithmetic", "weight=0.5", 0, true, 3, 8, F8_ALL,
-   {1.09375, -2.25, .40625, .375, .1875, .96875, -1.03125, 1.96875}},
-  {"F8 halves normalized", "task_arithmetic", "weight=0.5 normalize=true", 6e-7, true, 3, 8, F8_ALL,
-   {1.0625, -2.166667, .4375, .25, .125, .979167, -1.020833, 1.979167}},
-  {"F8 forget A", "task_arithmetic", "weight=-0.5", 0, true, 1, 8, {F8_BASE, F8_A},
-   {.75, -1.9375, .5, -.1875, .125, .96875, -1.09375, 2.375}},
-  {"F8 analogy", "task_arithmetic", "weight@0=-1 weight@1=1 weight@2=1", 0, true, 3, 8, F8_ALL,
-   {.1875, -2.25, .3125, 0, .875, .8125, -1.4375, 3.4375}},
-  {"F8 tensor", "ties", "weight=1 density=0.625", 0, true, 3, 8, F8_ALL,
-   ON_F8(.5, -.375, -.5, .3125, .3125, 0, -.3125, -.75)},
-  {"F8 1 2 1", "ties", "weight@0=1 weight@1=2 weight@2=1 density=0.625", 5e-7, true, 3, 8, F8_ALL,
-   ON_F8(-.4375, -.375, .3125, .3125, .291667, 0, -.3125, .395833)},
-  {"F8 plain", "ties", "weight=1 density=0.625 normalize=false", 0, true, 3, 8, F8_ALL,
-   ON_F8(.5, -.375, -.5, .625, .625, 0, -.3125, -.75)},
-  {"F8 zero sum", "ties", "weight=1", 0, true, 2, 8, {F8_BASE, F8_A, F8_B},
-   ON_F8(.5, -.25, .3125, .25, .25, -.1875, .125, -.75)},
-  {"F8 model", "ties", "weight=1 density=0.625 scope=model", 0, true, 3, 8, F8_ALL,
-   ON_F8(.3125, -.25, -.5, .3125, .3125, -.1875, -.3125, -.75)},
-  {"zero sum, most are minus", "ties", "weight=1 scope=model", 0, true, 2, 3, {{0, 0, 0}, {1, -1, -1}, {-1, -1, -2}},
-   {-1, -1, -1.5}},
-  {"zero sum, plus asked for", "ties", "weight=1 scope=model zero=plus", 0, true, 2, 3,
-   {{0, 0, 0}, {1, -1, -1}, {-1, -1, -2}}, {1, -1, -1.5}},
-  {"zero sum, most are plus", "ties", "weight=1 scope=model", 0, true, 2, 3, {{0, 0, 0}, {1, 1, 1}, {-1, 1, 2}},
-   {1, 1, 1.5}},
-  {"density too small for one", "ties", "weight=1 density=0.01", 0, true, 1, 8, {F8_BASE, F8_A},
-   ON_F8(0, 0, 0, 0, 0, 0, 0, -.75)},
-  {"density 1", "dare_linear", "weight=1", 0, true, 1, 8, {F8_BASE, F8_A}, F8_A},
-  {"density 1 halves", "dare_linear", "weight=0.5", 0, true, 3, 8, F8_ALL,
-   {1.09375, -2.25, .40625, .375, .1875, .96875, -1.03125, 1.96875}},
-  {"density 1", "dare_ties", "weight=1 normalize=true", 0, true, 2, 8, {F8_BASE, F8_A, F8_B},
-   ON_F8(.5, -.25, .3125, .25, .25, -.1875, .125, -.75)},
-  {"as it is", "passthrough", "", 0, false, 1, 8, {F8_A}, F8_A},
-  {"half", "passthrough", "scale=0.5", 0, false, 1, 8, {F8_BASE}, {.5, -1, .25, 0, 0, .5, -.5, 1}},
+    {"F8 1 2 1",
+     "linear",
+     "weight@0=1 weight@1=2 weight@2=1",
+     0,
+     false,
+     3,
+     8,
+     {F8_A, F8_B, F8_C},
+     {.9375, -2.21875, .53125, .21875, .15625, .9375, -1, 2.109375}},
+    {"F8 1 2 1 plain",
+     "linear",
+     "weight@0=1 weight@1=2 weight@2=1 normalize=false",
+     0,
+     false,
+     3,
+     8,
+     {F8_A, F8_B, F8_C},
+     {3.75, -8.875, 2.125, .875, .625, 3.75, -4, 8.4375}},
+    {"one model", "linear", "weight=0.3", 0, false, 1, 8, {F8_A}, F8_A},
+    {"quarter", "slerp", "t=0.25", 5e-7, true, 1, 2, {{2, 0}, {0, 1}}, {1.847759, .382683}},
+    {"half", "slerp", "t=0.5", 5e-7, true, 1, 3, {{3, 4, 0}, {0, 3, 4}}, {1.743715, 4.068667, 2.324953}},
+    {"antiparallel", "slerp", "t=0.25", 0, true, 1, 2, {{1, 0}, {-1, 0}}, {.5, 0}},
+    {"zero base", "slerp", "t=0.5", 5e-7, true, 1, 2, {{0, 0}, {0, 3}}, {0, 2.121320}},
+    {"parallel", "slerp", "t=0.5", 1e-9, true, 1, 2, {{1, 0}, {1, .01f}}, {1, .005}},
+    {"F8 halves",
+     "task_arithmetic",
+     "weight=0.5",
+     0,
+     true,
+     3,
+     8,
+     F8_ALL,
+     {1.09375, -2.25, .40625, .375, .1875, .96875, -1.03125, 1.96875}},
+    {"F8 halves normalized",
+     "task_arithmetic",
+     "weight=0.5 normalize=true",
+     6e-7,
+     true,
+     3,
+     8,
+     F8_ALL,
+     {1.0625, -2.166667, .4375, .25, .125, .979167, -1.020833, 1.979167}},
+    {"F8 forget A",
+     "task_arithmetic",
+     "weight=-0.5",
+     0,
+     true,
+     1,
+     8,
+     {F8_BASE, F8_A},
+     {.75, -1.9375, .5, -.1875, .125, .96875, -1.09375, 2.375}},
+    {"F8 analogy",
+     "task_arithmetic",
+     "weight@0=-1 weight@1=1 weight@2=1",
+     0,
+     true,
+     3,
+     8,
+     F8_ALL,
+     {.1875, -2.25, .3125, 0, .875, .8125, -1.4375, 3.4375}},
+    {"F8 tensor", "ties", "weight=1 density=0.625", 0, true, 3, 8, F8_ALL,
+     ON_F8(.5, -.375, -.5, .3125, .3125, 0, -.3125, -.75)},
+    {"F8 1 2 1", "ties", "weight@0=1 weight@1=2 weight@2=1 density=0.625", 5e-7, true, 3, 8, F8_ALL,
+     ON_F8(-.4375, -.375, .3125, .3125, .291667, 0, -.3125, .395833)},
+    {"F8 plain", "ties", "weight=1 density=0.625 normalize=false", 0, true, 3, 8, F8_ALL,
+     ON_F8(.5, -.375, -.5, .625, .625, 0, -.3125, -.75)},
+    {"F8 zero sum",
+     "ties",
+     "weight=1",
+     0,
+     true,
+     2,
+     8,
+     {F8_BASE, F8_A, F8_B},
+     ON_F8(.5, -.25, .3125, .25, .25, -.1875, .125, -.75)},
+    {"F8 model", "ties", "weight=1 density=0.625 scope=model", 0, true, 3, 8, F8_ALL,
+     ON_F8(.3125, -.25, -.5, .3125, .3125, -.1875, -.3125, -.75)},
+    {"zero sum, most are minus",
+     "ties",
+     "weight=1 scope=model",
+     0,
+     true,
+     2,
+     3,
+     {{0, 0, 0}, {1, -1, -1}, {-1, -1, -2}},
+     {-1, -1, -1.5}},
+    {"zero sum, plus asked for",
+     "ties",
+     "weight=1 scope=model zero=plus",
+     0,
+     true,
+     2,
+     3,
+     {{0, 0, 0}, {1, -1, -1}, {-1, -1, -2}},
+     {1, -1, -1.5}},
+    {"zero sum, most are plus",
+     "ties",
+     "weight=1 scope=model",
+     0,
+     true,
+     2,
+     3,
+     {{0, 0, 0}, {1, 1, 1}, {-1, 1, 2}},
+     {1, 1, 1.5}},
+    {"density too small for one",
+     "ties",
+     "weight=1 density=0.01",
+     0,
+     true,
+     1,
+     8,
+     {F8_BASE, F8_A},
+     ON_F8(0, 0, 0, 0, 0, 0, 0, -.75)},
+    {"density 1", "dare_linear", "weight=1", 0, true, 1, 8, {F8_BASE, F8_A}, F8_A},
+    {"density 1 halves",
+     "dare_linear",
+     "weight=0.5",
+     0,
+     true,
+     3,
+     8,
+     F8_ALL,
+     {1.09375, -2.25, .40625, .375, .1875, .96875, -1.03125, 1.96875}},
+    {"density 1",
+     "dare_ties",
+     "weight=1 normalize=true",
+     0,
+     true,
+     2,
+     8,
+     {F8_BASE, F8_A, F8_B},
+     ON_F8(.5, -.25, .3125, .25, .25, -.1875, .125, -.75)},
+    {"as it is", "passthrough", "", 0, false, 1, 8, {F8_A}, F8_A},
+    {"half", "passthrough", "scale=0.5", 0, false, 1, 8, {F8_BASE}, {.5, -1, .25, 0, 0, .5, -.5, 1}},
 };
 
 /* The same with statistics after the models. */
@@ -80,12 +189,66 @@ static const struct {
   worked example;
   int    n_statistic;
 } statistics_table[] = {
-  {{"max floor", "fisher", "floor=1e-6", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 1, 0}}, 2},
-  {{"floor of the first", "fisher", "floor=1e-6 floor_rule=max_first", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 2, -1}}, 2},
-  {{"added floor", "fisher", "floor=1e-6 floor_rule=add weight=0.5", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.40000024, 1, -.04761905}}, 2},
-  {{"norms 4 and 1", "fisher", "floor=1e-6 normalize=l2 weight=0.5", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {2, .4, .6}}, 2},
-  {{"no floor, mean where all vanish", "fisher", "", 1e-7, false, 2, 3, {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}}, {1.4, 1, -1}}, 2},
-  {{"no statistics: mean", "fisher", "weight@0=3 weight@1=1", 0, false, 2, 3, {{1, 2, -1}, {3, 0, 1}}, {1.5, 1.5, -.5}}, 0},
+    {{"max floor",
+      "fisher",
+      "floor=1e-6",
+      1e-7,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}},
+      {1.4, 1, 0}},
+     2},
+    {{"floor of the first",
+      "fisher",
+      "floor=1e-6 floor_rule=max_first",
+      1e-7,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}},
+      {1.4, 2, -1}},
+     2},
+    {{"added floor",
+      "fisher",
+      "floor=1e-6 floor_rule=add weight=0.5",
+      1e-7,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}},
+      {1.40000024, 1, -.04761905}},
+     2},
+    {{"norms 4 and 1",
+      "fisher",
+      "floor=1e-6 normalize=l2 weight=0.5",
+      1e-7,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}},
+      {2, .4, .6}},
+     2},
+    {{"no floor, mean where all vanish",
+      "fisher",
+      "",
+      1e-7,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}, {4, 0, 1e-7f}, {1, 0, 0}},
+      {1.4, 1, -1}},
+     2},
+    {{"no statistics: mean",
+      "fisher",
+      "weight@0=3 weight@1=1",
+      0,
+      false,
+      2,
+      3,
+      {{1, 2, -1}, {3, 0, 1}},
+      {1.5, 1.5, -.5}},
+     0},
 };
 
 static void *allocate(size_t bytes)
@@ -104,8 +267,12 @@ static void tensor_init(merge_case_tensor *t, int n_input)
 static void worked_case(const worked *w, int n_statistic, merge_case *c)
 {
   int n_input = w->n_model + w->has_base + n_statistic;
-  *c = (merge_case){.absolute = w->absolute, .has_base = w->has_base, .n_model = w->n_model, .n_statistic = n_statistic,
-                    .n_tensor = 1, .seed = 7};
+  *c = (merge_case){.absolute = w->absolute,
+                    .has_base = w->has_base,
+                    .n_model = w->n_model,
+                    .n_statistic = n_statistic,
+                    .n_tensor = 1,
+                    .seed = 7};
   snprintf(c->name, sizeof c->name, "worked: %s", w->name);
   snprintf(c->method, sizeof c->method, "%s", w->method);
   snprintf(c->parameters, sizeof c->parameters, "%s", w->parameters);
@@ -207,7 +374,8 @@ void merge_cases_load(const char *method, merge_cases *cases)
   for (int i = 0; i < n_worked + (int)head[1]; i++) {
     merge_case *c = &cases->item[cases->count];
     if (i < n_plain) worked_case(&table[i], 0, c);
-    else if (i < n_worked) worked_case(&statistics_table[i - n_plain].example, statistics_table[i - n_plain].n_statistic, c);
+    else if (i < n_worked)
+      worked_case(&statistics_table[i - n_plain].example, statistics_table[i - n_plain].n_statistic, c);
     else take_case(f, c);
     if (!method || strcmp(c->method, method) == 0) cases->count++;
     else case_release(c);

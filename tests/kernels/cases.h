@@ -1,6 +1,6 @@
 /**
- * Merge cases with known answers, shared by the tests of the CPU and of the GPU path: worked examples from the papers and
- * from mergekit (a table in cases.c), and the numbers of tests/golden/merge_reference.py.
+ * Merge cases with known answers, shared by the tests of the CPU and of the GPU path: worked examples from the papers
+ * and from mergekit (a table in cases.c), and the numbers of tests/golden/merge_reference.py.
  *
  * To add a worked example, add a row to the table in cases.c; to add a computed one, add it to the script and run it.
  */

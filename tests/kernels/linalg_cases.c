@@ -124,7 +124,11 @@ void linalg_check_transfer(ingot_linalg *l)
       for (int form = INGOT_LINALG_ROWS; form <= INGOT_LINALG_SYMMETRIC; form++) {
         bool               symmetric = form >= INGOT_LINALG_PACKED;
         int64_t            n = sizes[s][1], m = symmetric ? n : sizes[s][0];
-        ingot_linalg_input in = {.form = (ingot_linalg_form)form, .dtype = dtypes[d], .rows = m, .columns = n, .alpha = 0.5};
+        ingot_linalg_input in = {.form = (ingot_linalg_form)form,
+                                 .dtype = dtypes[d],
+                                 .rows = m,
+                                 .columns = n,
+                                 .alpha = 0.5};
         if (m * n > 100000 && dtypes[d] != INGOT_DTYPE_F32 && dtypes[d] != INGOT_DTYPE_BF16) continue;
         check_one(l, &in, 0);
         check_one(l, &in, m * n > 7777 ? 77777 : 7);
@@ -172,7 +176,11 @@ static void check_bad_values(ingot_linalg *l, float *v, int64_t n, ingot_linalg_
 
 static void check_asymmetric(ingot_linalg *l, float *v, int64_t n, ingot_linalg_array *x)
 {
-  ingot_linalg_input in = {.form = INGOT_LINALG_SYMMETRIC, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = 2};
+  ingot_linalg_input in = {.form = INGOT_LINALG_SYMMETRIC,
+                           .dtype = INGOT_DTYPE_F32,
+                           .rows = n,
+                           .columns = n,
+                           .alpha = 2};
   make_plain(v, n);
   v[70 * n + 2] = 0.003f; /* 4e-3 of the diagonal's 4 are rounding: averaged with the 0 above */
   ingot_linalg_found found = put(l, &in, (const char *)v, 0, x);
@@ -240,7 +248,11 @@ static float *make_definite(int64_t n)
 static void solve_one(ingot_linalg *l, int64_t m, int64_t n)
 {
   const ingot_linalg_ops *ops = l->ops;
-  ingot_linalg_input      gram = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = 1};
+  ingot_linalg_input      gram = {.form = INGOT_LINALG_PACKED,
+                                  .dtype = INGOT_DTYPE_F32,
+                                  .rows = n,
+                                  .columns = n,
+                                  .alpha = 1};
   ingot_linalg_input      right = {.form = INGOT_LINALG_ROWS, .dtype = INGOT_DTYPE_F32, .rows = m, .columns = n};
   ingot_linalg_array      s = {0}, x = {0}, r = {0};
   ingot_linalg_found      found;
@@ -266,7 +278,11 @@ static void solve_one(ingot_linalg *l, int64_t m, int64_t n)
 
 static void check_indefinite(ingot_linalg *l, int64_t n, int64_t at)
 {
-  ingot_linalg_input in = {.form = INGOT_LINALG_SYMMETRIC, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = 1};
+  ingot_linalg_input in = {.form = INGOT_LINALG_SYMMETRIC,
+                           .dtype = INGOT_DTYPE_F32,
+                           .rows = n,
+                           .columns = n,
+                           .alpha = 1};
   ingot_linalg_array s = {0};
   ingot_linalg_found found;
   int64_t            pivot;
@@ -280,7 +296,8 @@ static void check_indefinite(ingot_linalg *l, int64_t n, int64_t at)
   check_ok(l->ops->factor(l, n, &s, &pivot));
   assert_int_equal(pivot, at + 1);
   check_ok(ingot_linalg_load(l, &in, v, &s, &found));
-  check_fails(ingot_linalg_factor_ridge(l, "layer 3", n, &s, &ridge), INGOT_ERR_NUMERIC, "layer 3: the sum of Gram matrices");
+  check_fails(ingot_linalg_factor_ridge(l, "layer 3", n, &s, &ridge), INGOT_ERR_NUMERIC,
+              "layer 3: the sum of Gram matrices");
   assert_non_null(strstr(ingot_error_message(), "is not positive definite"));
   make_plain(v, n); /* the handle goes on; a null row takes the first ridge: 1e-6 of the mean diagonal */
   v[at * n + at] = 0;

@@ -26,7 +26,11 @@ static ingot_status give_gram(void *context, int k, double alpha, ingot_linalg *
 {
   const matrix_test *m = ((const solving *)context)->m;
   int64_t            n = k < m->n_model ? m->n_in : m->n_out;
-  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = n, .columns = n, .alpha = alpha};
+  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED,
+                            .dtype = INGOT_DTYPE_F32,
+                            .rows = n,
+                            .columns = n,
+                            .alpha = alpha};
   ingot_linalg_found found;
   if (!m->grams[k]) return ingot_fail(INGOT_ERR_IO, "gram %d cannot be read", k);
   return ingot_linalg_load(l, &how, m->grams[k], to, &found);
@@ -47,10 +51,15 @@ ingot_status matrix_try(const matrix_test *m, float *out, ingot_matrix_report *r
   ingot_status        st = INGOT_OK;
   solving             s = {m, out};
   ingot_matrix_feed   feed = {&s, give_weight, give_gram, take_result};
-  ingot_method_tensor t = {.name = "w", .shape = {.n_dim = 2, .dim = {m->n_out, m->n_in}},
-                           .n_elem = (int64_t)m->n_out * m->n_in, .n_model = m->n_model, .n_statistic = m->n_statistic,
-                           .has_base = m->base != NULL, .n_input = m->n_model + m->n_statistic + (m->base != NULL),
-                           .global = global, .per_model = per_model};
+  ingot_method_tensor t = {.name = "w",
+                           .shape = {.n_dim = 2, .dim = {m->n_out, m->n_in}},
+                           .n_elem = (int64_t)m->n_out * m->n_in,
+                           .n_model = m->n_model,
+                           .n_statistic = m->n_statistic,
+                           .has_base = m->base != NULL,
+                           .n_input = m->n_model + m->n_statistic + (m->base != NULL),
+                           .global = global,
+                           .per_model = per_model};
   INGOT_TRY(run_parameters(method, m->n_model, m->parameters, global, per_model));
   INGOT_TRY(method->check(&t));
   INGOT_ASSERT(method->grain(&t) == INGOT_GRAIN_MATRIX);
@@ -108,9 +117,16 @@ static void check_case(const matrix_case *c, ingot_linalg *linalg, int n_thread,
 {
   const float *const *arrays = (const float *const *)c->arrays;
   ingot_matrix_report report;
-  matrix_test         m = {.method = c->method, .parameters = c->parameters, .n_model = c->n_model, .n_out = c->n_out,
-                           .n_in = c->n_in, .base = c->has_base ? arrays[0] : NULL, .weights = arrays + c->has_base,
-                           .grams = arrays + c->has_base + c->n_model, .n_statistic = c->n_statistic, .linalg = linalg,
+  matrix_test         m = {.method = c->method,
+                           .parameters = c->parameters,
+                           .n_model = c->n_model,
+                           .n_out = c->n_out,
+                           .n_in = c->n_in,
+                           .base = c->has_base ? arrays[0] : NULL,
+                           .weights = arrays + c->has_base,
+                           .grams = arrays + c->has_base + c->n_model,
+                           .n_statistic = c->n_statistic,
+                           .linalg = linalg,
                            .n_thread = n_thread};
   check_ok(matrix_try(&m, out, &report));
   if (c->iterations >= 0) assert_int_equal(report.n_iteration, c->iterations);

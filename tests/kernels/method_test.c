@@ -17,13 +17,24 @@ static ingot_status run_case(const merge_case *c, bool backwards, void **out)
   assert_true(c->n_tensor <= 16);
   for (int i = 0; i < c->n_tensor; i++) {
     const merge_case_tensor *t = &c->tensors[i];
-    tensors[i] = (run_tensor){.name = t->name, .shape = t->shape, .in = (const void *const *)t->in,
-                              .in_dtype = t->in_dtype, .out = out[i], .out_dtype = t->out_dtype};
+    tensors[i] = (run_tensor){.name = t->name,
+                              .shape = t->shape,
+                              .in = (const void *const *)t->in,
+                              .in_dtype = t->in_dtype,
+                              .out = out[i],
+                              .out_dtype = t->out_dtype};
   }
   ingot_status st = run_parameters(m, c->n_model, c->parameters, global, per_model);
   if (st != INGOT_OK) return st;
-  run_setup setup = {.method = m, .tensors = tensors, .n_tensor = c->n_tensor, .n_model = c->n_model,
-                     .has_base = c->has_base, .n_statistic = c->n_statistic, .global = global, .per_model = per_model, .seed = c->seed,
+  run_setup setup = {.method = m,
+                     .tensors = tensors,
+                     .n_tensor = c->n_tensor,
+                     .n_model = c->n_model,
+                     .has_base = c->has_base,
+                     .n_statistic = c->n_statistic,
+                     .global = global,
+                     .per_model = per_model,
+                     .seed = c->seed,
                      .backwards = backwards};
   return run_method(&setup, NULL);
 }
@@ -62,10 +73,21 @@ ingot_status method_try(const char *method, const char *parameters, int n_input,
   ingot_dtype *dtypes = calloc((size_t)n_input, sizeof *dtypes);
   assert_true(per_model && dtypes);
   for (int i = 0; i < n_input; i++) dtypes[i] = INGOT_DTYPE_F32;
-  run_tensor tensor = {.name = "t", .shape = {.n_dim = 1, .dim = {n}}, .in = (const void *const *)in,
-                       .in_dtype = dtypes, .out = out, .out_dtype = INGOT_DTYPE_F32};
-  run_setup  setup = {.method = m, .tensors = &tensor, .n_tensor = 1, .n_model = n_model, .has_base = has_base,
-                      .n_statistic = n_statistic, .global = global, .per_model = per_model, .seed = 42};
+  run_tensor   tensor = {.name = "t",
+                         .shape = {.n_dim = 1, .dim = {n}},
+                         .in = (const void *const *)in,
+                         .in_dtype = dtypes,
+                         .out = out,
+                         .out_dtype = INGOT_DTYPE_F32};
+  run_setup    setup = {.method = m,
+                        .tensors = &tensor,
+                        .n_tensor = 1,
+                        .n_model = n_model,
+                        .has_base = has_base,
+                        .n_statistic = n_statistic,
+                        .global = global,
+                        .per_model = per_model,
+                        .seed = 42};
   ingot_status st = run_parameters(m, n_model, parameters, global, per_model);
   if (st == INGOT_OK) st = run_method(&setup, report);
   free(per_model);
@@ -73,8 +95,8 @@ ingot_status method_try(const char *method, const char *parameters, int n_input,
   return st;
 }
 
-void method_merge(const char *method, const char *parameters, int n_input, const float *const *in, int64_t n, float *out,
-                  run_report *report)
+void method_merge(const char *method, const char *parameters, int n_input, const float *const *in, int64_t n,
+                  float *out, run_report *report)
 {
   check_ok(method_try(method, parameters, n_input, in, n, out, report));
 }

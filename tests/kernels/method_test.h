@@ -14,8 +14,8 @@ void method_check_cases(const char *method);
  * Merge one float32 vector: `in` holds n_input pointers to n floats (base first when the method has one), out n floats.
  * Fails the test when the merge does; report may be NULL.
  */
-void method_merge(const char *method, const char *parameters, int n_input, const float *const *in, int64_t n, float *out,
-                  run_report *report);
+void method_merge(const char *method, const char *parameters, int n_input, const float *const *in, int64_t n,
+                  float *out, run_report *report);
 /** The status of the same merge, with its message set. */
 ingot_status method_try(const char *method, const char *parameters, int n_input, const float *const *in, int64_t n,
                         float *out, run_report *report);

@@ -11,17 +11,17 @@ enum { ALIGN = 64 };
 ingot_method_tensor run_view(const run_setup *r, int i, const void *model_state)
 {
   ingot_method_tensor t = {
-    .name = r->tensors[i].name,
-    .key = ingot_hash_string(r->tensors[i].name),
-    .shape = r->tensors[i].shape,
-    .n_input = r->n_model + r->has_base + r->n_statistic,
-    .n_model = r->n_model,
-    .n_statistic = r->n_statistic,
-    .has_base = r->has_base,
-    .global = r->global,
-    .per_model = r->per_model,
-    .seed = r->seed,
-    .model_state = model_state,
+      .name = r->tensors[i].name,
+      .key = ingot_hash_string(r->tensors[i].name),
+      .shape = r->tensors[i].shape,
+      .n_input = r->n_model + r->has_base + r->n_statistic,
+      .n_model = r->n_model,
+      .n_statistic = r->n_statistic,
+      .has_base = r->has_base,
+      .global = r->global,
+      .per_model = r->per_model,
+      .seed = r->seed,
+      .model_state = model_state,
   };
   INGOT_ASSERT(ingot_shape_count(&t.shape, &t.n_elem));
   for (int k = 0; k < i; k++) {
@@ -80,14 +80,14 @@ static void scan_tile(const run_setup *r, int tensor, const ingot_method_tensor 
                       const void *state, const ingot_scan_plan *plan, int64_t tile, void *slot, int64_t *sums,
                       block_room *room, run_report *report)
 {
-  int64_t begin = tile * INGOT_TILE, end = begin + INGOT_TILE < view->n_elem ? begin + INGOT_TILE : view->n_elem;
-  int64_t step = plan->sample_stride ? plan->sample_stride : INGOT_BLOCK;
-  int64_t most = plan->sample_stride ? INGOT_SAMPLE_RUN : INGOT_BLOCK;
+  int64_t  begin = tile * INGOT_TILE, end = begin + INGOT_TILE < view->n_elem ? begin + INGOT_TILE : view->n_elem;
+  int64_t  step = plan->sample_stride ? plan->sample_stride : INGOT_BLOCK;
+  int64_t  most = plan->sample_stride ? INGOT_SAMPLE_RUN : INGOT_BLOCK;
   int64_t *own = calloc((size_t)plan->n_sum + 1, sizeof *own);
   bool     bf16 = ops->scan_bf16 && is_all_bf16(&r->tensors[tensor], view->n_input);
   INGOT_ASSERT(own);
   for (int64_t at = (begin + step - 1) / step * step; at < end; at += step) {
-    int64_t     n = end - at < most ? end - at : most;
+    int64_t n = end - at < most ? end - at : most;
     report->elements_scanned += n;
     if (bf16) raw_block(&r->tensors[tensor], view->n_input, at, room->raw);
     if (bf16 && ops->scan_bf16(view, state, plan, at, n, room->raw, slot, own)) continue;
@@ -122,9 +122,10 @@ static ingot_status run_pass(const run_setup *r, int first, int n, const ingot_s
   return INGOT_OK;
 }
 
-/* All passes over tensors first .. first + n that `ops` asks for; *kept gets slots that the state refers to, to be freed. */
-static ingot_status run_passes(const run_setup *r, int first, int n, const ingot_scan_ops *ops,
-                               const void *model_state, void *state, run_report *report, void **kept)
+/* All passes over tensors first .. first + n that `ops` asks for; *kept gets slots that the state refers to, to be
+ * freed. */
+static ingot_status run_passes(const run_setup *r, int first, int n, const ingot_scan_ops *ops, const void *model_state,
+                               void *state, run_report *report, void **kept)
 {
   ingot_method_tensor last = run_view(r, first + n - 1, model_state);
   ingot_scan_plan     plan = {0};

@@ -1,4 +1,5 @@
-/** Runs a method over a small model in memory, in passes, tiles and chunks as a CPU lane does. For tests and benchmarks. */
+/** Runs a method over a small model in memory, in passes, tiles and chunks as a CPU lane does. For tests and
+ * benchmarks. */
 #ifndef INGOT_TESTS_KERNELS_RUN_METHOD_H
 #define INGOT_TESTS_KERNELS_RUN_METHOD_H
 
@@ -25,7 +26,7 @@ typedef struct run_setup {
   int                 n_model;
   bool                has_base;
   int                 n_statistic; /* inputs after the models */
-  const double       *global;    /* as ingot_method_tensor has them */
+  const double       *global;      /* as ingot_method_tensor has them */
   const double       *per_model;
   uint64_t            seed;
   bool                backwards; /* take tiles last to first: results must not change */
@@ -33,10 +34,10 @@ typedef struct run_setup {
 
 /** What it took. */
 typedef struct run_report {
-  int     n_pass;          /* over tensors, together */
-  int     n_full_pass;     /* of these, not sampled and not of chosen tiles */
+  int     n_pass;      /* over tensors, together */
+  int     n_full_pass; /* of these, not sampled and not of chosen tiles */
   int64_t elements_scanned;
-  size_t  max_slot_bytes;  /* largest memory of all slots of one pass */
+  size_t  max_slot_bytes; /* largest memory of all slots of one pass */
 } run_report;
 
 /** View of tensor i, as the worker would make it; `model_state` may be NULL. */

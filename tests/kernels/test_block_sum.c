@@ -53,10 +53,11 @@ static void test_masked(void **state)
   (void)state;
   static float    a[INGOT_BLOCK], b[INGOT_BLOCK], tau[INGOT_BLOCK], part[INGOT_BLOCK];
   static uint16_t stored[2][INGOT_BLOCK];
-  uint16_t keep[INGOT_BLOCK];
+  uint16_t        keep[INGOT_BLOCK];
   for (uint32_t i = 0; i < INGOT_BLOCK; i++) {
     stored[0][i] = ingot_bf16_from_f32(sinf((float)i)), stored[1][i] = ingot_bf16_from_f32(cosf((float)i * 3));
-    a[i] = ingot_f32_from_bf16(stored[0][i]), b[i] = ingot_f32_from_bf16(stored[1][i]), keep[i] = i * 2654435761u % 4 ? 0 : 0xffff;
+    a[i] = ingot_f32_from_bf16(stored[0][i]), b[i] = ingot_f32_from_bf16(stored[1][i]),
+    keep[i] = i * 2654435761u % 4 ? 0 : 0xffff;
     tau[i] = a[i] - b[i];
     part[i] = keep[i] ? tau[i] : 0;
   }
@@ -80,8 +81,9 @@ static void test_avx512(void **state)
   static float         a[INGOT_BLOCK], b[INGOT_BLOCK], tau[INGOT_BLOCK], part[INGOT_BLOCK];
   if (!ingot_has_avx512()) skip();
   for (uint32_t i = 0; i < INGOT_BLOCK; i++) {
-    uint16_t x = ingot_bf16_from_f32(sinf((float)i) * expf((float)(i % 40) - 20)), y = ingot_bf16_from_f32(cosf((float)i * 3));
-    bool     keep = ingot_philox_keep(STREAM, threshold, FIRST + i);
+    uint16_t x = ingot_bf16_from_f32(sinf((float)i) * expf((float)(i % 40) - 20)),
+             y = ingot_bf16_from_f32(cosf((float)i * 3));
+    bool keep = ingot_philox_keep(STREAM, threshold, FIRST + i);
     memcpy(stored[0] + 1 + 2 * i, &x, 2), memcpy(stored[1] + 1 + 2 * i, &y, 2);
     a[i] = ingot_f32_from_bf16(x), b[i] = ingot_f32_from_bf16(y), tau[i] = a[i] - b[i];
     part[i] = keep ? tau[i] : 0;
@@ -90,14 +92,17 @@ static void test_avx512(void **state)
     double         whole, kept, dot[3];
     const uint16_t bad = n % 2 ? 0x7f80 : 0xffc0;
     uint16_t       good;
-    assert_true(ingot_block_sum_drawn_avx512(stored[0] + 1, stored[1] + 1, STREAM, threshold, FIRST, n, bits, &whole, &kept));
+    assert_true(
+        ingot_block_sum_drawn_avx512(stored[0] + 1, stored[1] + 1, STREAM, threshold, FIRST, n, bits, &whole, &kept));
     assert_true(whole == plain_sum(tau, NULL, n) && kept == plain_sum(part, NULL, n));
     assert_true(ingot_block_dots_avx512(stored[0] + 1, stored[1] + 1, n, dot));
     assert_true(dot[0] == plain_sum(a, a, n) && dot[1] == plain_sum(b, b, n) && dot[2] == plain_sum(a, b, n));
-    for (int64_t i = 0; i < n; i++) assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(STREAM, threshold, FIRST + i));
+    for (int64_t i = 0; i < n; i++)
+      assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(STREAM, threshold, FIRST + i));
     unsigned char *last = stored[n / 2 % 2] + 1 + 2 * (n - 1);
     memcpy(&good, last, 2), memcpy(last, &bad, 2);
-    assert_false(ingot_block_sum_drawn_avx512(stored[0] + 1, stored[1] + 1, STREAM, threshold, FIRST, n, NULL, &whole, &kept));
+    assert_false(
+        ingot_block_sum_drawn_avx512(stored[0] + 1, stored[1] + 1, STREAM, threshold, FIRST, n, NULL, &whole, &kept));
     assert_false(ingot_block_dots_avx512(stored[0] + 1, stored[1] + 1, n, dot));
     assert_true(ingot_block_dots_avx512(stored[0] + 1, stored[1] + 1, n - 1, dot));
     memcpy(last, &good, 2);

@@ -15,10 +15,10 @@ typedef struct small_format {
 } small_format;
 
 static const small_format formats[] = {
-  {INGOT_DTYPE_F16, 5, 10, true},
-  {INGOT_DTYPE_BF16, 8, 7, true},
-  {INGOT_DTYPE_F8_E4M3, 4, 3, false},
-  {INGOT_DTYPE_F8_E5M2, 5, 2, true},
+    {INGOT_DTYPE_F16, 5, 10, true},
+    {INGOT_DTYPE_BF16, 8, 7, true},
+    {INGOT_DTYPE_F8_E4M3, 4, 3, false},
+    {INGOT_DTYPE_F8_E5M2, 5, 2, true},
 };
 enum { N_FORMAT = sizeof formats / sizeof *formats };
 
@@ -35,9 +35,9 @@ static int bias(const small_format *f)
 /* The number that a pattern stands for. */
 static double decode(const small_format *f, unsigned pattern)
 {
-  int      top = (1 << f->exponent_bits) - 1, all = (1 << f->mantissa_bits) - 1;
-  int      exponent = (int)(pattern >> f->mantissa_bits) & top, mantissa = (int)pattern & all;
-  double   sign = pattern >> (f->exponent_bits + f->mantissa_bits) ? -1 : 1;
+  int    top = (1 << f->exponent_bits) - 1, all = (1 << f->mantissa_bits) - 1;
+  int    exponent = (int)(pattern >> f->mantissa_bits) & top, mantissa = (int)pattern & all;
+  double sign = pattern >> (f->exponent_bits + f->mantissa_bits) ? -1 : 1;
   if (f->has_inf && exponent == top) return mantissa ? (double)NAN : sign * (double)INFINITY;
   if (!f->has_inf && exponent == top && mantissa == all) return (double)NAN;
   if (exponent == 0) return sign * ldexp(mantissa, 1 - bias(f) - f->mantissa_bits);
@@ -109,7 +109,8 @@ static void check_narrow(const small_format *f, const float *v, int n)
   for (int i = 0; i < n; i++) {
     double got = decode(f, stored(f, bits, i)), expected = rounded(f, most, (double)v[i]);
     if (!same(got, expected))
-      fail_msg("%s of %.9g (%a): %g, expected %g", ingot_dtype_name(f->dtype), (double)v[i], (double)v[i], got, expected);
+      fail_msg("%s of %.9g (%a): %g, expected %g", ingot_dtype_name(f->dtype), (double)v[i], (double)v[i], got,
+               expected);
   }
   free(bits);
 }
@@ -147,7 +148,8 @@ static void test_narrow_any_bits(void **state)
   v[0] = INFINITY, v[1] = -INFINITY, v[2] = NAN, v[3] = 0.0f, v[4] = -0.0f, v[5] = 3.4028235e38f, v[6] = 1e-45f;
   for (int k = 0; k < N_FORMAT; k++) {
     check_narrow(&formats[k], v, N);
-    for (int i = 0; i < N; i += 9) v[i] = ldexpf(v[i] - truncf(v[i]), -(i % 30)); /* more near the small formats' range */
+    for (int i = 0; i < N; i += 9)
+      v[i] = ldexpf(v[i] - truncf(v[i]), -(i % 30)); /* more near the small formats' range */
     check_narrow(&formats[k], v, N);
   }
   free(v);
@@ -246,8 +248,8 @@ static void test_negative(void **state)
 {
   (void)state;
   enum { N = 700 };
-  float         v[N] = {0}, narrow[4] = {1, -0.0F, -2, -INFINITY};
-  double        tiny[3] = {1, -1e-300, -1e-40}; /* the first of them becomes -0.0 in float32, the second a subnormal number */
+  float  v[N] = {0}, narrow[4] = {1, -0.0F, -2, -INFINITY};
+  double tiny[3] = {1, -1e-300, -1e-40}; /* the first of them becomes -0.0 in float32, the second a subnormal number */
   unsigned char stored[4];
   v[3] = -0.0F, v[4] = NAN, v[5] = -NAN;
   assert_int_equal(ingot_count_negative(v, N), 0);
@@ -264,10 +266,10 @@ static void test_negative(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_widen_every_pattern), cmocka_unit_test(test_narrow_halfway),
-    cmocka_unit_test(test_narrow_any_bits),     cmocka_unit_test(test_round_trip),
-    cmocka_unit_test(test_f32_and_f64),         cmocka_unit_test(test_any_alignment),
-    cmocka_unit_test(test_nonfinite),           cmocka_unit_test(test_negative),
+      cmocka_unit_test(test_widen_every_pattern), cmocka_unit_test(test_narrow_halfway),
+      cmocka_unit_test(test_narrow_any_bits),     cmocka_unit_test(test_round_trip),
+      cmocka_unit_test(test_f32_and_f64),         cmocka_unit_test(test_any_alignment),
+      cmocka_unit_test(test_nonfinite),           cmocka_unit_test(test_negative),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

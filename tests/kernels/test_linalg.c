@@ -71,11 +71,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_packed_row),
-    cmocka_unit_test(test_transfer),
-    cmocka_unit_test(test_found),
-    cmocka_unit_test(test_solve),
-    cmocka_unit_test(test_no_memory),
+      cmocka_unit_test(test_packed_row), cmocka_unit_test(test_transfer),  cmocka_unit_test(test_found),
+      cmocka_unit_test(test_solve),      cmocka_unit_test(test_no_memory),
   };
   return cmocka_run_group_tests_name("linear algebra", tests, NULL, NULL);
 }

@@ -65,9 +65,9 @@ static void test_documented(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_descriptors_are_complete),
-    cmocka_unit_test(test_lookup),
-    cmocka_unit_test(test_documented),
+      cmocka_unit_test(test_descriptors_are_complete),
+      cmocka_unit_test(test_lookup),
+      cmocka_unit_test(test_documented),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

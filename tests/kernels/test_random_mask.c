@@ -71,7 +71,8 @@ static void test_drawn_bits(void **state)
       unsigned char bits[ROOM / 8];
       memset(bits, 0x5a, sizeof bits);
       ingot_random_mask_bits(77, threshold, first, n, bits);
-      for (int64_t i = 0; i < n; i++) assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(77, threshold, first + i));
+      for (int64_t i = 0; i < n; i++)
+        assert_int_equal(bits[i / 8] >> i % 8 & 1, ingot_philox_keep(77, threshold, first + i));
       for (int64_t i = (n + 127) / 128 * 16; i < ROOM / 8; i++) assert_int_equal(bits[i], 0x5a);
     }
   }
@@ -84,7 +85,8 @@ static void test_versions(void **state)
   enum { N = 1024 };
   const uint64_t streams[] = {0, 1, 0x0123456789abcdefu, UINT64_MAX};
   const uint64_t tops[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff};
-  const int64_t  firsts[] = {0, 8, 4096, (int64_t)8 * 0xfffffff0, ((int64_t)1 << 40) + 128, (INT64_MAX - 4095) / 128 * 128};
+  const int64_t  firsts[] =
+      {0, 8, 4096, (int64_t)8 * 0xfffffff0, ((int64_t)1 << 40) + 128, (INT64_MAX - 4095) / 128 * 128};
   for (int version = INGOT_MASK_PLAIN; version <= INGOT_MASK_AVX512; version++) {
     for (int c = 0; c < 4 * 6 * 6; c++) {
       uint16_t keep[N];
@@ -156,9 +158,11 @@ static void test_frequency(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer), cmocka_unit_test(test_threshold), cmocka_unit_test(test_bits),     cmocka_unit_test(test_drawn_bits),
-    cmocka_unit_test(test_versions),     cmocka_unit_test(test_equal_halves),           cmocka_unit_test(test_any_length),
-    cmocka_unit_test(test_frequency),
+      cmocka_unit_test(test_known_answer), cmocka_unit_test(test_halves_of_known_answer),
+      cmocka_unit_test(test_threshold),    cmocka_unit_test(test_bits),
+      cmocka_unit_test(test_drawn_bits),   cmocka_unit_test(test_versions),
+      cmocka_unit_test(test_equal_halves), cmocka_unit_test(test_any_length),
+      cmocka_unit_test(test_frequency),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,13 @@
 /*
- * kernels/device.h and kernels/count_bad.h without a GPU: device memory is host memory, filled with NaN bytes, and what is
- * enqueued is done at once. It takes the place of the library's own in test programs of builds without CUDA, so that the GPU lane, the
- * device cache and the schedule of GPU passes are tested where there is no GPU; a sanitizer then sees every overrun.
+ * kernels/device.h and kernels/count_bad.h without a GPU: device memory is host memory, filled with NaN bytes, and what
+ * is enqueued is done at once. It takes the place of the library's own in test programs of builds without CUDA, so that
+ * the GPU lane, the device cache and the schedule of GPU passes are tested where there is no GPU; a sanitizer then sees
+ * every overrun.
  */
+#include "tests/workers/fake_device.h"
 #include "kernels/convert.h"
 #include "kernels/count_bad.h"
 #include "kernels/device.h"
-#include "tests/workers/fake_device.h"
 
 #include <stdlib.h>
 #include <string.h>

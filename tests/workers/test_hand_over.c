@@ -1,7 +1,7 @@
 /*
- * Merges that begin on the CPU and go over to a GPU (a fake one, fake_device.c): the same bytes as on the CPU alone, with
- * both kinds of lane at work at once, when the GPU is slower, and when it cannot be used. Many small tensors, so that
- * there are many tiles.
+ * Merges that begin on the CPU and go over to a GPU (a fake one, fake_device.c): the same bytes as on the CPU alone,
+ * with both kinds of lane at work at once, when the GPU is slower, and when it cannot be used. Many small tensors, so
+ * that there are many tiles.
  */
 #define _XOPEN_SOURCE 700
 #include "tests/check.h"
@@ -20,7 +20,7 @@
 enum { N_TENSOR = 60, N_MODEL = 2, ELEMENTS = 9000 };
 
 /* How often each side has merged a block, and how slow it is. */
-static atomic_int cpu_blocks, gpu_chunks, cpu_delay_us, gpu_delay_us, blocks_before_gpu;
+static atomic_int          cpu_blocks, gpu_chunks, cpu_delay_us, gpu_delay_us, blocks_before_gpu;
 static const ingot_method *real;
 
 static void wait_us(int us)
@@ -137,10 +137,16 @@ static void fixture_init(fixture *f, const char *method)
   for (int k = 0; k < N_TENSOR; k++) {
     ingot_merge_tensor *t = &f->tensor[k];
     f->tensor_index[k] = ingot_source_find(f->source[0], f->name[k]);
-    t->view = (ingot_method_tensor){.name = f->name[k], .key = ingot_hash_string(f->name[k]),
-                                    .shape = {.n_dim = 1, .dim = {ELEMENTS}}, .n_elem = ELEMENTS, .n_input = N_MODEL,
-                                    .n_model = slerp ? 1 : 2, .has_base = slerp, .global = f->global,
-                                    .per_model = f->per_model, .seed = 1};
+    t->view = (ingot_method_tensor){.name = f->name[k],
+                                    .key = ingot_hash_string(f->name[k]),
+                                    .shape = {.n_dim = 1, .dim = {ELEMENTS}},
+                                    .n_elem = ELEMENTS,
+                                    .n_input = N_MODEL,
+                                    .n_model = slerp ? 1 : 2,
+                                    .has_base = slerp,
+                                    .global = f->global,
+                                    .per_model = f->per_model,
+                                    .seed = 1};
     t->dtype = INGOT_DTYPE_BF16;
     t->source = f->index;
     t->tensor = (int[]){0, 0};
@@ -148,9 +154,15 @@ static void fixture_init(fixture *f, const char *method)
     t->grain = f->method.grain(&t->view);
     f->sink_tensor[k] = (ingot_sink_tensor){f->name[k], t->dtype, t->view.shape};
   }
-  f->plan = (ingot_merge_plan){.method = &f->method, .sources = f->source, .source_names = f->source_name,
-                               .n_source = N_MODEL, .tensors = f->tensor, .n_tensor = N_TENSOR, .n_tile = N_TENSOR,
-                               .nonfinite = INGOT_NONFINITE_FAIL, .fingerprint = 7};
+  f->plan = (ingot_merge_plan){.method = &f->method,
+                               .sources = f->source,
+                               .source_names = f->source_name,
+                               .n_source = N_MODEL,
+                               .tensors = f->tensor,
+                               .n_tensor = N_TENSOR,
+                               .n_tile = N_TENSOR,
+                               .nonfinite = INGOT_NONFINITE_FAIL,
+                               .fingerprint = 7};
   atomic_store(&fake_device_number, 1);
   atomic_store(&fake_device_useless, 0);
   atomic_store(&cpu_delay_us, 0);
@@ -182,7 +194,9 @@ static char *run(fixture *f, ingot_device_choice device, const ingot_hand_over_l
   }
   snprintf(name, sizeof name, "out%d.safetensors", number++);
   scratch_path(&f->dir, name, f->out_path);
-  f->plan.sink = (ingot_sink_spec){.path = f->out_path, .format = INGOT_SINK_SAFETENSORS, .tensors = f->sink_tensor,
+  f->plan.sink = (ingot_sink_spec){.path = f->out_path,
+                                   .format = INGOT_SINK_SAFETENSORS,
+                                   .tensors = f->sink_tensor,
                                    .n_tensor = N_TENSOR};
   atomic_store(&cpu_blocks, 0);
   atomic_store(&gpu_chunks, 0);
@@ -191,7 +205,8 @@ static char *run(fixture *f, ingot_device_choice device, const ingot_hand_over_l
   ingot_merge_result_release(&result);
   assert_int_equal(timing->tiles_done, N_TENSOR);
   assert_int_equal(timing->on_device, timing->tiles_on_device > 0);
-  assert_int_equal(timing->tiles_on_device, atomic_load(&gpu_chunks)); /* a tile of these is one chunk of three blocks */
+  assert_int_equal(timing->tiles_on_device,
+                   atomic_load(&gpu_chunks)); /* a tile of these is one chunk of three blocks */
   assert_int_equal(timing->tiles_done - timing->tiles_on_device, atomic_load(&cpu_blocks) / 3);
   check_ok(ingot_source_open(f->out_path, &made));
   for (int k = 0; k < N_TENSOR; k++)
@@ -261,7 +276,7 @@ static void stays(void **unused)
   static const ingot_hand_over_limits small = {.min_bytes = UINT64_C(1) << 40, .trial_lanes = 2};
   static const ingot_hand_over_limits short_rest = {.min_rest_s = 1e9, .trial_lanes = 2};
   static const ingot_hand_over_limits short_start = {.min_start_s = 1e9, .trial_lanes = 2};
-  fixture f;
+  fixture                             f;
   fixture_init(&f, "linear");
   assert_int_equal(expect_same(&f, NULL, 2), 0);   /* the defaults: far too little to start a GPU for */
   assert_int_equal(expect_same(&f, &small, 2), 0); /* not worth starting it */
@@ -296,7 +311,8 @@ static void counts_passes(void **unused)
     atomic_store(&n_start, 0);
     check_ok(ingot_hand_over_start(&spec, &h));
     ingot_hand_over_note(h, false, 0.01, done[i], 0);
-    for (int k = 0; k < (i ? 1000 : 20) && atomic_load(&n_start) == 0; k++) wait_us(10000); /* ten seconds of patience */
+    for (int k = 0; k < (i ? 1000 : 20) && atomic_load(&n_start) == 0; k++)
+      wait_us(10000); /* ten seconds of patience */
     ingot_hand_over_finish(&h);
     assert_int_equal(atomic_load(&n_start), i);
   }

@@ -1,7 +1,7 @@
 /*
- * The GPU lane with the device cache and the GPU's own passes, on a fake device (fake_device.c): the same output bytes as
- * with CPU lanes, and the same report of bad values. The methods' GPU sides are stood in for by their CPU code, and the
- * selection by histograms by plain counting.
+ * The GPU lane with the device cache and the GPU's own passes, on a fake device (fake_device.c): the same output bytes
+ * as with CPU lanes, and the same report of bad values. The methods' GPU sides are stood in for by their CPU code, and
+ * the selection by histograms by plain counting.
  */
 #define _XOPEN_SOURCE 700
 #include "tests/check.h"
@@ -110,30 +110,37 @@ static ingot_status ties_scan(const ingot_method_tensor *t, const void *state, c
       const ingot_radix_model *m = &ingot_radix_models(radix)[i];
       if (!m->open) continue;
       for (int64_t k = 0; k < w.chunk.n; k++)
-        radix_element(m, i, plan->pass, w.chunk.first + k, ingot_delta_key(w.value[1 + i][k] - w.value[0][k]), slot, sums);
+        radix_element(m, i, plan->pass, w.chunk.first + k, ingot_delta_key(w.value[1 + i][k] - w.value[0][k]), slot,
+                      sums);
     }
   }
   return INGOT_OK;
 }
 
 static const ingot_device_ops linear_ops = {.apply = linear_apply, .max_input = 12};
-static const ingot_device_ops slerp_ops = {.next = ingot_slerp_next, .scan = slerp_scan, .apply = slerp_apply, .max_input = 2};
+static const ingot_device_ops slerp_ops = {.next = ingot_slerp_next,
+                                           .scan = slerp_scan,
+                                           .apply = slerp_apply,
+                                           .max_input = 2};
 static const ingot_device_ops fisher_ops = {.apply = fisher_apply, .max_input = 4};
-static const ingot_device_ops ties_ops = {.next = ingot_radix_ties_next, .scan = ties_scan, .apply = ties_apply, .max_input = 12};
+static const ingot_device_ops ties_ops = {.next = ingot_radix_ties_next,
+                                          .scan = ties_scan,
+                                          .apply = ties_apply,
+                                          .max_input = 12};
 
 /* One job on files of its own: three tensors, the last one integers. */
 typedef struct fixture {
-  scratch             dir;
-  ingot_comm         *comm;
-  ingot_source       *source[MAX_INPUT];
-  const char         *source_name[MAX_INPUT];
-  ingot_method        method;
-  double              global[16], per_model[MAX_INPUT * 8];
-  int                 index[MAX_INPUT], tensor_index[N_TENSOR][MAX_INPUT];
-  ingot_merge_tensor  tensor[N_TENSOR];
-  ingot_sink_tensor   sink_tensor[N_TENSOR];
-  ingot_merge_plan    plan;
-  char                out_path[SCRATCH_PATH];
+  scratch            dir;
+  ingot_comm        *comm;
+  ingot_source      *source[MAX_INPUT];
+  const char        *source_name[MAX_INPUT];
+  ingot_method       method;
+  double             global[16], per_model[MAX_INPUT * 8];
+  int                index[MAX_INPUT], tensor_index[N_TENSOR][MAX_INPUT];
+  ingot_merge_tensor tensor[N_TENSOR];
+  ingot_sink_tensor  sink_tensor[N_TENSOR];
+  ingot_merge_plan   plan;
+  char               out_path[SCRATCH_PATH];
 } fixture;
 
 static const char *const tensor_names[N_TENSOR] = {"big", "small", "steps"};
@@ -193,10 +200,16 @@ static void fixture_init(fixture *f, const char *method, const ingot_device_ops 
   for (int k = 0; k < N_TENSOR; k++) {
     ingot_merge_tensor *t = &f->tensor[k];
     for (int i = 0; i < n_input; i++) f->tensor_index[k][i] = ingot_source_find(f->source[i], tensor_names[k]);
-    t->view = (ingot_method_tensor){.name = tensor_names[k], .key = ingot_hash_string(tensor_names[k]),
-                                    .shape = {.n_dim = 1, .dim = {tensor_elements[k]}}, .n_elem = tensor_elements[k],
-                                    .n_input = n_input, .n_model = n_model, .has_base = has_base, .global = f->global,
-                                    .per_model = f->per_model, .seed = 1};
+    t->view = (ingot_method_tensor){.name = tensor_names[k],
+                                    .key = ingot_hash_string(tensor_names[k]),
+                                    .shape = {.n_dim = 1, .dim = {tensor_elements[k]}},
+                                    .n_elem = tensor_elements[k],
+                                    .n_input = n_input,
+                                    .n_model = n_model,
+                                    .has_base = has_base,
+                                    .global = f->global,
+                                    .per_model = f->per_model,
+                                    .seed = 1};
     t->copy = k == 2;
     if (t->copy) t->view.n_input = 1;
     t->dtype = t->copy ? INGOT_DTYPE_I64 : INGOT_DTYPE_BF16;
@@ -206,9 +219,15 @@ static void fixture_init(fixture *f, const char *method, const ingot_device_ops 
     first_tile += ingot_tile_count(t->view.n_elem);
     f->sink_tensor[k] = (ingot_sink_tensor){tensor_names[k], t->dtype, t->view.shape};
   }
-  f->plan = (ingot_merge_plan){.method = &f->method, .sources = f->source, .source_names = f->source_name,
-                               .n_source = n_input, .tensors = f->tensor, .n_tensor = N_TENSOR, .n_tile = first_tile,
-                               .nonfinite = nonfinite, .fingerprint = 7};
+  f->plan = (ingot_merge_plan){.method = &f->method,
+                               .sources = f->source,
+                               .source_names = f->source_name,
+                               .n_source = n_input,
+                               .tensors = f->tensor,
+                               .n_tensor = N_TENSOR,
+                               .n_tile = first_tile,
+                               .nonfinite = nonfinite,
+                               .fingerprint = 7};
 }
 
 /* After the parameters are in place. */
@@ -231,7 +250,9 @@ static char *run(fixture *f, ingot_device_choice device, const char *name, size_
 {
   ingot_merge_options options = {.n_thread = 3, .device = device, .fresh = true};
   scratch_path(&f->dir, name, f->out_path);
-  f->plan.sink = (ingot_sink_spec){.path = f->out_path, .format = INGOT_SINK_SAFETENSORS, .tensors = f->sink_tensor,
+  f->plan.sink = (ingot_sink_spec){.path = f->out_path,
+                                   .format = INGOT_SINK_SAFETENSORS,
+                                   .tensors = f->sink_tensor,
                                    .n_tensor = N_TENSOR};
   check_ok(ingot_merge_run(f->comm, &f->plan, &options, result));
   assert_int_equal(result->timing.on_device, device == INGOT_DEVICE_CUDA);
@@ -280,10 +301,11 @@ static uint64_t bytes_once(int n_input, ingot_dtype d)
 static void set_parameter(fixture *f, const char *name, double value)
 {
   const ingot_param_spec *spec = NULL;
-  int                     at = ingot_method_param(&f->method, name, &spec), n = ingot_method_n_param(&f->method, INGOT_PARAM_PER_MODEL);
+  int at = ingot_method_param(&f->method, name, &spec), n = ingot_method_n_param(&f->method, INGOT_PARAM_PER_MODEL);
   assert_true(at >= 0);
   if (spec->scope == INGOT_PARAM_GLOBAL) f->global[at] = value;
-  for (int i = 0; spec->scope == INGOT_PARAM_PER_MODEL && i < f->tensor[0].view.n_model; i++) f->per_model[i * n + at] = value;
+  for (int i = 0; spec->scope == INGOT_PARAM_PER_MODEL && i < f->tensor[0].view.n_model; i++)
+    f->per_model[i * n + at] = value;
 }
 
 static void test_elementwise(void **unused)
@@ -364,7 +386,8 @@ static int64_t count_below_zero(int model, int64_t elements, uint64_t seed, int6
   return count;
 }
 
-/* Two models and, as their Fisher information, two more, which have values below zero: refused whatever `nonfinite` says. */
+/* Two models and, as their Fisher information, two more, which have values below zero: refused whatever `nonfinite`
+ * says. */
 static void test_negative_fisher(void **unused)
 {
   (void)unused;
@@ -384,8 +407,10 @@ static void test_negative_fisher(void **unused)
   for (int k = 0; k < 2; k++) {
     ingot_merge_options options = {.n_thread = 2, .device = k ? INGOT_DEVICE_CUDA : INGOT_DEVICE_CPU, .fresh = true};
     ingot_merge_result  result;
-    f.plan.sink = (ingot_sink_spec){.path = scratch_path(&f.dir, "m.safetensors", path), .format = INGOT_SINK_SAFETENSORS,
-                                    .tensors = f.sink_tensor, .n_tensor = N_TENSOR};
+    f.plan.sink = (ingot_sink_spec){.path = scratch_path(&f.dir, "m.safetensors", path),
+                                    .format = INGOT_SINK_SAFETENSORS,
+                                    .tensors = f.sink_tensor,
+                                    .n_tensor = N_TENSOR};
     check_fails(ingot_merge_run(f.comm, &f.plan, &options, &result), INGOT_ERR_NUMERIC, expected[0]);
     ingot_merge_result_release(&result);
     check_fails(ingot_merge_run(f.comm, &f.plan, &options, &result), INGOT_ERR_NUMERIC, expected[1]);
@@ -419,10 +444,13 @@ static void test_too_many_inputs(void **unused)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_elementwise),          cmocka_unit_test(test_chunks_and_bad_values),
-    cmocka_unit_test(test_summary_from_the_cache), cmocka_unit_test(test_selection),
-    cmocka_unit_test(test_no_room_in_the_cache), cmocka_unit_test(test_too_many_inputs),
-    cmocka_unit_test(test_negative_fisher),
+      cmocka_unit_test(test_elementwise),
+      cmocka_unit_test(test_chunks_and_bad_values),
+      cmocka_unit_test(test_summary_from_the_cache),
+      cmocka_unit_test(test_selection),
+      cmocka_unit_test(test_no_room_in_the_cache),
+      cmocka_unit_test(test_too_many_inputs),
+      cmocka_unit_test(test_negative_fisher),
   };
   return cmocka_run_group_tests_name("workers/lane_cuda", tests, NULL, NULL);
 }

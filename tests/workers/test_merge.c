@@ -8,11 +8,20 @@
 #include "base/hash.h"
 #include "workers/merge.h"
 
-/* Half a second of reading by which three lanes went on is one and a half of theirs; the step's own times are not the lanes'. */
+/* Half a second of reading by which three lanes went on is one and a half of theirs; the step's own times are not the
+ * lanes'. */
 static void test_timing_of_lanes(void **state)
 {
   (void)state;
-  ingot_merge_timing t = {.read_s = 0.5, .move_s = 1, .merge_s = 2, .write_s = 4, .wait_s = 8, .device_s = 3, .wall_s = 20, .cpu_s = 30, .n_lane = 1};
+  ingot_merge_timing t = {.read_s = 0.5,
+                          .move_s = 1,
+                          .merge_s = 2,
+                          .write_s = 4,
+                          .wait_s = 8,
+                          .device_s = 3,
+                          .wall_s = 20,
+                          .cpu_s = 30,
+                          .n_lane = 1};
   ingot_timing_of_lanes(&t, 3);
   const double found[] = {t.read_s, t.move_s, t.merge_s, t.write_s, t.wait_s, t.device_s, t.wall_s, t.cpu_s};
   const double expected[] = {1.5, 3, 6, 12, 24, 9, 20, 30};
@@ -21,9 +30,9 @@ static void test_timing_of_lanes(void **state)
 }
 
 /*
- * The net y = v u x of two models, (u, v) = (1, 2) and (3, -1), on the data {1, 2} and {1}. The mean squares of u's inputs are 2.5 and
- * 1, so u = (2.5 * 1 + 1 * 3) / 3.5 = 11/7. Behind it, those of v's are 2.5 u^2 and u^2, so v = (2.5 * 2 - 1) / 3.5 = 8/7. The bias is
- * no matrix: the mean of 1 and 3.
+ * The net y = v u x of two models, (u, v) = (1, 2) and (3, -1), on the data {1, 2} and {1}. The mean squares of u's
+ * inputs are 2.5 and 1, so u = (2.5 * 1 + 1 * 3) / 3.5 = 11/7. Behind it, those of v's are 2.5 u^2 and u^2, so v = (2.5
+ * * 2 - 1) / 3.5 = 8/7. The bias is no matrix: the mean of 1 and 3.
  */
 enum { N_MODEL = 2, BIAS = 0, U, V, N_TENSOR };
 
@@ -65,7 +74,11 @@ static ingot_status give_gram(void *context, int tensor, int k, double alpha, in
 {
   const live_case   *c = context;
   float              gram = (float)c->grams[k];
-  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = 1, .columns = 1, .alpha = alpha};
+  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED,
+                            .dtype = INGOT_DTYPE_F32,
+                            .rows = 1,
+                            .columns = 1,
+                            .alpha = alpha};
   ingot_linalg_found found;
   assert_int_equal(groups[tensor], c->made[c->n_made - 1]);
   return ingot_linalg_load(l, &how, &gram, to, &found);
@@ -73,12 +86,13 @@ static ingot_status give_gram(void *context, int tensor, int k, double alpha, in
 
 static void open_live(live_case *c)
 {
-  static const char header[] = "{\"bias\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-                               "\"u\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[4,8]},"
-                               "\"v\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[8,12]}}";
+  static const char        header[] = "{\"bias\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+                                      "\"u\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[4,8]},"
+                                      "\"v\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[8,12]}}";
   static const float       values[N_MODEL][N_TENSOR] = {{1, 1, 2}, {3, 3, -1}};
-  static const char *const files[N_MODEL] = {"m0.safetensors", "m1.safetensors"}, *const names[N_TENSOR] = {"bias", "u", "v"};
-  char                     path[SCRATCH_PATH];
+  static const char *const files[N_MODEL] = {"m0.safetensors", "m1.safetensors"}, *const names[N_TENSOR] = {"bias", "u",
+                                                                                                            "v"};
+  char path[SCRATCH_PATH];
   *c = (live_case){.global = {1.0, 0.0}, .per_model = {1.0, 1.0}, .fails_at = -1};
   scratch_begin(&c->dir);
   check_ok(ingot_comm_init(NULL, NULL, &c->comm));
@@ -90,19 +104,36 @@ static void open_live(live_case *c)
   }
   for (int k = 0; k < N_TENSOR; k++) {
     for (int i = 0; i < N_MODEL; i++) c->tensor[k][i] = ingot_source_find(c->sources[i], names[k]);
-    c->tensors[k] = (ingot_merge_tensor){
-        .view = {.name = names[k], .key = ingot_hash_string(names[k]), .shape = {.n_dim = k == BIAS ? 1 : 2, .dim = {1, 1}},
-                 .n_elem = 1, .n_input = N_MODEL, .n_model = N_MODEL, .n_statistic = k == BIAS ? 0 : N_MODEL, .global = c->global,
-                 .per_model = c->per_model},
-        .dtype = INGOT_DTYPE_F32, .source = c->source, .tensor = c->tensor[k],
-        .grain = k == BIAS ? INGOT_GRAIN_ELEMENT : INGOT_GRAIN_MATRIX, .first_tile = k};
+    c->tensors[k] = (ingot_merge_tensor){.view = {.name = names[k],
+                                                  .key = ingot_hash_string(names[k]),
+                                                  .shape = {.n_dim = k == BIAS ? 1 : 2, .dim = {1, 1}},
+                                                  .n_elem = 1,
+                                                  .n_input = N_MODEL,
+                                                  .n_model = N_MODEL,
+                                                  .n_statistic = k == BIAS ? 0 : N_MODEL,
+                                                  .global = c->global,
+                                                  .per_model = c->per_model},
+                                         .dtype = INGOT_DTYPE_F32,
+                                         .source = c->source,
+                                         .tensor = c->tensor[k],
+                                         .grain = k == BIAS ? INGOT_GRAIN_ELEMENT : INGOT_GRAIN_MATRIX,
+                                         .first_tile = k};
     c->sink[k] = (ingot_sink_tensor){names[k], INGOT_DTYPE_F32, c->tensors[k].view.shape};
   }
   scratch_path(&c->dir, "out.safetensors", c->path);
-  c->plan = (ingot_merge_plan){.method = ingot_method_find("regmean"), .sources = c->sources, .source_names = c->names,
-                               .n_source = N_MODEL, .tensors = c->tensors, .n_tensor = N_TENSOR, .n_tile = N_TENSOR,
-                               .nonfinite = INGOT_NONFINITE_FAIL, .fingerprint = 7,
-                               .sink = {.path = c->path, .format = INGOT_SINK_SAFETENSORS, .tensors = c->sink, .n_tensor = N_TENSOR}};
+  c->plan = (ingot_merge_plan){.method = ingot_method_find("regmean"),
+                               .sources = c->sources,
+                               .source_names = c->names,
+                               .n_source = N_MODEL,
+                               .tensors = c->tensors,
+                               .n_tensor = N_TENSOR,
+                               .n_tile = N_TENSOR,
+                               .nonfinite = INGOT_NONFINITE_FAIL,
+                               .fingerprint = 7,
+                               .sink = {.path = c->path,
+                                        .format = INGOT_SINK_SAFETENSORS,
+                                        .tensors = c->sink,
+                                        .n_tensor = N_TENSOR}};
 }
 
 static void close_live(live_case *c)
@@ -132,7 +163,8 @@ static void check_output(const live_case *c)
   for (int k = 0; k < N_TENSOR; k++) {
     float value;
     check_ok(ingot_source_read(out, ingot_source_find(out, c->sink[k].name), 0, sizeof value, &value));
-    if (fabsf(value - expected[k]) > 2e-7f) fail_msg("%s is %.9g, not %.9g", c->sink[k].name, (double)value, (double)expected[k]);
+    if (fabsf(value - expected[k]) > 2e-7f)
+      fail_msg("%s is %.9g, not %.9g", c->sink[k].name, (double)value, (double)expected[k]);
   }
   ingot_source_close(&out);
 }
@@ -168,6 +200,7 @@ static void test_live_resumes(void **state)
 
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_timing_of_lanes), cmocka_unit_test(test_live), cmocka_unit_test(test_live_resumes)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_timing_of_lanes), cmocka_unit_test(test_live),
+                                     cmocka_unit_test(test_live_resumes)};
   return cmocka_run_group_tests_name("merge", tests, NULL, NULL);
 }

@@ -61,9 +61,14 @@ static ingot_status toy_begin(const ingot_method_tensor *t, void *state)
   return ((toy_state *)state)->passes == 0 ? INGOT_OK : ingot_fail(INGOT_ERR_INTERNAL, "state is not zeroed");
 }
 
-static const ingot_method toy = {.name = "toy", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = toy_next}};
-static const ingot_method failing = {
-    .name = "failing", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = failing_next}};
+static const ingot_method toy = {.name = "toy",
+                                 .state_bytes = toy_state_bytes,
+                                 .begin = toy_begin,
+                                 .tensor = {.next = toy_next}};
+static const ingot_method failing = {.name = "failing",
+                                     .state_bytes = toy_state_bytes,
+                                     .begin = toy_begin,
+                                     .tensor = {.next = failing_next}};
 
 enum { GROWN_BYTES = 1 << 20 };
 
@@ -79,8 +84,10 @@ static ingot_status growing_next(const ingot_method_tensor *t, void *state, cons
   return INGOT_OK;
 }
 
-static const ingot_method growing = {
-    .name = "growing", .state_bytes = toy_state_bytes, .begin = toy_begin, .tensor = {.next = growing_next}};
+static const ingot_method growing = {.name = "growing",
+                                     .state_bytes = toy_state_bytes,
+                                     .begin = toy_begin,
+                                     .tensor = {.next = growing_next}};
 
 static const ingot_schedule_lanes cpu_lane = {.cpu = true};
 
@@ -195,7 +202,7 @@ static void done_tiles_are_left_out(void **state)
   (void)state;
   fixture f;
   fixture_init(&f, &toy);
-  f.done[1] = true; /* a: two tiles left, its summary still needs all three */
+  f.done[1] = true;                             /* a: two tiles left, its summary still needs all three */
   for (int i = 4; i < 9; i++) f.done[i] = true; /* b: all done, so no pass over it either */
   f.done[10] = true;
   ingot_schedule_spec spec = spec_of(&f, 0, N_TILE);
@@ -343,7 +350,8 @@ static void waits_for_room_between_passes(void **state)
   n_third = take_all(&f, third, n_of);
   assert_int_equal(n_of[A], 3); /* merging */
   assert_int_equal(n_of[B], 5);
-  for (int i = 0; i < n_third; i++) assert_int_equal(third[i].kind, third[i].tensor_index == B ? INGOT_TASK_SCAN : INGOT_TASK_APPLY);
+  for (int i = 0; i < n_third; i++)
+    assert_int_equal(third[i].kind, third[i].tensor_index == B ? INGOT_TASK_SCAN : INGOT_TASK_APPLY);
   for (int i = 0; i < N_TENSOR; i++) {
     if (i != A && i != B) hand_back(&f, first, n_first, i);
     if (i != A && i != B) hand_back(&f, second, n_second, i);
@@ -357,10 +365,14 @@ static void waits_for_room_between_passes(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_tile_once),     cmocka_unit_test(done_tiles_are_left_out),
-      cmocka_unit_test(a_part_of_the_tiles), cmocka_unit_test(a_method_that_fails),
-      cmocka_unit_test(cancelled),           cmocka_unit_test(a_pass_over_the_model),
-      cmocka_unit_test(begins_when_there_is_room), cmocka_unit_test(waits_for_room_between_passes),
+      cmocka_unit_test(every_tile_once),
+      cmocka_unit_test(done_tiles_are_left_out),
+      cmocka_unit_test(a_part_of_the_tiles),
+      cmocka_unit_test(a_method_that_fails),
+      cmocka_unit_test(cancelled),
+      cmocka_unit_test(a_pass_over_the_model),
+      cmocka_unit_test(begins_when_there_is_room),
+      cmocka_unit_test(waits_for_room_between_passes),
   };
   return cmocka_run_group_tests_name("workers/schedule", tests, NULL, NULL);
 }

@@ -1,20 +1,20 @@
 /**
  * Training a student to predict as its teachers do.
  *
- * A step draws `batch` windows from the data sets by weight; every rank takes its part of them, in micro batches. Teachers run
- * forward, the student's head gets their logits of the same rows, mixes them, and the loss's gradient goes back through
- * the student. Gradients are summed over ranks in a fixed order; each rank keeps the optimiser's state of one slice of the
- * flat array of parameters, updates it, and the slices are shared.
+ * A step draws `batch` windows from the data sets by weight; every rank takes its part of them, in micro batches.
+ * Teachers run forward, the student's head gets their logits of the same rows, mixes them, and the loss's gradient goes
+ * back through the student. Gradients are summed over ranks in a fixed order; each rank keeps the optimiser's state of
+ * one slice of the flat array of parameters, updates it, and the slices are shared.
  *
- * The same job on the same number of ranks and threads gives the same bits, stopped and taken up again or not. Another number of
- * ranks trains on the same windows, and agrees within rounding.
+ * The same job on the same number of ranks and threads gives the same bits, stopped and taken up again or not. Another
+ * number of ranks trains on the same windows, and agrees within rounding.
  */
 #ifndef INGOT_WORKERS_DISTILL_DISTILL_H
 #define INGOT_WORKERS_DISTILL_DISTILL_H
 
+#include "kernels/nn/nn.h"
 #include "workers/ensemble/placement.h"
 #include "workers/model/spec.h"
-#include "kernels/nn/nn.h"
 #include "workers/statistics/gather.h"
 
 /** How the teachers of a window become one target. */
@@ -49,46 +49,46 @@ typedef struct ingot_distill_optimizer {
 
 /** Everything that decides the result. All pointers are borrowed. */
 typedef struct ingot_distill_plan {
-  const char               *student;     /* path of a checkpoint; NULL: random weights for `config` */
-  const char               *config;      /* text of a config.json */
-  const ingot_gather_model *teachers;    /* [n_teacher] */
+  const char               *student;  /* path of a checkpoint; NULL: random weights for `config` */
+  const char               *config;   /* text of a config.json */
+  const ingot_gather_model *teachers; /* [n_teacher] */
   int                       n_teacher;
-  const double             *weights;     /* [n_data][n_teacher]; 0: takes no part in that data set */
-  ingot_placement           placement;   /* of the teachers; not part of the fingerprint: the same bits */
-  const char               *logits;      /* a logits file instead of teachers; NULL: none */
+  const double             *weights;   /* [n_data][n_teacher]; 0: takes no part in that data set */
+  ingot_placement           placement; /* of the teachers; not part of the fingerprint: the same bits */
+  const char               *logits;    /* a logits file instead of teachers; NULL: none */
   ingot_distill_combine     combine;
-  double                    plausibility; /* log-linear, not with reverse KL: as in ingot_ensemble_plan, by teacher `reference`, whose weight is above 0
-                                             for all data; 0: none */
+  double plausibility; /* log-linear, not with reverse KL: as in ingot_ensemble_plan, by teacher `reference`, whose
+                          weight is above 0 for all data; 0: none */
   int                       reference;
-  double                    floor;       /* log-linear: log-probabilities below it count as it */
-  const ingot_distill_data *data;        /* [n_data] */
+  double                    floor; /* log-linear: log-probabilities below it count as it */
+  const ingot_distill_data *data;  /* [n_data] */
   int                       n_data;
-  ingot_window_spec         window;      /* stride 0, not shuffled, no partial ones */
-  bool                      shift;       /* a data set that begins again is cut into windows at another place; not with a logits file */
-  int64_t                   n_step;
-  int64_t                   batch;       /* windows of a step, over all ranks */
-  int64_t                   micro_batch; /* windows of a pass at most */
-  bool                      recompute;   /* layers run again in the backward pass; not part of the fingerprint: the same bits */
-  ingot_nn_distill          loss;        /* its scale is not used */
-  ingot_distill_optimizer   optimizer;
-  uint64_t                  seed;
-  int64_t                   validate_every; /* steps; 0: at the end */
-  bool                      keep_best;      /* the output is the best of the validations, else the last */
-  const char               *other;          /* path of a second checkpoint, with the last or the best that the output is not; NULL:
-                                               none. It is complete before the output gets its name */
-  double                    save_every_s;   /* 0: when stopped alone */
-  ingot_gather_plan         validation; /* data, window, batch (= micro_batch), compute, output, fingerprint; no models */
-  const int                *tensor_param; /* [sink.n_tensor]: parameter of the layout that a tensor of the output holds */
-  ingot_sink_spec           sink;
+  ingot_window_spec         window; /* stride 0, not shuffled, no partial ones */
+  bool    shift; /* a data set that begins again is cut into windows at another place; not with a logits file */
+  int64_t n_step;
+  int64_t batch;                /* windows of a step, over all ranks */
+  int64_t micro_batch;          /* windows of a pass at most */
+  bool    recompute;            /* layers run again in the backward pass; not part of the fingerprint: the same bits */
+  ingot_nn_distill        loss; /* its scale is not used */
+  ingot_distill_optimizer optimizer;
+  uint64_t                seed;
+  int64_t                 validate_every; /* steps; 0: at the end */
+  bool                    keep_best;      /* the output is the best of the validations, else the last */
+  const char             *other; /* path of a second checkpoint, with the last or the best that the output is not; NULL:
+                                    none. It is complete before the output gets its name */
+  double            save_every_s; /* 0: when stopped alone */
+  ingot_gather_plan validation;   /* data, window, batch (= micro_batch), compute, output, fingerprint; no models */
+  const int        *tensor_param; /* [sink.n_tensor]: parameter of the layout that a tensor of the output holds */
+  ingot_sink_spec   sink;
 } ingot_distill_plan;
 
 /** One step of the training. */
 typedef struct ingot_distill_record {
-  double loss;  /* alpha * soft + (1 - alpha) * hard */
-  double soft;  /* T^2 times the divergence, mean over the tokens */
-  double hard;  /* cross-entropy with the labels */
+  double loss; /* alpha * soft + (1 - alpha) * hard */
+  double soft; /* T^2 times the divergence, mean over the tokens */
+  double hard; /* cross-entropy with the labels */
   double rate;
-  double norm;  /* of the gradient, before clipping */
+  double norm; /* of the gradient, before clipping */
 } ingot_distill_record;
 
 /** A validation. */
@@ -101,7 +101,7 @@ typedef struct ingot_distill_check {
 typedef struct ingot_distill_history {
   ingot_distill_record *records; /* [n_step] */
   int64_t               n_step;
-  ingot_distill_check  *checks;  /* [n_check] */
+  ingot_distill_check  *checks;    /* [n_check] */
   double               *check_nll; /* [n_check][validation.n_data] */
   int64_t               n_check, capacity;
   int64_t               best; /* index of the best check; -1: none */
@@ -121,7 +121,7 @@ typedef struct ingot_distill_news {
 } ingot_distill_news;
 
 typedef struct ingot_distill_options {
-  ingot_gather_options gather; /* its progress is not called */
+  ingot_gather_options gather;                                 /* its progress is not called */
   void (*tell)(void *context, const ingot_distill_news *news); /* rank 0; NULL: nobody */
   void *tell_context;
   /** A side file made from the finished training (rank-independent), appended to the sink's files; NULL: none. */
@@ -141,15 +141,16 @@ double ingot_distill_rate(const ingot_distill_optimizer *o, int64_t step, int64_
 uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student,
                              const ingot_model_spec *teachers, int n_rank);
 
-/** Bytes that one rank of n_rank holds in host memory besides; on a CPU that is the same memory. On a GPU the state and the output
- *  pass through it. */
-uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread, bool on_device);
+/** Bytes that one rank of n_rank holds in host memory besides; on a CPU that is the same memory. On a GPU the state and
+ * the output pass through it. */
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank,
+                                  int n_thread, bool on_device);
 
 /**
  * Train, and write the output under its name. checksums [other ? 2 : 1][sink.n_tensor]: the output's, then the other's.
  * Collective; all ranks return the same status.
- * INGOT_STOPPED: saved. INGOT_ERR_NUMERIC: a loss or a gradient that is not finite, with step and window; what was saved
- * before stays. Errors of model, data, sink and device.
+ * INGOT_STOPPED: saved. INGOT_ERR_NUMERIC: a loss or a gradient that is not finite, with step and window; what was
+ * saved before stays. Errors of model, data, sink and device.
  */
 ingot_status ingot_distill_run(ingot_comm *comm, const ingot_distill_plan *plan, const ingot_distill_options *options,
                                uint64_t *checksums, ingot_distill_history *history, ingot_merge_timing *timing);

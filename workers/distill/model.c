@@ -39,11 +39,12 @@ static ingot_status fill_param(ingot_model *model, int p, uint64_t seed, float *
   for (int64_t at = 0; at < param->n_elem; at += room) {
     int64_t n = param->n_elem - at < room ? param->n_elem - at : room;
     for (int64_t i = 0; i < n; i++)
-      wide[i] = is_norm_weight(param->role)  ? 1.0f
-                : param->shape.n_dim < 2 ? 0.0f
-                                             : (float)(deviation * normal(key, at + i));
+      wide[i] = is_norm_weight(param->role) ? 1.0f
+                : param->shape.n_dim < 2    ? 0.0f
+                                            : (float)(deviation * normal(key, at + i));
     ingot_narrow(nn->dtype, wide, narrow, n);
-    INGOT_TRY(nn->ops->copy_in(nn, (char *)ingot_model_weight(model, p) + (size_t)at * width, narrow, (size_t)n * width));
+    INGOT_TRY(
+        nn->ops->copy_in(nn, (char *)ingot_model_weight(model, p) + (size_t)at * width, narrow, (size_t)n * width));
   }
 done:
   return st;
@@ -78,7 +79,8 @@ ingot_status ingot_trainer_load(ingot_trainer *t)
   if (t->plan->student) {
     INGOT_TRY(ingot_source_open(t->plan->student, &g->source));
     INGOT_TRY(ingot_model_load(g->nn, g->source, &g->model));
-    for (int i = 0; i < ingot_source_count(g->source); i++) t->timing->bytes_read += ingot_source_tensor(g->source, i)->bytes;
+    for (int i = 0; i < ingot_source_count(g->source); i++)
+      t->timing->bytes_read += ingot_source_tensor(g->source, i)->bytes;
   } else {
     INGOT_TRY(make_random(g->nn, t->plan, &g->model));
   }
@@ -92,23 +94,31 @@ uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_s
                              const ingot_model_spec *teachers, int n_rank)
 {
   ingot_dtype        dtype = plan->validation.compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_pass_options pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true, .recompute = plan->recompute};
+  ingot_pass_options pass = {.n_batch = plan->micro_batch,
+                             .n_time = plan->window.length,
+                             .backward = true,
+                             .recompute = plan->recompute};
   int64_t            n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float));
   int64_t            rows = ingot_pass_plan_head_rows(student, dtype, &pass);
   return ingot_model_bytes(student, dtype) + ingot_pass_bytes(student, dtype, &pass) +
-         ingot_optimizer_bytes(n_elem, dtype, n_rank) + ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab, n_rank);
+         ingot_optimizer_bytes(n_elem, dtype, n_rank) +
+         ingot_teachers_bytes(plan, dtype, teachers, rows, student->n_vocab, n_rank);
 }
 
-/* Through the host on its way from a GPU: the output's tiles, or the state's chunks, of which a saved state has three arrays. */
+/* Through the host on its way from a GPU: the output's tiles, or the state's chunks, of which a saved state has three
+ * arrays. */
 static uint64_t passing_bytes(int64_t n_elem, int64_t n_slice, int n_thread)
 {
-  uint64_t output = ingot_distill_write_bytes(n_elem, n_thread), state = ingot_state_buffer_bytes(3 * (uint64_t)n_slice * sizeof(float), n_thread);
+  uint64_t output = ingot_distill_write_bytes(n_elem, n_thread),
+           state = ingot_state_buffer_bytes(3 * (uint64_t)n_slice * sizeof(float), n_thread);
   return output > state ? output : state;
 }
 
-uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank, int n_thread, bool on_device)
+uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student, int n_rank,
+                                  int n_thread, bool on_device)
 {
-  int64_t  n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float)), begin, end, length = plan->window.length;
+  int64_t n_elem = (int64_t)(ingot_model_bytes(student, INGOT_DTYPE_F32) / sizeof(float)), begin, end,
+          length = plan->window.length;
   uint64_t own = (uint64_t)((plan->batch + n_rank - 1) / n_rank);
   ingot_optimizer_slice(n_elem, 0, n_rank, &begin, &end);
   uint64_t best = plan->keep_best || plan->other ? (uint64_t)(end - begin) * sizeof(float) : 0;
@@ -116,5 +126,6 @@ uint64_t ingot_distill_host_bytes(const ingot_distill_plan *plan, const ingot_mo
   uint64_t tiles = (uint64_t)n_thread * INGOT_TILE * sizeof(float); /* of the output, as they are written */
   if (tiles > (uint64_t)n_elem * sizeof(float)) tiles = (uint64_t)n_elem * sizeof(float);
   if (on_device) tiles += passing_bytes(n_elem, end - begin, n_thread);
-  return best + rows + tiles + own * (uint64_t)(5 * length) * sizeof(int32_t) + (uint64_t)plan->n_step * sizeof(ingot_distill_record);
+  return best + rows + tiles + own * (uint64_t)(5 * length) * sizeof(int32_t) +
+         (uint64_t)plan->n_step * sizeof(ingot_distill_record);
 }

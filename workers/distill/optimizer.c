@@ -70,7 +70,8 @@ static ingot_status open_host(ingot_optimizer *o)
   int64_t n_elem = o->model->layout.n_elem;
   if (ingot_comm_size(o->comm) == 1 || o->model->nn->kind != INGOT_NN_CUDA || o->nccl) return INGOT_OK;
   o->host = malloc((size_t)n_elem * sizeof(float));
-  return o->host ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for %lld parameters", (long long)n_elem);
+  return o->host ? INGOT_OK
+                 : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for %lld parameters", (long long)n_elem);
 }
 
 /* NCCL where every rank has a GPU of its own; else sums go through the host. */
@@ -160,7 +161,8 @@ static ingot_status exchange_gradient(ingot_optimizer *o)
   int64_t      n = o->model->layout.n_elem;
   if (nn->kind == INGOT_NN_CPU) return ingot_comm_sum_f32(o->comm, o->gradient, n);
   if (o->nccl)
-    return ingot_nccl_sum_slices(o->nccl, slice_length(n, ingot_comm_size(o->comm)), o->gradient, ingot_nn_cuda_stream(nn));
+    return ingot_nccl_sum_slices(o->nccl, slice_length(n, ingot_comm_size(o->comm)), o->gradient,
+                                 ingot_nn_cuda_stream(nn));
   INGOT_TRY(ingot_comm_agree(o->comm, nn->ops->copy_out(nn, o->host, o->gradient, (size_t)n * sizeof(float))));
   INGOT_TRY(ingot_comm_sum_f32(o->comm, (float *)(void *)o->host, n));
   INGOT_TRY(nn->ops->copy_in(nn, o->gradient, o->host, (size_t)n * sizeof(float)));
@@ -174,7 +176,8 @@ ingot_status ingot_optimizer_sum(ingot_optimizer *o, double *norm)
   ingot_nn    *nn = o->model->nn;
   double       sum = 0.0;
   st = timed(o, exchange_gradient);
-  if (st == INGOT_OK && o->end > o->begin) st = nn->ops->sum_squares(nn, o->end - o->begin, o->gradient + o->begin, &sum);
+  if (st == INGOT_OK && o->end > o->begin)
+    st = nn->ops->sum_squares(nn, o->end - o->begin, o->gradient + o->begin, &sum);
   INGOT_TRY(ingot_comm_agree(o->comm, st));
   INGOT_TRY(ingot_comm_sum_f64(o->comm, &sum, 1));
   *norm = sqrt(sum);
@@ -211,8 +214,8 @@ done:
   return st;
 }
 
-ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimizer *how, double rate, double gradient_scale,
-                                  int64_t step)
+ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimizer *how, double rate,
+                                  double gradient_scale, int64_t step)
 {
   ingot_status st = INGOT_OK;
   ingot_nn    *nn = o->model->nn;
@@ -223,9 +226,13 @@ ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimi
     int64_t                  b = param->offset + param->n_elem < o->end ? param->offset + param->n_elem : o->end;
     if (a >= b) continue;
     int64_t        at = a - o->begin;
-    ingot_nn_adamw adamw = {.rate = (float)rate, .beta1 = (float)how->beta1, .beta2 = (float)how->beta2,
-                            .epsilon = (float)how->epsilon, .decay = param->shape.n_dim >= 2 ? (float)how->decay : 0.0f,
-                            .gradient_scale = (float)gradient_scale, .step = step};
+    ingot_nn_adamw adamw = {.rate = (float)rate,
+                            .beta1 = (float)how->beta1,
+                            .beta2 = (float)how->beta2,
+                            .epsilon = (float)how->epsilon,
+                            .decay = param->shape.n_dim >= 2 ? (float)how->decay : 0.0f,
+                            .gradient_scale = (float)gradient_scale,
+                            .step = step};
     char          *weight = whole ? NULL : own_weights(o) + (size_t)at * ingot_dtype_size(nn->dtype);
     st = nn->ops->adamw(nn, &adamw, b - a, o->gradient + a, o->master + at, o->m + at, o->v + at, weight);
   }

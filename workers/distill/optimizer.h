@@ -1,6 +1,6 @@
 /**
- * AdamW on a model whose gradients lie on several ranks: gradients of all parameters on every rank, the optimiser's state of
- * one slice of the flat array (ZeRO stage 1). Slices are equal but for the last, which may be short or empty.
+ * AdamW on a model whose gradients lie on several ranks: gradients of all parameters on every rank, the optimiser's
+ * state of one slice of the flat array (ZeRO stage 1). Slices are equal but for the last, which may be short or empty.
  */
 #ifndef INGOT_WORKERS_DISTILL_OPTIMIZER_H
 #define INGOT_WORKERS_DISTILL_OPTIMIZER_H
@@ -33,11 +33,12 @@ void         ingot_optimizer_release(ingot_optimizer *o);
 /** The door of ingot_pass_run: gradients are added to o->gradient. */
 ingot_gradients ingot_optimizer_door(ingot_optimizer *o);
 ingot_status    ingot_optimizer_clear(ingot_optimizer *o);
-/** This rank's slice of the gradients, added over ranks, and the norm of the whole sum. Other slices are of no use then. Collective. */
+/** This rank's slice of the gradients, added over ranks, and the norm of the whole sum. Other slices are of no use
+ * then. Collective. */
 ingot_status ingot_optimizer_sum(ingot_optimizer *o, double *norm);
 /** One step on the slice; `step` from 1. Then the weights go to all ranks. Collective. */
-ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimizer *how, double rate, double gradient_scale,
-                                  int64_t step);
+ingot_status ingot_optimizer_step(ingot_optimizer *o, const ingot_distill_optimizer *how, double rate,
+                                  double gradient_scale, int64_t step);
 /** After master was changed from outside: weights of this slice from it, then to all ranks. Collective. */
 ingot_status ingot_optimizer_publish(ingot_optimizer *o);
 

@@ -1,7 +1,8 @@
 /*
  * Saved training: a file for each rank and one of two generations, "<output>.state.<generation>.<rank>-of-<ranks>", and
- * "<output>.state.last", text, which names the generations that are whole, newest first: "generation step ranks" a line. It is
- * written when all ranks have written theirs, so a run that is killed at any moment finds one that is whole.
+ * "<output>.state.last", text, which names the generations that are whole, newest first: "generation step ranks" a
+ * line. It is written when all ranks have written theirs, so a run that is killed at any moment finds one that is
+ * whole.
  */
 #include <math.h>
 #include <stdio.h>
@@ -30,10 +31,11 @@ static ingot_status state_path(const ingot_trainer *t, int number, int rank, int
 {
   ingot_text   base = {0};
   ingot_status st = ingot_state_path(t->plan->validation.output, rank, size, &base);
-  const char  *tail = st == INGOT_OK ? strstr(ingot_text_string(&base) + strlen(t->plan->validation.output) - 1, ".state.") : NULL;
+  const char  *tail =
+      st == INGOT_OK ? strstr(ingot_text_string(&base) + strlen(t->plan->validation.output) - 1, ".state.") : NULL;
   if (tail)
-    st = ingot_text_printf(text, "%.*s.state.%d.%s", (int)(tail - ingot_text_string(&base)), ingot_text_string(&base), number,
-                           tail + strlen(".state."));
+    st = ingot_text_printf(text, "%.*s.state.%d.%s", (int)(tail - ingot_text_string(&base)), ingot_text_string(&base),
+                           number, tail + strlen(".state."));
   ingot_text_release(&base);
   return st;
 }
@@ -87,21 +89,23 @@ done:
 /* ---- what a state holds ---- */
 
 /* Its small parts, in host memory. */
-static int small_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, const ingot_distill_history *h, ingot_state_part *parts)
+static int small_parts(const ingot_trainer *t, saved_head *head, int64_t *drawn, const ingot_distill_history *h,
+                       ingot_state_part *parts)
 {
   int n = 0;
   parts[n++] = (ingot_state_part){head, sizeof *head};
   parts[n++] = (ingot_state_part){drawn, (size_t)t->plan->n_data * sizeof *drawn};
   parts[n++] = (ingot_state_part){h->records, (size_t)t->plan->n_step * sizeof *h->records};
   parts[n++] = (ingot_state_part){h->checks, (size_t)h->capacity * sizeof *h->checks};
-  parts[n++] = (ingot_state_part){h->check_nll, (size_t)(h->capacity * t->plan->validation.n_data) * sizeof *h->check_nll};
+  parts[n++] =
+      (ingot_state_part){h->check_nll, (size_t)(h->capacity * t->plan->validation.n_data) * sizeof *h->check_nll};
   return n;
 }
 
 enum { N_ARRAY = 4 };
 
-/* Its arrays of one float a parameter: the best (host memory), the parameters, the moments. After the last step the output alone
- * is to be written: no moments. *n_array gets their number, the return value the host's. */
+/* Its arrays of one float a parameter: the best (host memory), the parameters, the moments. After the last step the
+ * output alone is to be written: no moments. *n_array gets their number, the return value the host's. */
 static int slice_arrays(const ingot_trainer *t, int64_t step, float *arrays[N_ARRAY], int *n_array)
 {
   const ingot_optimizer *o = &t->optimizer;
@@ -124,13 +128,18 @@ static ingot_status save_own(ingot_trainer *t, int number)
   ingot_text       path = {0};
   float           *arrays[N_ARRAY];
   ingot_state_part parts[PARTS_MAX];
-  saved_head       head = {.step = t->step, .validated = t->validated, .n_check = t->history->n_check, .best = t->history->best,
-                           .n_elem = t->optimizer.model->layout.n_elem, .n_rank = size};
+  saved_head       head = {.step = t->step,
+                           .validated = t->validated,
+                           .n_check = t->history->n_check,
+                           .best = t->history->best,
+                           .n_elem = t->optimizer.model->layout.n_elem,
+                           .n_rank = size};
   INGOT_TRY(state_path(t, number, rank, size, &path));
   int n = small_parts(t, &head, t->drawn, t->history, parts), n_host = n + slice_arrays(t, t->step, arrays, &n_array);
   for (int i = 0; i < n_array; i++)
     parts[n++] = (ingot_state_part){arrays[i], (size_t)(t->optimizer.end - t->optimizer.begin) * sizeof(float)};
-  INGOT_TRY(ingot_state_save_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, t->step + 1, t->g.nn, parts, n, n_host));
+  INGOT_TRY(ingot_state_save_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, t->step + 1, t->g.nn,
+                                   parts, n, n_host));
 done:
   ingot_text_release(&path);
   return st;
@@ -201,10 +210,12 @@ static ingot_status check_file(const ingot_trainer *t, generation g, int old_ran
   INGOT_TRY(state_path(t, g.number, old_rank, g.n_rank, &path));
   (void)slice_arrays(t, g.step, arrays, &n_array);
   for (int i = 0; i < n_array; i++) parts[n++] = (ingot_state_part){NULL, (size_t)(end - begin) * sizeof(float)};
-  INGOT_TRY(ingot_state_load_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, t->g.nn, parts, n, n_small, why));
+  INGOT_TRY(ingot_state_load_mixed(ingot_text_string(&path), t->plan->validation.fingerprint, &n_done, t->g.nn, parts,
+                                   n, n_small, why));
   if (*why) goto done;
   if (n_done == 0) *why = "a file of it is missing";
-  else if (l->head.step != g.step || l->head.n_elem != n_elem || l->head.n_rank != g.n_rank) *why = "its files do not belong together";
+  else if (l->head.step != g.step || l->head.n_elem != n_elem || l->head.n_rank != g.n_rank)
+    *why = "its files do not belong together";
 done:
   ingot_text_release(&path);
   return st;
@@ -244,7 +255,8 @@ static bool is_needed(const ingot_trainer *t, generation g, int old_rank)
 {
   int64_t begin, end;
   ingot_optimizer_slice(t->optimizer.model->layout.n_elem, old_rank, g.n_rank, &begin, &end);
-  return (begin < t->optimizer.end && end > t->optimizer.begin) || (old_rank == 0 && t->optimizer.begin == t->optimizer.end);
+  return (begin < t->optimizer.end && end > t->optimizer.begin) ||
+         (old_rank == 0 && t->optimizer.begin == t->optimizer.end);
 }
 
 static ingot_status check_generation(const ingot_trainer *t, generation g, loading *l, const char **why)
@@ -281,12 +293,15 @@ static ingot_status try_generation(ingot_trainer *t, generation g, bool *taken)
   INGOT_TRY(ingot_comm_agree(t->comm, check_generation(t, g, &l, &why)));
   bad = why != NULL;
   INGOT_TRY(ingot_comm_max_i64(t->comm, &bad, 1));
-  if (why) ingot_log_info("%s: saved after step %lld, not taken up, because %s", t->plan->validation.output, (long long)g.step, why);
+  if (why)
+    ingot_log_info("%s: saved after step %lld, not taken up, because %s", t->plan->validation.output, (long long)g.step,
+                   why);
   if (bad) goto done;
   INGOT_TRY(ingot_comm_agree(t->comm, take_generation(t, g, &l)));
   INGOT_TRY(ingot_optimizer_publish(&t->optimizer));
   t->timing->tiles_resumed = t->step * t->plan->batch;
-  ingot_log_info("%s: goes on after step %lld of %lld%s", t->plan->validation.output, (long long)t->step, (long long)t->plan->n_step,
+  ingot_log_info("%s: goes on after step %lld of %lld%s", t->plan->validation.output, (long long)t->step,
+                 (long long)t->plan->n_step,
                  g.n_rank == ingot_comm_size(t->comm) ? "" : ", on another number of ranks");
   *taken = true;
 done:

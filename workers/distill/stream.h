@@ -1,4 +1,5 @@
-/** Which windows a step trains on: drawn from the data sets by weight, each data set in a new order every time around. */
+/** Which windows a step trains on: drawn from the data sets by weight, each data set in a new order every time
+ * around. */
 #ifndef INGOT_WORKERS_DISTILL_STREAM_H
 #define INGOT_WORKERS_DISTILL_STREAM_H
 
@@ -11,8 +12,8 @@ typedef struct ingot_draw {
 } ingot_draw;
 
 /**
- * The windows of step `step` (from 0), sorted by data set: draws [plan->batch]. drawn [n_data] counts what was taken before, and goes
- * on; the same on every rank.
+ * The windows of step `step` (from 0), sorted by data set: draws [plan->batch]. drawn [n_data] counts what was taken
+ * before, and goes on; the same on every rank.
  */
 void ingot_stream_draw(const ingot_distill_plan *plan, int64_t step, int64_t *drawn, ingot_draw *draws);
 

@@ -22,21 +22,24 @@ static int64_t weight_rows(const ingot_distill_plan *plan)
 
 static ingot_members_options members_options(const ingot_distill_plan *plan, int64_t head_rows, ingot_comm *comm)
 {
-  return (ingot_members_options){.n_batch = plan->micro_batch, .n_time = plan->window.length, .head_rows = head_rows,
+  return (ingot_members_options){.n_batch = plan->micro_batch,
+                                 .n_time = plan->window.length,
+                                 .head_rows = head_rows,
                                  .spread = plan->placement == INGOT_PLACEMENT_SPREAD ? comm : NULL};
 }
 
-uint64_t ingot_teachers_bytes(const ingot_distill_plan *plan, ingot_dtype dtype, const ingot_model_spec *specs, int64_t head_rows,
-                              int64_t n_vocab, int n_rank)
+uint64_t ingot_teachers_bytes(const ingot_distill_plan *plan, ingot_dtype dtype, const ingot_model_spec *specs,
+                              int64_t head_rows, int64_t n_vocab, int n_rank)
 {
   ingot_members_options members = members_options(plan, head_rows, NULL);
   int64_t               ld = (n_vocab + 7) / 8 * 8, n_token = plan->micro_batch * plan->window.length;
   uint64_t              bytes = (uint64_t)n_token * sizeof(float) * (uint64_t)(2 + plan->n_teacher);
   if (!uses_models(plan)) return bytes;
-  bytes += ingot_members_bytes(specs, plan->n_teacher, dtype, &members, plan->placement == INGOT_PLACEMENT_SPREAD ? n_rank : 1);
+  bytes += ingot_members_bytes(specs, plan->n_teacher, dtype, &members,
+                               plan->placement == INGOT_PLACEMENT_SPREAD ? n_rank : 1);
   bytes += (uint64_t)(head_rows * weight_rows(plan)) * sizeof(float);
   bytes += (uint64_t)(head_rows * ld) * (sizeof(float) * (tempers(plan) ? 2 : 1) +
-                                        (plan->combine == INGOT_COMBINE_AVERAGE_LOSS ? ingot_dtype_size(dtype) : 0));
+                                         (plan->combine == INGOT_COMBINE_AVERAGE_LOSS ? ingot_dtype_size(dtype) : 0));
   return bytes;
 }
 
@@ -62,7 +65,9 @@ static ingot_status make_rows(ingot_teachers *t)
   float                    *rows = malloc((size_t)(n * t->n_row) * sizeof *rows);
   INGOT_CHECK(rows, INGOT_ERR_NOMEM, "no memory for the weights of %d teachers", plan->n_teacher);
   for (int64_t i = 0; i < n; i++) {
-    double w = i == n - 2 ? 1.0 / (double)plan->loss.temperature : i == n - 1 ? (double)plan->loss.temperature : plan->weights[i];
+    double w = i == n - 2   ? 1.0 / (double)plan->loss.temperature
+               : i == n - 1 ? (double)plan->loss.temperature
+                            : plan->weights[i];
     if (i < n - 2 && plan->combine == INGOT_COMBINE_LINEAR) w = log(w);
     for (int64_t r = 0; r < t->n_row; r++) rows[i * t->n_row + r] = (float)w;
   }
@@ -112,11 +117,15 @@ done:
   return st;
 }
 
-ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, ingot_comm *comm, const ingot_distill_plan *plan, ingot_tokens *const *tokens,
-                                 int64_t head_rows, int64_t n_vocab)
+ingot_status ingot_teachers_init(ingot_teachers *t, ingot_nn *nn, ingot_comm *comm, const ingot_distill_plan *plan,
+                                 ingot_tokens *const *tokens, int64_t head_rows, int64_t n_vocab)
 {
   ingot_status st = INGOT_OK;
-  *t = (ingot_teachers){.plan = plan, .nn = nn, .n_row = head_rows, .ld = (n_vocab + 7) / 8 * 8, .n_time = plan->window.length,
+  *t = (ingot_teachers){.plan = plan,
+                        .nn = nn,
+                        .n_row = head_rows,
+                        .ld = (n_vocab + 7) / 8 * 8,
+                        .n_time = plan->window.length,
                         .n_token = plan->micro_batch * plan->window.length};
   t->parts = calloc((size_t)plan->n_teacher + 1, sizeof *t->parts);
   t->wanted = calloc((size_t)plan->n_teacher + 1, sizeof *t->wanted);
@@ -202,7 +211,7 @@ ingot_status ingot_teachers_end(ingot_teachers *t, ingot_status mine)
 
 typedef struct segment {
   int             data;
-  int64_t         row;    /* of the batch */
+  int64_t         row; /* of the batch */
   ingot_nn_logits z;
   const int32_t  *labels;
   float           scale;
@@ -234,7 +243,8 @@ static ingot_status mix_one(ingot_teachers *t, const segment *s, int i, bool fir
   ingot_nn_logits     z;
   INGOT_TRY(logits_of(t, i, s, &z));
   if (t->tempered) {
-    INGOT_TRY(ops->mix(t->nn, INGOT_NN_MIX_LOG_LINEAR, &z, row_of(t, weight_rows(t->plan) - 2), -INFINITY, true, t->tempered));
+    INGOT_TRY(ops->mix(t->nn, INGOT_NN_MIX_LOG_LINEAR, &z, row_of(t, weight_rows(t->plan) - 2), -INFINITY, true,
+                       t->tempered));
     z.data = t->tempered;
   }
   INGOT_TRY(ops->mix(t->nn, kind, &z, row_of(t, (int64_t)s->data * t->plan->n_teacher + i),
@@ -271,7 +281,8 @@ static ingot_status mix_teachers(ingot_teachers *t, const segment *s, const floa
   *target = t->mixed;
   if (!t->tempered) goto done;
   z = (ingot_nn_logits){t->mixed, s->z.n_row, s->z.n_vocab, t->ld}; /* back to temperature 1, which the loss undoes */
-  INGOT_TRY(t->nn->ops->mix(t->nn, INGOT_NN_MIX_LOG_LINEAR, &z, row_of(t, weight_rows(plan) - 1), -INFINITY, true, t->tempered));
+  INGOT_TRY(t->nn->ops->mix(t->nn, INGOT_NN_MIX_LOG_LINEAR, &z, row_of(t, weight_rows(plan) - 1), -INFINITY, true,
+                            t->tempered));
   *target = t->tempered;
 done:
   return st;
@@ -330,8 +341,8 @@ done:
   return st;
 }
 
-ingot_status ingot_teachers_loss(ingot_teachers *t, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels, float scale,
-                                 void *d_logits)
+ingot_status ingot_teachers_loss(ingot_teachers *t, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels,
+                                 float scale, void *d_logits)
 {
   ingot_status st = INGOT_OK;
   int64_t      end_row = first_row + z->n_row;

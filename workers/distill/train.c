@@ -36,7 +36,8 @@ static ingot_status init_history(ingot_trainer *t)
   const ingot_distill_plan *plan = t->plan;
   ingot_distill_history    *h = t->history;
   *h = (ingot_distill_history){.n_step = plan->n_step, .best = -1};
-  if (plan->validation.n_data > 0) h->capacity = 2 + (plan->validate_every > 0 ? plan->n_step / plan->validate_every : 0);
+  if (plan->validation.n_data > 0)
+    h->capacity = 2 + (plan->validate_every > 0 ? plan->n_step / plan->validate_every : 0);
   h->records = calloc((size_t)plan->n_step + 1, sizeof *h->records);
   h->checks = calloc((size_t)h->capacity + 1, sizeof *h->checks);
   h->check_nll = calloc((size_t)(h->capacity * plan->validation.n_data) + 1, sizeof *h->check_nll);
@@ -57,8 +58,8 @@ static ingot_status open_data(ingot_trainer *t)
   t->drawn = calloc((size_t)plan->n_data + 1, sizeof *t->drawn);
   t->ids = calloc((size_t)(5 * t->n_own * length) + 1, sizeof *t->ids);
   t->host_rows = calloc((size_t)((plan->n_teacher + 2) * plan->micro_batch * length), sizeof *t->host_rows);
-  INGOT_CHECK(t->tokens && t->draws && t->drawn && t->ids && t->host_rows, INGOT_ERR_NOMEM, "no memory for %lld windows of %lld tokens",
-              (long long)plan->batch, (long long)length);
+  INGOT_CHECK(t->tokens && t->draws && t->drawn && t->ids && t->host_rows, INGOT_ERR_NOMEM,
+              "no memory for %lld windows of %lld tokens", (long long)plan->batch, (long long)length);
   for (int d = 0; d < plan->n_data; d++) {
     INGOT_TRY(ingot_tokens_open(plan->data[d].path, plan->data[d].dtype, &t->tokens[d]));
     INGOT_CHECK(ingot_window_count(t->tokens[d], &plan->window) == plan->data[d].n_window, INGOT_ERR_FORMAT,
@@ -78,7 +79,8 @@ static ingot_status fill(ingot_nn *nn, int64_t n_elem, void *memory)
   for (uint32_t i = 0; i < ROOM; i++) wide[i] = (float)(i * 2654435761u % 8191u) / 8191.0f - 0.5f;
   ingot_narrow(nn->dtype, wide, narrow, ROOM);
   for (int64_t at = 0; at < n_elem && st == INGOT_OK; at += ROOM)
-    st = nn->ops->copy_in(nn, (char *)memory + (size_t)at * width, narrow, (size_t)(n_elem - at < ROOM ? n_elem - at : ROOM) * width);
+    st = nn->ops->copy_in(nn, (char *)memory + (size_t)at * width, narrow,
+                          (size_t)(n_elem - at < ROOM ? n_elem - at : ROOM) * width);
   return st;
 }
 
@@ -100,7 +102,8 @@ static ingot_status measure_peak(ingot_trainer *t)
   for (int i = 0; i < N_ROUND; i++) {
     INGOT_TRY(nn->ops->wait(nn));
     double start_s = ingot_clock_s();
-    for (int64_t k = 0; k < n_product; k++) INGOT_TRY(nn->ops->matmul(nn, n, n, n, 1.0f, a, b, 0.0f, memory[2], n, nn->dtype, NULL));
+    for (int64_t k = 0; k < n_product; k++)
+      INGOT_TRY(nn->ops->matmul(nn, n, n, n, 1.0f, a, b, 0.0f, memory[2], n, nn->dtype, NULL));
     INGOT_TRY(nn->ops->wait(nn));
     double rate = 2.0 * (double)(n * n * n * n_product) / (ingot_clock_s() - start_s + 1e-9);
     if (i > 0 && rate > t->peak_flops) t->peak_flops = rate;
@@ -114,7 +117,9 @@ static ingot_status init_own(ingot_trainer *t)
 {
   ingot_status              st = INGOT_OK;
   const ingot_distill_plan *plan = t->plan;
-  ingot_pass_options        pass = {.n_batch = plan->micro_batch, .n_time = plan->window.length, .backward = true,
+  ingot_pass_options        pass = {.n_batch = plan->micro_batch,
+                                    .n_time = plan->window.length,
+                                    .backward = true,
                                     .recompute = plan->recompute};
   INGOT_TRY(init_history(t));
   INGOT_TRY(ingot_gather_init(&t->g, t->comm, &plan->validation, &t->options->gather, t->timing));
@@ -134,8 +139,14 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
 {
   ingot_status st = INGOT_OK;
   int64_t      n;
-  *t = (ingot_trainer){.comm = comm, .plan = plan, .options = options, .timing = timing, .history = history, .validated = -1,
-                       .start_s = ingot_clock_s(), .save_s = ingot_clock_s()};
+  *t = (ingot_trainer){.comm = comm,
+                       .plan = plan,
+                       .options = options,
+                       .timing = timing,
+                       .history = history,
+                       .validated = -1,
+                       .start_s = ingot_clock_s(),
+                       .save_s = ingot_clock_s()};
   INGOT_TRY(ingot_comm_agree(comm, init_own(t)));
   INGOT_TRY(ingot_teachers_join(&t->teachers, &t->g));
   uint64_t before = ingot_process_anon_bytes();
@@ -144,7 +155,9 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
   n = t->optimizer.end - t->optimizer.begin;
   bool keep = plan->keep_best || plan->other;
   if (keep) t->best = calloc((size_t)n + 1, sizeof *t->best);
-  st = t->best || !keep ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for the best of %lld parameters", (long long)n);
+  st = t->best || !keep
+           ? INGOT_OK
+           : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for the best of %lld parameters", (long long)n);
   INGOT_TRY(ingot_comm_agree(comm, st));
 done:
   return st;
@@ -167,8 +180,8 @@ void ingot_trainer_release(ingot_trainer *t)
 
 /* ---- a step ---- */
 
-static ingot_status train_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels,
-                                void *d_logits)
+static ingot_status train_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z,
+                                const int32_t *labels, void *d_logits)
 {
   ingot_trainer *t = context;
   (void)nn;
@@ -218,11 +231,11 @@ static ingot_status add_losses(ingot_trainer *t, const ingot_batch *batch, const
 {
   ingot_status              st = INGOT_OK;
   const ingot_distill_plan *plan = t->plan;
-  bool                      each = plan->combine == INGOT_COMBINE_AVERAGE_LOSS && !plan->logits && plan->loss.alpha > 0.0f;
-  int                       n_soft = each ? plan->n_teacher : 1;
-  int64_t                   n = batch->n_batch * batch->n_time, room = t->teachers.n_token;
-  float                    *nll = t->host_rows, *soft = nll + room;
-  ingot_nn                 *nn = t->g.nn;
+  bool      each = plan->combine == INGOT_COMBINE_AVERAGE_LOSS && !plan->logits && plan->loss.alpha > 0.0f;
+  int       n_soft = each ? plan->n_teacher : 1;
+  int64_t   n = batch->n_batch * batch->n_time, room = t->teachers.n_token;
+  float    *nll = t->host_rows, *soft = nll + room;
+  ingot_nn *nn = t->g.nn;
   INGOT_TRY(nn->ops->copy_out(nn, nll, t->teachers.nll, (size_t)n * sizeof *nll));
   for (int i = 0; i < n_soft; i++)
     INGOT_TRY(nn->ops->copy_out(nn, soft + i * room, t->teachers.soft + i * room, (size_t)n * sizeof *soft));
@@ -232,11 +245,12 @@ static ingot_status add_losses(ingot_trainer *t, const ingot_batch *batch, const
       if (batch->labels[r] == INGOT_NN_IGNORE) continue;
       of_window[1] += (double)nll[r];
       for (int i = 0; i < n_soft; i++)
-        of_window[0] += (n_soft == 1 ? 1.0 : plan->weights[draws[w].data * plan->n_teacher + i]) * (double)soft[i * room + r];
+        of_window[0] +=
+            (n_soft == 1 ? 1.0 : plan->weights[draws[w].data * plan->n_teacher + i]) * (double)soft[i * room + r];
     }
     INGOT_CHECK(isfinite(of_window[0]) && isfinite(of_window[1]), INGOT_ERR_NUMERIC,
-                "step %lld of %lld, window %lld of %s: the loss is not finite", (long long)(t->step + 1), (long long)plan->n_step,
-                (long long)(draws[w].window + 1), plan->data[draws[w].data].path);
+                "step %lld of %lld, window %lld of %s: the loss is not finite", (long long)(t->step + 1),
+                (long long)plan->n_step, (long long)(draws[w].window + 1), plan->data[draws[w].data].path);
     for (int k = 0; k < 2; k++) sums[k] += of_window[k];
   }
 done:
@@ -293,8 +307,8 @@ done:
   return st;
 }
 
-/* Operations of one token of a step, teachers included; the student's backward pass costs twice its forward pass. Layers that run
- * again are no progress: they do not count. */
+/* Operations of one token of a step, teachers included; the student's backward pass costs twice its forward pass.
+ * Layers that run again are no progress: they do not count. */
 static double token_flops(const ingot_trainer *t)
 {
   int64_t length = t->plan->window.length;
@@ -311,10 +325,14 @@ static double token_flops(const ingot_trainer *t)
   return flops;
 }
 
-static void tell(const ingot_trainer *t, const ingot_distill_record *record, const ingot_distill_check *check, double seconds)
+static void tell(const ingot_trainer *t, const ingot_distill_record *record, const ingot_distill_check *check,
+                 double seconds)
 {
   if (ingot_comm_rank(t->comm) != 0 || !t->options->tell) return;
-  ingot_distill_news news = {.step = t->step, .n_step = t->plan->n_step, .record = record, .check = check,
+  ingot_distill_news news = {.step = t->step,
+                             .n_step = t->plan->n_step,
+                             .record = record,
+                             .check = check,
                              .elapsed_s = ingot_clock_s() - t->start_s};
   if (record) {
     news.step_s = seconds;
@@ -362,7 +380,8 @@ static ingot_status keep_best(ingot_trainer *t)
 {
   ingot_nn *nn = t->g.nn;
   if (!t->best) return INGOT_OK;
-  return nn->ops->copy_out(nn, t->best, t->optimizer.master, (size_t)(t->optimizer.end - t->optimizer.begin) * sizeof *t->best);
+  return nn->ops->copy_out(nn, t->best, t->optimizer.master,
+                           (size_t)(t->optimizer.end - t->optimizer.begin) * sizeof *t->best);
 }
 
 ingot_status ingot_trainer_validate(ingot_trainer *t)
@@ -372,7 +391,7 @@ ingot_status ingot_trainer_validate(ingot_trainer *t)
   int                    n_data = t->plan->validation.n_data;
   double                *nll = h->check_nll + h->n_check * n_data, sum = 0.0;
   INGOT_ASSERT(h->n_check < h->capacity);
-  ingot_scorer           scorer = {0};
+  ingot_scorer scorer = {0};
   INGOT_TRY(ingot_comm_agree(t->comm, ingot_scorer_open(&scorer, &t->g)));
   for (int d = 0; d < n_data; d++) {
     ingot_score score;

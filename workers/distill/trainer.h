@@ -17,15 +17,15 @@ typedef struct ingot_trainer {
   ingot_tokens               **tokens; /* [n_data] */
   ingot_teachers               teachers;
   ingot_optimizer              optimizer;
-  ingot_draw                  *draws;  /* [batch] */
-  int64_t                     *drawn;  /* [n_data] before the next step */
-  int32_t                     *ids;    /* [5][own windows][length] */
-  int64_t                      n_own;  /* windows of a step, at most */
-  float                       *host_rows; /* [max(n_teacher, 1) + 1][micro batch * length] */
-  float                       *best;   /* [slice]: master at the best validation, on the host */
-  float                        scale;  /* of gradients of the step under way: 1 / its tokens */
-  int64_t                      step;   /* steps done */
-  int64_t                      validated; /* step of the last validation; -1: none */
+  ingot_draw                  *draws;      /* [batch] */
+  int64_t                     *drawn;      /* [n_data] before the next step */
+  int32_t                     *ids;        /* [5][own windows][length] */
+  int64_t                      n_own;      /* windows of a step, at most */
+  float                       *host_rows;  /* [max(n_teacher, 1) + 1][micro batch * length] */
+  float                       *best;       /* [slice]: master at the best validation, on the host */
+  float                        scale;      /* of gradients of the step under way: 1 / its tokens */
+  int64_t                      step;       /* steps done */
+  int64_t                      validated;  /* step of the last validation; -1: none */
   double                       peak_flops; /* measured, of matrix products */
   double                       start_s, save_s;
   ingot_distill_history       *history;
@@ -36,7 +36,8 @@ ingot_status ingot_trainer_init(ingot_trainer *t, ingot_comm *comm, const ingot_
                                 const ingot_distill_options *options, ingot_distill_history *history,
                                 ingot_merge_timing *timing);
 void         ingot_trainer_release(ingot_trainer *t);
-/** Loss and gradient (in optimizer.gradient, summed over ranks) of step t->step; record's rate is not filled. Collective. */
+/** Loss and gradient (in optimizer.gradient, summed over ranks) of step t->step; record's rate is not filled.
+ * Collective. */
 ingot_status ingot_trainer_gradient(ingot_trainer *t, ingot_distill_record *record);
 /** A whole step; t->step goes up. Collective. */
 ingot_status ingot_trainer_step(ingot_trainer *t);

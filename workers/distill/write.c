@@ -1,7 +1,7 @@
 /*
- * The student as a checkpoint. A tile of the output that lies in one rank's slice of the parameters is written by that rank, by all
- * its threads: checked, rounded, hashed and written, on a CPU from where it lies. What lies in several slices, and parameters
- * that are transposed in the file, are gathered first.
+ * The student as a checkpoint. A tile of the output that lies in one rank's slice of the parameters is written by that
+ * rank, by all its threads: checked, rounded, hashed and written, on a CPU from where it lies. What lies in several
+ * slices, and parameters that are transposed in the file, are gathered first.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -43,11 +43,11 @@ typedef struct writer {
   int               filling; /* of loads */
   ingot_crew_flight flight;
   void             *narrow[THREADS_MAX]; /* [INGOT_TILE] of the output's dtype */
-  float            *whole, *turned;      /* room for the largest parameter that is transposed, and at least a tile; NULL: none is */
-  int64_t          *begin;               /* [ranks + 1] */
-  int64_t          *first_tile;          /* [n_tensor + 1] */
-  uint64_t         *hashes;              /* of all tensors' tiles: of this rank's, else 0 */
-  int64_t           n_shared;            /* tiles that are gathered: they go to ranks in turn */
+  float    *whole, *turned; /* room for the largest parameter that is transposed, and at least a tile; NULL: none is */
+  int64_t  *begin;          /* [ranks + 1] */
+  int64_t  *first_tile;     /* [n_tensor + 1] */
+  uint64_t *hashes;         /* of all tensors' tiles: of this rank's, else 0 */
+  int64_t   n_shared;       /* tiles that are gathered: they go to ranks in turn */
 } writer;
 
 static const ingot_model_param *param_of(const writer *w, int tensor)
@@ -66,8 +66,8 @@ static ingot_status finish_tile(void *context, int64_t number, int thread)
   const ingot_sink_tensor *to = &w->t->plan->sink.tensors[it->tensor];
   size_t                   width = ingot_dtype_size(to->dtype);
   for (int64_t i = 0; i < it->n; i++)
-    INGOT_CHECK(isfinite(it->values[i]), INGOT_ERR_NUMERIC, "%s: element %lld is not finite after the training", to->name,
-                (long long)(it->tile * INGOT_TILE + i));
+    INGOT_CHECK(isfinite(it->values[i]), INGOT_ERR_NUMERIC, "%s: element %lld is not finite after the training",
+                to->name, (long long)(it->tile * INGOT_TILE + i));
   const void *bytes = it->values;
   if (to->dtype != INGOT_DTYPE_F32) {
     ingot_narrow(to->dtype, it->values, w->narrow[thread], it->n);
@@ -76,14 +76,17 @@ static ingot_status finish_tile(void *context, int64_t number, int thread)
   w->hashes[w->first_tile[it->tensor] + it->tile] = ingot_hash(bytes, (size_t)it->n * width);
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_KILL));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
-  INGOT_TRY(ingot_sink_write(w->sink, it->tensor, (uint64_t)it->tile * INGOT_TILE * width, (size_t)it->n * width, bytes));
+  INGOT_TRY(
+      ingot_sink_write(w->sink, it->tensor, (uint64_t)it->tile * INGOT_TILE * width, (size_t)it->n * width, bytes));
 done:
   return st;
 }
 
 uint64_t ingot_distill_write_bytes(int64_t n_elem, int n_thread)
 {
-  int64_t slots = 4 * (int64_t)(n_thread < 1 ? 1 : n_thread > THREADS_MAX ? THREADS_MAX : n_thread); /* two loads of two a thread */
+  int64_t slots = 4 * (int64_t)(n_thread < 1             ? 1
+                                : n_thread > THREADS_MAX ? THREADS_MAX
+                                                         : n_thread); /* two loads of two a thread */
   return (uint64_t)(slots * INGOT_TILE < n_elem ? slots * INGOT_TILE : n_elem) * sizeof(float);
 }
 
@@ -109,7 +112,8 @@ static ingot_status add_tile(writer *w, const item *it, bool copy, bool device)
   if (copy) {
     if (!l->slots[i]) l->slots[i] = malloc(INGOT_TILE * sizeof(float));
     INGOT_CHECK(l->slots[i], INGOT_ERR_NOMEM, "no memory to write the output");
-    if (device) INGOT_TRY(w->t->g.nn->ops->copy_out(w->t->g.nn, l->slots[i], it->values, (size_t)it->n * sizeof(float)));
+    if (device)
+      INGOT_TRY(w->t->g.nn->ops->copy_out(w->t->g.nn, l->slots[i], it->values, (size_t)it->n * sizeof(float)));
     else memcpy(l->slots[i], it->values, (size_t)it->n * sizeof(float));
     l->items[i].values = l->slots[i];
   }
@@ -128,9 +132,11 @@ static ingot_status gather(writer *w, int64_t at, int64_t n, float *values, ingo
   ingot_optimizer *o = &t->optimizer;
   int              size = ingot_comm_size(t->comm);
   int64_t          a = at > o->begin ? at : o->begin, b = at + n < o->end ? at + n : o->end;
-  if (st == INGOT_OK && a < b && w->best) memcpy(values + (a - at), t->best + (a - o->begin), (size_t)(b - a) * sizeof *values);
+  if (st == INGOT_OK && a < b && w->best)
+    memcpy(values + (a - at), t->best + (a - o->begin), (size_t)(b - a) * sizeof *values);
   if (st == INGOT_OK && a < b && !w->best)
-    st = t->g.nn->ops->copy_out(t->g.nn, values + (a - at), o->master + (a - o->begin), (size_t)(b - a) * sizeof *values);
+    st = t->g.nn->ops->copy_out(t->g.nn, values + (a - at), o->master + (a - o->begin),
+                                (size_t)(b - a) * sizeof *values);
   INGOT_TRY(ingot_comm_agree(t->comm, st));
   for (int r = 0; r <= size; r++) {
     int64_t begin = at + n, end;
@@ -252,7 +258,8 @@ static void release_writer(writer *w)
 }
 
 /* The sink's files, and the report of the training. */
-static ingot_status make_files(ingot_trainer *t, bool best, ingot_sink_spec *spec, ingot_sink_file **files, ingot_text *report)
+static ingot_status make_files(ingot_trainer *t, bool best, ingot_sink_spec *spec, ingot_sink_file **files,
+                               ingot_text *report)
 {
   ingot_status                 st = INGOT_OK;
   const ingot_distill_options *options = t->options;

@@ -20,8 +20,8 @@ float ingot_ensemble_mix_weight(ingot_ensemble_kind kind, double weight)
   return weight > 0.0 ? (float)log(weight) : -INFINITY;
 }
 
-ingot_status ingot_ensemble_mix(ingot_nn *nn, const ingot_ensemble_plan *plan, int member, const ingot_nn_logits *z, const float *weight,
-                                bool first, float *mixed)
+ingot_status ingot_ensemble_mix(ingot_nn *nn, const ingot_ensemble_plan *plan, int member, const ingot_nn_logits *z,
+                                const float *weight, bool first, float *mixed)
 {
   ingot_status st = nn->ops->mix(nn, ingot_ensemble_mix_of(plan->kind), z, weight, (float)plan->floor, first, mixed);
   if (st != INGOT_OK || plan->plausibility <= 0.0 || member != plan->reference) return st;
@@ -49,7 +49,8 @@ static int64_t chunk_rows(int64_t ld, int64_t rows)
 
 ingot_members_options ingot_combine_members(const ingot_ensemble_plan *plan, ingot_comm *comm)
 {
-  return (ingot_members_options){.n_batch = plan->gather.batch, .n_time = plan->gather.window.length,
+  return (ingot_members_options){.n_batch = plan->gather.batch,
+                                 .n_time = plan->gather.window.length,
                                  .spread = plan->placement == INGOT_PLACEMENT_SPREAD ? comm : NULL};
 }
 
@@ -77,7 +78,8 @@ ingot_ensemble_memory ingot_combine_bytes(const ingot_ensemble_plan *plan, const
   bool                     spread = plan->placement == INGOT_PLACEMENT_SPREAD;
   if (plan->one_by_one) memory.device_bytes = largest_member(g, dtype, specs);
   else memory.device_bytes = ingot_members_bytes(specs, g->n_model, dtype, &members, spread ? n_rank : 1);
-  uint64_t chunk = (uint64_t)(plan->one_by_one ? chunk_rows(ld, (int64_t)rows) : ingot_pass_choose_rows(&specs[0], dtype, &pass));
+  uint64_t chunk =
+      (uint64_t)(plan->one_by_one ? chunk_rows(ld, (int64_t)rows) : ingot_pass_choose_rows(&specs[0], dtype, &pass));
   memory.device_bytes += chunk * (uint64_t)ld * sizeof(float) + rows * (n * 12 + 4);
   if (plan->learn && plan->kind == INGOT_ENSEMBLE_LOG_LINEAR)
     memory.device_bytes += n * chunk * (uint64_t)ld * sizeof(float) + chunk * (n * n + 2 * n) * sizeof(float);
@@ -97,7 +99,8 @@ static ingot_status open_host(ingot_combine *c)
   c->host_top1 = calloc(n * m, sizeof *c->host_top1);
   c->host_labels = calloc(n, sizeof *c->host_labels);
   if (c->plan->one_by_one) c->host_mixed = malloc(n * (size_t)c->ld * sizeof *c->host_mixed);
-  INGOT_CHECK(c->host_weight && c->host_nll && c->host_top1 && c->host_labels && (c->host_mixed || !c->plan->one_by_one),
+  INGOT_CHECK(c->host_weight && c->host_nll && c->host_top1 && c->host_labels &&
+                  (c->host_mixed || !c->plan->one_by_one),
               INGOT_ERR_NOMEM, "no memory for the distributions of %zu tokens", n);
 done:
   return st;
@@ -105,11 +108,11 @@ done:
 
 static ingot_status open_members(ingot_combine *c)
 {
-  ingot_status          st = INGOT_OK;
-  ingot_gather         *g = c->g;
+  ingot_status             st = INGOT_OK;
+  ingot_gather            *g = c->g;
   const ingot_gather_plan *plan = &c->plan->gather;
-  ingot_members_options options = ingot_combine_members(c->plan, g->comm);
-  double                start_s = ingot_clock_s();
+  ingot_members_options    options = ingot_combine_members(c->plan, g->comm);
+  double                   start_s = ingot_clock_s();
   INGOT_TRY(ingot_members_open(&c->members, g->nn, plan->models, plan->n_model, &options));
   for (int i = 0; i < c->members.n; i++)
     for (int t = 0; c->members.sources[i] && t < ingot_source_count(c->members.sources[i]); t++)
@@ -182,8 +185,8 @@ typedef struct run {
 } run;
 
 /* The loss of every member is finite where something is predicted. */
-static ingot_status check_members(const run *r, const ingot_batch *batch, int64_t first, int member_begin, int member_end,
-                                  const float *nll, int64_t stride)
+static ingot_status check_members(const run *r, const ingot_batch *batch, int64_t first, int member_begin,
+                                  int member_end, const float *nll, int64_t stride)
 {
   ingot_status st = INGOT_OK;
   ingot_text   place = {0};
@@ -211,7 +214,8 @@ static void constant_weights(const run *r, int64_t n, int64_t stride)
 }
 
 /* Weights of each row by the likelihood of the tokens before it in its window, or in its document. */
-static void posterior_weights(const run *r, const int32_t *labels, int64_t n_window, int64_t n_time, int64_t at, int64_t stride)
+static void posterior_weights(const run *r, const int32_t *labels, int64_t n_window, int64_t n_time, int64_t at,
+                              int64_t stride)
 {
   enum { MANY = 4096 };
   const ingot_combine *c = r->c;
@@ -219,7 +223,7 @@ static void posterior_weights(const run *r, const int32_t *labels, int64_t n_win
   double               sum[MANY];
   INGOT_ASSERT(n <= MANY);
   for (int64_t i = 0; i < n_window * n_time; i++) {
-    bool begins = i % n_time == 0 || (c->plan->gather.window.separate && labels[i - 1] == INGOT_NN_IGNORE);
+    bool   begins = i % n_time == 0 || (c->plan->gather.window.separate && labels[i - 1] == INGOT_NN_IGNORE);
     double most = -INFINITY, total = 0.0;
     for (int m = 0; m < n; m++) {
       if (begins) sum[m] = r->weights[m] > 0 ? log(r->weights[m]) : -INFINITY;
@@ -247,10 +251,10 @@ static ingot_status put_weights(const run *r, int64_t n, int64_t at, int64_t str
 /* The rows of a batch, chunk by chunk: members' scores, the mixture, or both. */
 static ingot_status live_rows(const run *r, bool score, bool mix)
 {
-  ingot_status        st = INGOT_OK;
-  ingot_combine      *c = r->c;
-  ingot_nn           *nn = c->g->nn;
-  int64_t             n = r->batch->n_batch * r->batch->n_time, stride = batch_rows(&c->plan->gather);
+  ingot_status   st = INGOT_OK;
+  ingot_combine *c = r->c;
+  ingot_nn      *nn = c->g->nn;
+  int64_t        n = r->batch->n_batch * r->batch->n_time, stride = batch_rows(&c->plan->gather);
   for (int64_t at = 0; at < n; at += c->rows) {
     int64_t         rows = n - at < c->rows ? n - at : c->rows;
     ingot_nn_logits z;
@@ -258,9 +262,9 @@ static ingot_status live_rows(const run *r, bool score, bool mix)
     for (int m = 0; m < c->members.n; m++) {
       INGOT_TRY(ingot_members_logits(&c->members, m, at, rows, &z));
       if (score)
-        INGOT_TRY(nn->ops->cross_entropy(nn, &z, c->labels + at, 0.0f, c->nll + m * stride + at, c->top1 + m * stride + at, NULL));
-      if (mix)
-        INGOT_TRY(ingot_ensemble_mix(nn, c->plan, m, &z, c->weight + m * stride + at, m == 0, c->mixed));
+        INGOT_TRY(nn->ops->cross_entropy(nn, &z, c->labels + at, 0.0f, c->nll + m * stride + at,
+                                         c->top1 + m * stride + at, NULL));
+      if (mix) INGOT_TRY(ingot_ensemble_mix(nn, c->plan, m, &z, c->weight + m * stride + at, m == 0, c->mixed));
     }
     if (!mix) continue;
     z.data = c->mixed;
@@ -308,8 +312,8 @@ static ingot_status live_batch(void *context, ingot_batch *batch, int64_t first)
 
 /* ---- one by one ---- */
 
-static ingot_status one_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels,
-                              void *d_logits)
+static ingot_status one_chunk(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z,
+                              const int32_t *labels, void *d_logits)
 {
   ingot_status   st = INGOT_OK;
   run           *r = context;
@@ -323,7 +327,8 @@ static ingot_status one_chunk(void *context, ingot_nn *nn, int64_t first_row, co
     size_t          bytes = (size_t)(n * c->ld) * sizeof(float);
     ingot_nn_logits part = {z->data + done * z->ld, n, z->n_vocab, z->ld};
     if (r->member > 0) INGOT_TRY(nn->ops->copy_in(nn, c->mixed, c->host_mixed + at * c->ld, bytes));
-    INGOT_TRY(ingot_ensemble_mix(nn, c->plan, r->member, &part, c->weight + r->member * stride + first_row + done, r->member == 0, c->mixed));
+    INGOT_TRY(ingot_ensemble_mix(nn, c->plan, r->member, &part, c->weight + r->member * stride + first_row + done,
+                                 r->member == 0, c->mixed));
     INGOT_TRY(nn->ops->copy_out(nn, c->host_mixed + at * c->ld, c->mixed, bytes));
     done += n;
   }
@@ -369,7 +374,8 @@ static ingot_status finish_group(run *r, int64_t part_end)
     for (int64_t row = 0; mixes(c, r->user) && row < n; row += c->rows) {
       int64_t         rows = n - row < c->rows ? n - row : c->rows;
       ingot_nn_logits z = {c->mixed, rows, c->n_vocab, c->ld};
-      INGOT_TRY(nn->ops->copy_in(nn, c->mixed, c->host_mixed + (at + row) * c->ld, (size_t)(rows * c->ld) * sizeof(float)));
+      INGOT_TRY(
+          nn->ops->copy_in(nn, c->mixed, c->host_mixed + (at + row) * c->ld, (size_t)(rows * c->ld) * sizeof(float)));
       INGOT_TRY(r->user->rows(r->user->context, &batch, first, row, &z, c->labels + row));
     }
     INGOT_TRY(r->user->end(r->user->context, &batch, first, c->host_nll + at, c->host_top1 + at, c->host_rows));
@@ -397,8 +403,8 @@ static ingot_status run_group(run *r, int64_t first, int64_t end)
   ingot_combine    *c = r->c;
   ingot_gather     *g = c->g;
   ingot_gather_work work = {.context = r, .batch = one_batch};
-  bool              needed = true, mix = mixes(c, r->user), posterior = mix && c->plan->kind == INGOT_ENSEMBLE_POSTERIOR;
-  int64_t           part_end;
+  bool    needed = true, mix = mixes(c, r->user), posterior = mix && c->plan->kind == INGOT_ENSEMBLE_POSTERIOR;
+  int64_t part_end;
   ingot_gather_part(g->comm, first, end, &r->part_begin, &part_end);
   INGOT_TRY(group_needed(r, part_end, &needed));
   if (!needed) goto done;
@@ -422,7 +428,9 @@ ingot_status ingot_combine_windows(ingot_combine *c, int64_t first, int64_t end,
 {
   ingot_status      st = INGOT_OK;
   run               r = {.c = c, .user = user, .weights = weights};
-  ingot_gather_work work = {.context = &r, .batch = live_batch, .in_rounds = c->plan->placement == INGOT_PLACEMENT_SPREAD};
+  ingot_gather_work work = {.context = &r,
+                            .batch = live_batch,
+                            .in_rounds = c->plan->placement == INGOT_PLACEMENT_SPREAD};
   int64_t           stride = batch_rows(&c->plan->gather);
   if (!c->plan->one_by_one) {
     constant_weights(&r, stride, stride);

@@ -32,7 +32,8 @@ ingot_status ingot_ensemble_result_init(ingot_ensemble_result *result, const ing
   result->learning = calloc(rows + 1, sizeof *result->learning);
   result->scores = calloc((n + 1) * (size_t)plan->n_score + 1, sizeof *result->scores);
   result->kept = calloc((size_t)plan->n_score + 1, sizeof *result->kept);
-  INGOT_CHECK(result->weights && result->learning && result->scores && result->kept, INGOT_ERR_NOMEM, "no memory for the scores of %zu models", n);
+  INGOT_CHECK(result->weights && result->learning && result->scores && result->kept, INGOT_ERR_NOMEM,
+              "no memory for the scores of %zu models", n);
   memcpy(result->weights, plan->weights, rows * n * sizeof *result->weights);
 done:
   return st;
@@ -68,7 +69,7 @@ enum { N_PART = 6 };
 static void list_parts(ingot_ensemble_job *job, ingot_state_part parts[N_PART])
 {
   const ingot_ensemble_plan *plan = job->plan;
-  size_t                     n = (size_t)plan->gather.n_model, rows = (size_t)plan->n_row, n_score = (size_t)plan->n_score;
+  size_t n = (size_t)plan->gather.n_model, rows = (size_t)plan->n_row, n_score = (size_t)plan->n_score;
   parts[0] = (ingot_state_part){&job->state, sizeof job->state};
   parts[1] = (ingot_state_part){job->result->weights, rows * n * sizeof *job->result->weights};
   parts[2] = (ingot_state_part){job->result->learning, rows * sizeof *job->result->learning};
@@ -179,8 +180,8 @@ static int32_t vote(const scorer *s, const int32_t *top1, int64_t stride, int64_
   return best;
 }
 
-static ingot_status score_end(void *context, const ingot_batch *batch, int64_t first, const float *nll, const int32_t *top1,
-                              int64_t stride)
+static ingot_status score_end(void *context, const ingot_batch *batch, int64_t first, const float *nll,
+                              const int32_t *top1, int64_t stride)
 {
   ingot_status st = INGOT_OK;
   scorer      *s = context;
@@ -256,7 +257,8 @@ static int64_t work_windows(const ingot_ensemble_plan *plan)
   int64_t scored = ingot_ensemble_first_window(plan, plan->n_score), n = 0;
   int64_t each = plan->one_by_one ? plan->gather.n_model : 1;
   n = scored * each * (plan->one_by_one && plan->kind == INGOT_ENSEMBLE_POSTERIOR ? 2 : 1);
-  if (plan->learn && plan->kind == INGOT_ENSEMBLE_LINEAR) n += (ingot_gather_window_count(&plan->gather) - scored) * each;
+  if (plan->learn && plan->kind == INGOT_ENSEMBLE_LINEAR)
+    n += (ingot_gather_window_count(&plan->gather) - scored) * each;
   return n;
 }
 

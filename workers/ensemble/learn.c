@@ -28,8 +28,8 @@ static void learn_windows(const ingot_ensemble_plan *plan, int row, int64_t *fir
 
 typedef struct gathered {
   int      n_model;
-  int64_t  first;    /* window of the range */
-  float   *logp;     /* [n_token][n_model] of this rank's windows */
+  int64_t  first; /* window of the range */
+  float   *logp;  /* [n_token][n_model] of this rank's windows */
   int64_t  n_token, capacity;
   int64_t *n_before; /* [windows of the range + 1]: tokens before a window; own ones filled */
   int64_t  own_begin, own_end;
@@ -48,8 +48,8 @@ done:
   return st;
 }
 
-static ingot_status gather_end(void *context, const ingot_batch *batch, int64_t first, const float *nll, const int32_t *top1,
-                               int64_t stride)
+static ingot_status gather_end(void *context, const ingot_batch *batch, int64_t first, const float *nll,
+                               const int32_t *top1, int64_t stride)
 {
   ingot_status st = INGOT_OK;
   gathered    *t = context;
@@ -68,10 +68,10 @@ done:
   return st;
 }
 
-/* Sums over all ranks at weights w, window by window, so that their order is that of the windows: [n_model] responsibilities,
- * log-likelihood, tokens. */
-static ingot_status expect(ingot_ensemble_job *job, const gathered *t, const double *w, int64_t n_window, double *windows,
-                           double *sums)
+/* Sums over all ranks at weights w, window by window, so that their order is that of the windows: [n_model]
+ * responsibilities, log-likelihood, tokens. */
+static ingot_status expect(ingot_ensemble_job *job, const gathered *t, const double *w, int64_t n_window,
+                           double *windows, double *sums)
 {
   ingot_status st = INGOT_OK;
   int          width = t->n_model + 2;
@@ -95,13 +95,15 @@ static ingot_status maximise(ingot_ensemble_job *job, const gathered *t, int64_t
   ingot_status st = INGOT_OK;
   int          n = t->n_model;
   double       before = -INFINITY;
-  double      *windows = calloc((size_t)(n_window * (n + 2)), sizeof *windows), *sums = calloc((size_t)n + 2, sizeof *sums);
-  st = windows && sums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the sums of %lld windows", (long long)n_window);
+  double *windows = calloc((size_t)(n_window * (n + 2)), sizeof *windows), *sums = calloc((size_t)n + 2, sizeof *sums);
+  st = windows && sums ? INGOT_OK
+                       : ingot_fail(INGOT_ERR_NOMEM, "no memory for the sums of %lld windows", (long long)n_window);
   INGOT_TRY(ingot_comm_agree(job->g.comm, st));
   for (how->n_iteration = 0;; how->n_iteration++) {
     INGOT_TRY(expect(job, t, w, n_window, windows, sums));
     double mean = sums[n] / sums[n + 1];
-    INGOT_CHECK(isfinite(mean), INGOT_ERR_NUMERIC, "the weights cannot be learnt: no model gives the tokens any probability");
+    INGOT_CHECK(isfinite(mean), INGOT_ERR_NUMERIC,
+                "the weights cannot be learnt: no model gives the tokens any probability");
     if (how->n_iteration == 0) how->start_nll = -mean;
     how->end_nll = -mean;
     how->n_token = (int64_t)sums[n + 1];
@@ -144,10 +146,10 @@ done:
 typedef struct moments {
   ingot_ensemble_job *job;
   int64_t             first;
-  int                 width;      /* of a window's sums: nll, tokens, gradient [n], Hessian [n][n] */
-  double             *windows;    /* [windows of the range][width]; own ones filled */
+  int                 width;   /* of a window's sums: nll, tokens, gradient [n], Hessian [n][n] */
+  double             *windows; /* [windows of the range][width]; own ones filled */
   float              *members[INGOT_ENSEMBLE_LEARN_MAX]; /* back end: [rows][ld] */
-  float              *out;        /* back end: [rows][1 + 2 n + n n]: nll, mean, label, product, each for all rows */
+  float              *out; /* back end: [rows][1 + 2 n + n n]: nll, mean, label, product, each for all rows */
   float              *host;
 } moments;
 
@@ -192,28 +194,29 @@ static void add_rows(moments *a, const ingot_batch *batch, int64_t first, int64_
     for (int m = 0; m < n; m++) {
       sum[2 + m] += (double)mean[i * n + m] - (double)label[i * n + m];
       for (int k = 0; k < n; k++)
-        sum[2 + n + m * n + k] += (double)product[(i * n + m) * n + k] - (double)mean[i * n + m] * (double)mean[i * n + k];
+        sum[2 + n + m * n + k] +=
+            (double)product[(i * n + m) * n + k] - (double)mean[i * n + m] * (double)mean[i * n + k];
     }
   }
 }
 
 static ingot_status moments_chunk(moments *a, const ingot_batch *batch, int64_t first, int64_t at, int64_t rows)
 {
-  ingot_status       st = INGOT_OK;
-  ingot_combine     *c = &a->job->combine;
-  ingot_nn          *nn = c->g->nn;
-  int                n = a->job->plan->gather.n_model;
-  int64_t            stride = a->job->plan->gather.batch * a->job->plan->gather.window.length;
-  float             *nll = a->out, *mean = nll + rows, *label = mean + rows * n, *product = label + rows * n;
+  ingot_status        st = INGOT_OK;
+  ingot_combine      *c = &a->job->combine;
+  ingot_nn           *nn = c->g->nn;
+  int                 n = a->job->plan->gather.n_model;
+  int64_t             stride = a->job->plan->gather.batch * a->job->plan->gather.window.length;
+  float              *nll = a->out, *mean = nll + rows, *label = mean + rows * n, *product = label + rows * n;
   const float *const *members = (const float *const *)a->members;
-  ingot_nn_logits    z;
+  ingot_nn_logits     z;
   INGOT_TRY(ingot_members_rows(&c->members, at, rows, NULL));
   for (int m = 0; m < n; m++) {
     INGOT_TRY(ingot_members_logits(&c->members, m, at, rows, &z));
     INGOT_TRY(nn->ops->log_softmax(nn, &z, a->members[m]));
     z.data = a->members[m];
-    INGOT_TRY(nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &z, c->weight + m * stride + at, (float)a->job->plan->floor, m == 0,
-                           c->mixed));
+    INGOT_TRY(nn->ops->mix(nn, INGOT_NN_MIX_LOG_LINEAR, &z, c->weight + m * stride + at, (float)a->job->plan->floor,
+                           m == 0, c->mixed));
   }
   z.data = c->mixed;
   INGOT_TRY(nn->ops->cross_entropy(nn, &z, c->labels + at, 0.0f, nll, NULL, NULL));
@@ -251,7 +254,9 @@ static ingot_status measure(moments *a, const double *w, int64_t first, int64_t 
   ingot_status      st = INGOT_OK;
   ingot_combine    *c = &a->job->combine;
   ingot_nn         *nn = c->g->nn;
-  ingot_gather_work work = {.context = a, .batch = moments_batch, .in_rounds = a->job->plan->placement == INGOT_PLACEMENT_SPREAD};
+  ingot_gather_work work = {.context = a,
+                            .batch = moments_batch,
+                            .in_rounds = a->job->plan->placement == INGOT_PLACEMENT_SPREAD};
   int64_t           stride = a->job->plan->gather.batch * a->job->plan->gather.window.length;
   for (int m = 0; m < a->job->plan->gather.n_model; m++) {
     for (int64_t i = 0; i < stride; i++) c->host_weight[i] = (float)w[m];

@@ -23,9 +23,9 @@ typedef struct writer {
   uint64_t          *hashes;               /* [n_window] */
   int32_t           *ids;                  /* back end: [rows of a chunk][k], as logp */
   float             *logp;
-  int32_t           *host_ids;             /* [rows of a batch][k], as host_logp */
+  int32_t           *host_ids; /* [rows of a batch][k], as host_logp */
   float             *host_logp;
-  char              *out;                  /* a window as it is written */
+  char              *out; /* a window as it is written */
 } writer;
 
 static size_t size_of(const writer *w, int tensor)
@@ -62,8 +62,10 @@ static ingot_status look(const ingot_ensemble_plan *plan, int64_t n_window, bool
     return INGOT_OK;
   }
   if (st == INGOT_ERR_EXISTS)
-    return ingot_wrap(st, "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
-                          "(--fresh discards it)", path);
+    return ingot_wrap(st,
+                      "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
+                      "(--fresh discards it)",
+                      path);
   *found = st == INGOT_OK;
   /* Renamed into place, and no manifest: back to its partial name. */
   return st == INGOT_OK ? ingot_sink_withdraw(path) : st;
@@ -98,7 +100,8 @@ static ingot_status verify(writer *w)
     n_kept += kept[i];
   }
   if (n_kept > 0 && ingot_comm_rank(comm) == 0)
-    ingot_log_info("%s: goes on behind %lld of %lld windows", w->job.plan->gather.output, (long long)n_kept, (long long)w->n_window);
+    ingot_log_info("%s: goes on behind %lld of %lld windows", w->job.plan->gather.output, (long long)n_kept,
+                   (long long)w->n_window);
   w->job.g.timing->tiles_resumed = n_kept;
 done:
   free(kept);
@@ -138,7 +141,7 @@ static ingot_status open_buffers(writer *w)
   ingot_status         st = INGOT_OK;
   const ingot_combine *c = &w->job.combine;
   ingot_nn            *nn = w->job.g.nn;
-  size_t               rows = (size_t)(w->job.plan->gather.batch * w->job.plan->gather.window.length), k = (size_t)w->job.plan->k;
+  size_t rows = (size_t)(w->job.plan->gather.batch * w->job.plan->gather.window.length), k = (size_t)w->job.plan->k;
   w->host_ids = malloc(rows * k * sizeof *w->host_ids);
   w->host_logp = malloc(rows * k * sizeof *w->host_logp);
   INGOT_CHECK(w->host_ids && w->host_logp, INGOT_ERR_NOMEM, "no memory for %zu log-probabilities", rows * k);
@@ -204,7 +207,8 @@ static ingot_status encode(writer *w, int64_t window, int64_t first_row)
   char          *at_logp = w->out + window_bytes(w, TENSOR_IDS), *at_tail = at_logp + window_bytes(w, TENSOR_LOGP);
   for (int64_t i = 0; i < n; i++) {
     uint16_t narrow = (uint16_t)ids[i];
-    memcpy(w->out + (size_t)i * size_of(w, TENSOR_IDS), size_of(w, TENSOR_IDS) == 2 ? (void *)&narrow : (void *)(w->host_ids + first_row * k + i),
+    memcpy(w->out + (size_t)i * size_of(w, TENSOR_IDS),
+           size_of(w, TENSOR_IDS) == 2 ? (void *)&narrow : (void *)(w->host_ids + first_row * k + i),
            size_of(w, TENSOR_IDS));
   }
   ingot_narrow(w->job.plan->logp_dtype, logp, at_logp, n);
@@ -224,8 +228,8 @@ done:
   return st;
 }
 
-static ingot_status write_windows(void *context, const ingot_batch *batch, int64_t first, const float *nll, const int32_t *top1,
-                                  int64_t stride)
+static ingot_status write_windows(void *context, const ingot_batch *batch, int64_t first, const float *nll,
+                                  const int32_t *top1, int64_t stride)
 {
   ingot_status st = INGOT_OK;
   writer      *w = context;
@@ -305,8 +309,9 @@ done:
   return st;
 }
 
-ingot_status ingot_ensemble_write_logits(ingot_comm *comm, const ingot_ensemble_plan *plan, const ingot_gather_options *options,
-                                         uint64_t *checksums, ingot_merge_timing *timing)
+ingot_status ingot_ensemble_write_logits(ingot_comm *comm, const ingot_ensemble_plan *plan,
+                                         const ingot_gather_options *options, uint64_t *checksums,
+                                         ingot_merge_timing *timing)
 {
   double       start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
   writer       w = {.job = {.g = {.plan = &plan->gather}, .plan = plan}};
@@ -317,7 +322,8 @@ ingot_status ingot_ensemble_write_logits(ingot_comm *comm, const ingot_ensemble_
   w.done = calloc((size_t)w.n_window + 1, sizeof *w.done);
   w.hashes = calloc((size_t)w.n_window + 1, sizeof *w.hashes);
   w.out = malloc(all_window_bytes(&w));
-  if (st == INGOT_OK && (!w.done || !w.hashes || !w.out)) st = ingot_fail(INGOT_ERR_NOMEM, "no memory to write windows");
+  if (st == INGOT_OK && (!w.done || !w.hashes || !w.out))
+    st = ingot_fail(INGOT_ERR_NOMEM, "no memory to write windows");
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(run_writer(&w, checksums));
 done:

@@ -26,8 +26,8 @@ void ingot_placement_spread(const uint64_t *bytes, int n, int n_rank, int *home)
   }
 }
 
-ingot_status ingot_spread_homes(const ingot_model_spec *specs, int n, ingot_dtype dtype, const ingot_pass_options *pass, int n_rank,
-                                int *home)
+ingot_status ingot_spread_homes(const ingot_model_spec *specs, int n, ingot_dtype dtype, const ingot_pass_options *pass,
+                                int n_rank, int *home)
 {
   ingot_status st = INGOT_OK;
   uint64_t    *bytes = calloc((size_t)n + 1, sizeof *bytes);
@@ -39,8 +39,8 @@ done:
   return st;
 }
 
-uint64_t ingot_members_bytes(const ingot_model_spec *specs, int n, ingot_dtype dtype, const ingot_members_options *options,
-                             int n_rank)
+uint64_t ingot_members_bytes(const ingot_model_spec *specs, int n, ingot_dtype dtype,
+                             const ingot_members_options *options, int n_rank)
 {
   ingot_pass_options pass = pass_options(options);
   int64_t            n_token = options->n_batch * options->n_time, ld = n > 0 ? (specs[0].n_vocab + 7) / 8 * 8 : 0;
@@ -68,8 +68,9 @@ static ingot_status read_specs(ingot_members *m, const ingot_gather_model *model
   for (int i = 0; i < m->n; i++) {
     INGOT_TRY(ingot_source_open(models[i].path, &m->sources[i]));
     INGOT_TRY(ingot_model_spec_read(m->sources[i], &m->specs[i]));
-    INGOT_CHECK(m->specs[i].n_vocab == m->specs[0].n_vocab, INGOT_ERR_MISMATCH, "%s has a vocabulary of %lld tokens, and %s one of %lld",
-                models[i].path, (long long)m->specs[i].n_vocab, models[0].path, (long long)m->specs[0].n_vocab);
+    INGOT_CHECK(m->specs[i].n_vocab == m->specs[0].n_vocab, INGOT_ERR_MISMATCH,
+                "%s has a vocabulary of %lld tokens, and %s one of %lld", models[i].path,
+                (long long)m->specs[i].n_vocab, models[0].path, (long long)m->specs[0].n_vocab);
     m->rows = ingot_pass_choose_rows(&m->specs[i], m->nn->dtype, pass);
   }
   m->n_vocab = m->specs[0].n_vocab;
@@ -89,7 +90,8 @@ ingot_status ingot_members_open(ingot_members *m, ingot_nn *nn, const ingot_gath
   m->models = calloc((size_t)n + 1, sizeof(ingot_model *));
   m->passes = calloc((size_t)n + 1, sizeof(ingot_pass *));
   m->parts = calloc((size_t)n + 1, sizeof *m->parts);
-  INGOT_CHECK(m->specs && m->sources && m->models && m->passes && m->parts, INGOT_ERR_NOMEM, "no memory for %d models", n);
+  INGOT_CHECK(m->specs && m->sources && m->models && m->passes && m->parts, INGOT_ERR_NOMEM, "no memory for %d models",
+              n);
   if (n == 0) goto done;
   INGOT_TRY(read_specs(m, models, &pass));
   if (options->spread && ingot_comm_size(options->spread) > 1) INGOT_TRY(ingot_spread_open(m, options));

@@ -9,7 +9,8 @@ typedef enum ingot_placement {
   INGOT_PLACEMENT_SPREAD,     /* each on one rank */
 } ingot_placement;
 
-/** home [n]: the largest first, each to the rank with least bytes, the lowest of them. Of equal ones, k is on rank k mod n_rank. */
+/** home [n]: the largest first, each to the rank with least bytes, the lowest of them. Of equal ones, k is on rank k
+ * mod n_rank. */
 void ingot_placement_spread(const uint64_t *bytes, int n, int n_rank, int *home);
 
 #endif

@@ -7,8 +7,8 @@
 
 /** What is kept between runs: fixed sizes, by the plan. Rank 0 writes it. */
 typedef struct ingot_ensemble_state {
-  int64_t      n_learnt;    /* rows of weights that are learnt */
-  int64_t      newton_on;   /* row n_learnt is under way in `newton` */
+  int64_t      n_learnt;  /* rows of weights that are learnt */
+  int64_t      newton_on; /* row n_learnt is under way in `newton` */
   ingot_newton newton;
 } ingot_ensemble_state;
 

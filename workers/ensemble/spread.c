@@ -1,7 +1,8 @@
 /*
- * Members that are spread over the ranks. In every exchange all ranks say what they want, in a small table: they give a batch, ask for
- * rows of logits, or have ended. Then each runs its members for all of them. Rows of logits go around the ring of ranks step by
- * step, so that in each step every rank computes for one rank, sends to it, and receives from another.
+ * Members that are spread over the ranks. In every exchange all ranks say what they want, in a small table: they give a
+ * batch, ask for rows of logits, or have ended. Then each runs its members for all of them. Rows of logits go around
+ * the ring of ranks step by step, so that in each step every rank computes for one rank, sends to it, and receives from
+ * another.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,26 +12,27 @@
 #include "workers/ensemble/members.h"
 
 enum { KIND_END, KIND_RUN, KIND_ROWS };
-/* A rank's row of the table. Then, for each member: KIND_RUN: its part; KIND_ROWS: whether it is wanted, and first window of its part. */
+/* A rank's row of the table. Then, for each member: KIND_RUN: its part; KIND_ROWS: whether it is wanted, and first
+ * window of its part. */
 enum { AT_STATUS, AT_KIND, AT_N, AT_FIRST, AT_TIME, AT_ARRAYS, AT_MEMBERS };
 enum { N_ARRAY = 4 }; /* tokens, positions, first keys, valid */
 
 struct ingot_spread {
   ingot_comm       *comm;
-  ingot_device_sum *link;    /* NULL: no NCCL */
+  ingot_device_sum *link; /* NULL: no NCCL */
   int               rank, size;
   int64_t           n_token; /* of a batch at most */
   int              *home;    /* [n] */
-  char            **hidden;  /* [n]: own members, back end: [size][n_token][hidden]; inputs of their heads for each rank's batch */
-  float           **slot;    /* [n]: others' members, back end: [rows][ld] */
-  ingot_nn_logits  *own;     /* [n]: own members: logits for this rank */
-  int64_t          *table;   /* [size][AT_MEMBERS + 2 n] */
-  int64_t          *mine;    /* a row of it */
-  int32_t          *ids;     /* arrays of all ranks' batches, one rank after the other */
-  int64_t          *begin;   /* [size + 1]: bytes in ids where a rank's arrays begin */
+  char  **hidden; /* [n]: own members, back end: [size][n_token][hidden]; inputs of their heads for each rank's batch */
+  float **slot;   /* [n]: others' members, back end: [rows][ld] */
+  ingot_nn_logits  *own;      /* [n]: own members: logits for this rank */
+  int64_t          *table;    /* [size][AT_MEMBERS + 2 n] */
+  int64_t          *mine;     /* a row of it */
+  int32_t          *ids;      /* arrays of all ranks' batches, one rank after the other */
+  int64_t          *begin;    /* [size + 1]: bytes in ids where a rank's arrays begin */
   ingot_nccl_piece *out, *in; /* [n] */
-  char             *host;    /* GPU without NCCL: two times [rows][ld] */
-  bool              failed;  /* on some rank: all have left the rounds */
+  char             *host;     /* GPU without NCCL: two times [rows][ld] */
+  bool              failed;   /* on some rank: all have left the rounds */
 };
 
 static int width(const ingot_members *m)
@@ -52,9 +54,12 @@ bool ingot_spread_is_here(const ingot_members *m, int member)
 
 ingot_status ingot_spread_open(ingot_members *m, const ingot_members_options *options)
 {
-  ingot_status       st = INGOT_OK;
-  size_t             n = (size_t)m->n, size = (size_t)ingot_comm_size(options->spread);
-  ingot_pass_options pass = {.n_batch = options->n_batch, .n_time = options->n_time, .hidden = true, .head_rows = options->head_rows};
+  ingot_status         st = INGOT_OK;
+  size_t               n = (size_t)m->n, size = (size_t)ingot_comm_size(options->spread);
+  ingot_pass_options   pass = {.n_batch = options->n_batch,
+                               .n_time = options->n_time,
+                               .hidden = true,
+                               .head_rows = options->head_rows};
   struct ingot_spread *s = calloc(1, sizeof *s);
   INGOT_CHECK(s, INGOT_ERR_NOMEM, "no memory to spread %d models", m->n);
   m->spread = s;
@@ -72,8 +77,8 @@ ingot_status ingot_spread_open(ingot_members *m, const ingot_members_options *op
   s->begin = calloc(size + 1, sizeof *s->begin);
   s->out = calloc(n, sizeof *s->out);
   s->in = calloc(n, sizeof *s->in);
-  INGOT_CHECK(s->home && s->hidden && s->slot && s->own && s->table && s->mine && s->ids && s->begin && s->out && s->in, INGOT_ERR_NOMEM,
-              "no memory to spread %d models over %d ranks", m->n, s->size);
+  INGOT_CHECK(s->home && s->hidden && s->slot && s->own && s->table && s->mine && s->ids && s->begin && s->out && s->in,
+              INGOT_ERR_NOMEM, "no memory to spread %d models over %d ranks", m->n, s->size);
   INGOT_TRY(ingot_spread_homes(m->specs, m->n, m->nn->dtype, &pass, s->size, s->home));
 done:
   return st;
@@ -125,7 +130,9 @@ ingot_status ingot_spread_join(ingot_members *m, ingot_gather *g)
   if (m->nn->kind == INGOT_NN_CPU) return INGOT_OK;
   INGOT_TRY(ingot_device_sum_open(g, &s->link));
   if (!s->link) s->host = malloc(2 * (size_t)(m->rows * m->ld) * sizeof(float));
-  st = s->link || s->host ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for %lld rows of logits", (long long)m->rows);
+  st = s->link || s->host
+           ? INGOT_OK
+           : ingot_fail(INGOT_ERR_NOMEM, "no memory on the host for %lld rows of logits", (long long)m->rows);
   st = ingot_comm_agree(s->comm, st);
 done:
   return st;
@@ -157,7 +164,8 @@ static ingot_status share_batches(ingot_members *m, const ingot_batch *batch)
     const int64_t *row = row_of(m, r);
     int64_t        n_array = 0;
     for (int a = 0; a < N_ARRAY; a++) n_array += row[AT_ARRAYS] >> a & 1;
-    s->begin[r + 1] = s->begin[r] + (row[AT_KIND] == KIND_RUN ? n_array * row[AT_N] * row[AT_TIME] * (int64_t)sizeof(int32_t) : 0);
+    s->begin[r + 1] =
+        s->begin[r] + (row[AT_KIND] == KIND_RUN ? n_array * row[AT_N] * row[AT_TIME] * (int64_t)sizeof(int32_t) : 0);
   }
   if (batch) {
     const int32_t *arrays[N_ARRAY] = {batch->tokens, batch->positions, batch->first_key, batch->valid};
@@ -175,7 +183,8 @@ static ingot_status share_batches(ingot_members *m, const ingot_batch *batch)
 static char *hidden_of(const ingot_members *m, int member, int rank, int64_t token)
 {
   const struct ingot_spread *s = m->spread;
-  return s->hidden[member] + (size_t)((rank * s->n_token + token) * m->specs[member].hidden) * ingot_dtype_size(m->nn->dtype);
+  return s->hidden[member] +
+         (size_t)((rank * s->n_token + token) * m->specs[member].hidden) * ingot_dtype_size(m->nn->dtype);
 }
 
 /* This rank's members over everybody's batches. */
@@ -189,7 +198,7 @@ static ingot_status run_members(ingot_members *m)
     if (row[AT_KIND] != KIND_RUN) continue;
     for (int i = 0; i < m->n; i++) {
       ingot_members_part part = {row[AT_MEMBERS + 2 * i], row[AT_MEMBERS + 2 * i + 1]};
-      size_t             n = (size_t)((part.end - part.first) * batch.n_time * m->specs[i].hidden) * ingot_dtype_size(m->nn->dtype);
+      size_t n = (size_t)((part.end - part.first) * batch.n_time * m->specs[i].hidden) * ingot_dtype_size(m->nn->dtype);
       if (s->home[i] != s->rank || n == 0) continue;
       INGOT_TRY(ingot_members_run_one(m, i, &batch, part));
       INGOT_TRY(m->nn->ops->copy(m->nn, hidden_of(m, i, r, 0), ingot_pass_hidden(m->passes[i]), n));
@@ -237,7 +246,8 @@ static int expect(ingot_members *m, int rank)
   struct ingot_spread *s = m->spread;
   int                  n_in = 0;
   for (int i = 0; i < m->n; i++)
-    if (s->home[i] == rank && wants(m, s->rank, i)) s->in[n_in++] = (ingot_nccl_piece){s->slot[i], chunk_bytes(m, s->rank)};
+    if (s->home[i] == rank && wants(m, s->rank, i))
+      s->in[n_in++] = (ingot_nccl_piece){s->slot[i], chunk_bytes(m, s->rank)};
   return n_in;
 }
 
@@ -247,19 +257,24 @@ static ingot_status move(ingot_members *m, int dest, int n_out, int src, int n_i
   ingot_status         st = INGOT_OK, moved = INGOT_OK;
   struct ingot_spread *s = m->spread;
   const ingot_nn_ops  *ops = m->nn->ops;
-  char                *out_host = s->host, *in_host = s->host ? s->host + (size_t)(m->rows * m->ld) * sizeof(float) : NULL;
+  char *out_host = s->host, *in_host = s->host ? s->host + (size_t)(m->rows * m->ld) * sizeof(float) : NULL;
   if (s->link)
-    return ingot_nccl_swap(ingot_device_sum_nccl(s->link), dest, s->out, n_out, src, s->in, n_in, ingot_nn_cuda_stream(m->nn));
-  for (int i = 0; (i < n_out || i < n_in) && moved == INGOT_OK; i++) { /* what fails here fails after the swap: the others count on it */
-    ingot_nccl_piece out = i < n_out ? s->out[i] : (ingot_nccl_piece){NULL, 0}, in = i < n_in ? s->in[i] : (ingot_nccl_piece){NULL, 0};
+    return ingot_nccl_swap(ingot_device_sum_nccl(s->link), dest, s->out, n_out, src, s->in, n_in,
+                           ingot_nn_cuda_stream(m->nn));
+  for (int i = 0; (i < n_out || i < n_in) && moved == INGOT_OK;
+       i++) { /* what fails here fails after the swap: the others count on it */
+    ingot_nccl_piece out = i < n_out ? s->out[i] : (ingot_nccl_piece){NULL, 0},
+                     in = i < n_in ? s->in[i] : (ingot_nccl_piece){NULL, 0};
     if (s->host && out.bytes > 0 && st == INGOT_OK) st = ops->copy_out(m->nn, out_host, out.data, out.bytes);
-    moved = ingot_comm_swap(s->comm, dest, s->host ? out_host : out.data, out.bytes, src, s->host ? in_host : in.data, in.bytes);
+    moved = ingot_comm_swap(s->comm, dest, s->host ? out_host : out.data, out.bytes, src, s->host ? in_host : in.data,
+                            in.bytes);
     if (s->host && in.bytes > 0 && st == INGOT_OK) st = ops->copy_in(m->nn, in.data, in_host, in.bytes);
   }
   return st == INGOT_OK ? moved : st;
 }
 
-/* Everybody's rows. Collective, with the status of all. A rank's own rows come last: they stay where they were computed. */
+/* Everybody's rows. Collective, with the status of all. A rank's own rows come last: they stay where they were
+ * computed. */
 static ingot_status send_rows(ingot_members *m)
 {
   ingot_status         st = INGOT_OK, mine = INGOT_OK;

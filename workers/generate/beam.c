@@ -22,8 +22,8 @@ ingot_status ingot_beam_init(ingot_beam *b, const ingot_beam_spec *spec)
   b->all = calloc(3 * width + 1, sizeof *b->all); /* one more: what is inserted */
   b->tokens = calloc((3 * width + 1) * length, sizeof *b->tokens);
   b->candidates = calloc(2 * width * width, sizeof *b->candidates);
-  INGOT_CHECK(b->all && b->tokens && b->candidates, INGOT_ERR_NOMEM, "no memory for %d beams of %lld tokens", spec->width,
-              (long long)spec->max_length);
+  INGOT_CHECK(b->all && b->tokens && b->candidates, INGOT_ERR_NOMEM, "no memory for %d beams of %lld tokens",
+              spec->width, (long long)spec->max_length);
   for (size_t i = 0; i < 3 * width + 1; i++) b->all[i].tokens = b->tokens + i * length;
   b->run = b->all;
   b->next = b->all + width;
@@ -99,8 +99,8 @@ static void finish(ingot_beam *b, const candidate *c)
   if (b->n_done < b->spec.width) b->n_done++;
 }
 
-/* Whether a running hypothesis can become better than the worst finished one. A sum only falls; dividing it by a larger length
- * helps where the penalty is positive. */
+/* Whether a running hypothesis can become better than the worst finished one. A sum only falls; dividing it by a larger
+ * length helps where the penalty is positive. */
 static bool can_improve(const ingot_beam *b)
 {
   if (b->n_run == 0) return false;
@@ -110,7 +110,8 @@ static bool can_improve(const ingot_beam *b)
 }
 
 /* The best continuations of a hypothesis; a token that is ruled out continues nothing. */
-static ingot_status gather(ingot_beam *b, int r, int64_t n, const float *z, const int32_t *ids, int32_t *room, int *n_candidate)
+static ingot_status gather(ingot_beam *b, int r, int64_t n, const float *z, const int32_t *ids, int32_t *room,
+                           int *n_candidate)
 {
   ingot_status st = INGOT_OK;
   int64_t      most = 2 * (int64_t)b->spec.width;
@@ -120,20 +121,22 @@ static ingot_status gather(ingot_beam *b, int r, int64_t n, const float *z, cons
   for (int64_t i = 0; i < n; i++) {
     float value = ids ? z[i] : z[room[i]];
     if (!(value > -INFINITY)) break;
-    b->candidates[(*n_candidate)++] = (candidate){b->run[r].sum + (double)value - log_sum, r, ids ? ids[i] : room[i], b};
+    b->candidates[(*n_candidate)++] =
+        (candidate){b->run[r].sum + (double)value - log_sum, r, ids ? ids[i] : room[i], b};
   }
 done:
   return st;
 }
 
-ingot_status ingot_beam_step(ingot_beam *b, int64_t n, const float *z, const int32_t *ids, int64_t ld, int32_t *room, int32_t *from,
-                             int32_t *token)
+ingot_status ingot_beam_step(ingot_beam *b, int64_t n, const float *z, const int32_t *ids, int64_t ld, int32_t *room,
+                             int32_t *from, int32_t *token)
 {
   ingot_status st = INGOT_OK;
   int          n_candidate = 0, n_run = 0, width = b->spec.width;
   bool         last = b->run[0].length + 1 == b->spec.max_length;
   INGOT_ASSERT(!b->over && b->n_run > 0);
-  for (int r = 0; r < b->n_run; r++) INGOT_TRY(gather(b, r, n, z + r * ld, ids ? ids + r * ld : NULL, room, &n_candidate));
+  for (int r = 0; r < b->n_run; r++)
+    INGOT_TRY(gather(b, r, n, z + r * ld, ids ? ids + r * ld : NULL, room, &n_candidate));
   qsort(b->candidates, (size_t)n_candidate, sizeof *b->candidates, compare_candidates);
   for (int i = 0; i < n_candidate && i < 2 * width; i++) {
     const candidate *c = &b->candidates[i];

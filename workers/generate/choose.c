@@ -13,7 +13,8 @@ double ingot_choose_uniform(uint64_t seed, int64_t sequence, int64_t place)
 {
   uint32_t word[4];
   ingot_philox4x32_of(ingot_philox_key(seed, ingot_hash_string(PURPOSE), 0), (uint64_t)sequence, (uint32_t)place, word);
-  return fmin(((double)word[0] + ((double)word[1] + 0.5) * 0x1p-32) * 0x1p-32, 0x1.fffffffffffffp-1); /* below 1 after rounding, too */
+  return fmin(((double)word[0] + ((double)word[1] + 0.5) * 0x1p-32) * 0x1p-32,
+              0x1.fffffffffffffp-1); /* below 1 after rounding, too */
 }
 
 int32_t ingot_choose_largest(int64_t n_vocab, const float *z)
@@ -100,7 +101,8 @@ static int32_t draw_from_all(const ingot_choice *how, int64_t n_vocab, const flo
 }
 
 /* The likeliest ids lie at the end of room, the first of them last. */
-static int32_t draw_from_likeliest(const ingot_choice *how, int64_t n_vocab, const float *z, float most, double u, int32_t *room)
+static int32_t draw_from_likeliest(const ingot_choice *how, int64_t n_vocab, const float *z, float most, double u,
+                                   int32_t *room)
 {
   int64_t n = how->top_k > 0 && how->top_k < n_vocab ? how->top_k : n_vocab, kept = 0;
   double  total = 0.0, sum = 0.0, drawn = 0.0;

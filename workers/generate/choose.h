@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/** How a token is drawn: logits divided by the temperature; then the top_k likeliest; then as many of them as have top_p together. */
+/** How a token is drawn: logits divided by the temperature; then the top_k likeliest; then as many of them as have
+ * top_p together. */
 typedef struct ingot_choice {
   double  temperature; /* above 0 */
   int64_t top_k;       /* 0: all */
@@ -16,8 +17,8 @@ double ingot_choose_uniform(uint64_t seed, int64_t sequence, int64_t place);
 /** The smallest id of the largest logit; -1 when a logit is NaN, or none is finite. */
 int32_t ingot_choose_largest(int64_t n_vocab, const float *z);
 /**
- * The first id whose cumulative probability is above u: in ascending order of ids, or with top_k or top_p in descending order of
- * probabilities (equal ones: by id). room [n_vocab]. -1 as above.
+ * The first id whose cumulative probability is above u: in ascending order of ids, or with top_k or top_p in descending
+ * order of probabilities (equal ones: by id). room [n_vocab]. -1 as above.
  */
 int32_t ingot_choose_sample(const ingot_choice *how, int64_t n_vocab, const float *z, double u, int32_t *room);
 /** The k largest in descending order, equal ones by id; returns how many: k, or n_vocab. ids may be room. */

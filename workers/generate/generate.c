@@ -34,16 +34,21 @@ int64_t ingot_generate_chunks(const ingot_generate_plan *plan, const int64_t *pe
   return n;
 }
 
-ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs, bool on_device, int n_thread)
+ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, const ingot_model_spec *specs,
+                                           bool on_device, int n_thread)
 {
   const ingot_gather_plan *g = &plan->ensemble.gather;
   ingot_dtype              dtype = on_device && g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-  ingot_decoder_options    decoder = {.n_row = ingot_lane_rows(plan), .n_prompt = plan->prompt, .n_time = plan->prompt + plan->length};
+  ingot_decoder_options    decoder = {.n_row = ingot_lane_rows(plan),
+                                      .n_prompt = plan->prompt,
+                                      .n_time = plan->prompt + plan->length};
   ingot_ensemble_memory    memory = {0};
-  uint64_t                 lanes = (uint64_t)plan->n_lane, rows = (uint64_t)decoder.n_row, ld = (uint64_t)(specs[0].n_vocab + 7) / 8 * 8;
-  uint64_t                 batch = (uint64_t)plan->batch, time = (uint64_t)decoder.n_time;
+  uint64_t                 lanes = (uint64_t)plan->n_lane, rows = (uint64_t)decoder.n_row,
+           ld = (uint64_t)(specs[0].n_vocab + 7) / 8 * 8;
+  uint64_t batch = (uint64_t)plan->batch, time = (uint64_t)decoder.n_time;
   for (int i = 0; i < g->n_model; i++) {
-    memory.device_bytes += ingot_model_bytes(&specs[i], dtype) + lanes * ingot_decoder_bytes(&specs[i], dtype, &decoder);
+    memory.device_bytes +=
+        ingot_model_bytes(&specs[i], dtype) + lanes * ingot_decoder_bytes(&specs[i], dtype, &decoder);
     memory.host_bytes += lanes * rows * time * 4;
   }
   uint64_t width = (uint64_t)ingot_lane_takes(plan, specs[0].n_vocab).width;
@@ -84,9 +89,10 @@ static ingot_status load_models(job *j)
     INGOT_TRY(ingot_source_open(g->models[m].path, &j->sources[m]));
     INGOT_TRY(ingot_model_load(j->g.nn, j->sources[m], &j->models[m]));
     INGOT_CHECK(j->models[m]->spec.n_vocab == j->models[0]->spec.n_vocab, INGOT_ERR_MISMATCH,
-                "%s has a vocabulary of %lld tokens, and %s one of %lld", g->models[m].path, (long long)j->models[m]->spec.n_vocab,
-                g->models[0].path, (long long)j->models[0]->spec.n_vocab);
-    for (int t = 0; t < ingot_source_count(j->sources[m]); t++) j->g.timing->bytes_read += ingot_source_tensor(j->sources[m], t)->bytes;
+                "%s has a vocabulary of %lld tokens, and %s one of %lld", g->models[m].path,
+                (long long)j->models[m]->spec.n_vocab, g->models[0].path, (long long)j->models[0]->spec.n_vocab);
+    for (int t = 0; t < ingot_source_count(j->sources[m]); t++)
+      j->g.timing->bytes_read += ingot_source_tensor(j->sources[m], t)->bytes;
   }
   j->g.timing->read_s += ingot_clock_s() - start_s;
 done:
@@ -100,12 +106,16 @@ static ingot_status open_job(job *j)
   size_t                   n = (size_t)g->n_model;
   j->sources = calloc(n, sizeof(ingot_source *));
   j->models = calloc(n, sizeof(ingot_model *));
-  j->n_lane = j->g.options->on_device ? 1 : j->g.options->n_thread < j->plan->n_lane ? j->g.options->n_thread : j->plan->n_lane;
+  j->n_lane = j->g.options->on_device                    ? 1
+              : j->g.options->n_thread < j->plan->n_lane ? j->g.options->n_thread
+                                                         : j->plan->n_lane;
   j->lanes = calloc((size_t)j->n_lane, sizeof *j->lanes);
   j->lane_open = calloc((size_t)j->n_lane, sizeof *j->lane_open);
-  INGOT_CHECK(j->sources && j->models && j->lanes && j->lane_open, INGOT_ERR_NOMEM, "no memory for %d threads", j->n_lane);
+  INGOT_CHECK(j->sources && j->models && j->lanes && j->lane_open, INGOT_ERR_NOMEM, "no memory for %d threads",
+              j->n_lane);
   INGOT_TRY(ingot_prompts_find(j->plan, 0, &j->prompts));
-  INGOT_CHECK(j->prompts.n == j->plan->n_prompt, INGOT_ERR_FORMAT, "the token files were changed after they were looked at: %lld prompts, now %lld",
+  INGOT_CHECK(j->prompts.n == j->plan->n_prompt, INGOT_ERR_FORMAT,
+              "the token files were changed after they were looked at: %lld prompts, now %lld",
               (long long)j->plan->n_prompt, (long long)j->prompts.n);
 done:
   return st;
@@ -148,7 +158,11 @@ static ingot_status one_chunk(void *context, int64_t item, int thread)
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_SLOW));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_READ));
   if (!j->lane_open[thread]) {
-    *l = (ingot_lane){.plan = j->plan, .prompts = &j->prompts, .records = &j->records, .tokens_of = j->g.tokens, .cancelled = &j->cancelled};
+    *l = (ingot_lane){.plan = j->plan,
+                      .prompts = &j->prompts,
+                      .records = &j->records,
+                      .tokens_of = j->g.tokens,
+                      .cancelled = &j->cancelled};
     INGOT_TRY(ingot_lane_open(l, j->models, j->g.options->on_device, j->g.options->n_thread));
     j->lane_open[thread] = true;
   }
@@ -167,8 +181,8 @@ static ingot_status touch_blas(ingot_nn *nn)
   const float a = 1.0F, b = 1.0F;
   float       c = 0.0F;
   if (nn->kind != INGOT_NN_CPU) return INGOT_OK;
-  return nn->ops->matmul(nn, 1, 1, 1, 1.0F, (ingot_nn_matrix){&a, 1, false}, (ingot_nn_matrix){&b, 1, false}, 0.0F, &c, 1, INGOT_DTYPE_F32,
-                         NULL);
+  return nn->ops->matmul(nn, 1, 1, 1, 1.0F, (ingot_nn_matrix){&a, 1, false}, (ingot_nn_matrix){&b, 1, false}, 0.0F, &c,
+                         1, INGOT_DTYPE_F32, NULL);
 }
 
 static ingot_status decode(job *j)
@@ -241,7 +255,8 @@ static ingot_status report(talk *t)
   g->rank_windows[0] = done;
   for (int r = 0; r < ingot_comm_size(g->comm); r++) all += g->rank_windows[r];
   if (g->options->progress)
-    g->options->progress(g->options->progress_context, all, t->j->records.n_sequence, all * g->plan->window.length, now_s - g->start_s);
+    g->options->progress(g->options->progress_context, all, t->j->records.n_sequence, all * g->plan->window.length,
+                         now_s - g->start_s);
   return INGOT_OK;
 }
 
@@ -289,7 +304,8 @@ static ingot_status run_chunks(job *j)
     if (j->records.done[i]) t.done_before += j->records.chunk_first[i + 1] - j->records.chunk_first[i];
   if (n_all == 0) goto done;
   ingot_status mine = INGOT_OK, talked = INGOT_OK;
-  if (pthread_create(&thread, NULL, decode_thread, j) != 0) mine = ingot_fail(INGOT_ERR_NOMEM, "a thread cannot be started");
+  if (pthread_create(&thread, NULL, decode_thread, j) != 0)
+    mine = ingot_fail(INGOT_ERR_NOMEM, "a thread cannot be started");
   else {
     talked = converse(&t);
     if (talked != INGOT_OK) atomic_store(&j->cancelled, 1);
@@ -316,7 +332,8 @@ static ingot_status run_job(job *j, ingot_generate_result *result)
   INGOT_TRY(ingot_records_open(&j->records, j->g.comm, j->plan, j->prompts.per_data, j->g.options->fresh, &n_resumed));
   j->g.timing->tiles_resumed = n_resumed;
   if (n_resumed > 0 && ingot_comm_rank(j->g.comm) == 0)
-    ingot_log_info("%s: goes on behind %lld of %lld chunks", j->g.plan->output, (long long)n_resumed, (long long)j->records.n_chunk);
+    ingot_log_info("%s: goes on behind %lld of %lld chunks", j->g.plan->output, (long long)n_resumed,
+                   (long long)j->records.n_chunk);
   double start_s = ingot_clock_s();
   INGOT_TRY(run_chunks(j));
   j->g.timing->merge_s += ingot_clock_s() - start_s;
@@ -325,7 +342,8 @@ static ingot_status run_job(job *j, ingot_generate_result *result)
   start_s = ingot_clock_s();
   INGOT_TRY(ingot_generate_write(&j->records, j->g.comm, result));
   j->g.timing->write_s += ingot_clock_s() - start_s;
-  if (ingot_comm_rank(j->g.comm) == 0) j->g.timing->bytes_written = (uint64_t)result->n_token * (uint64_t)j->plan->width;
+  if (ingot_comm_rank(j->g.comm) == 0)
+    j->g.timing->bytes_written = (uint64_t)result->n_token * (uint64_t)j->plan->width;
 done:
   return st;
 }

@@ -30,7 +30,8 @@ ingot_lane_taken ingot_lane_takes(const ingot_generate_plan *plan, int64_t n_voc
 static ingot_status open_host(ingot_lane *l)
 {
   ingot_status st = INGOT_OK;
-  size_t       batch = (size_t)l->plan->batch, rows = (size_t)l->n_row, length = (size_t)l->plan->length, prompt = (size_t)l->plan->prompt;
+  size_t       batch = (size_t)l->plan->batch, rows = (size_t)l->n_row, length = (size_t)l->plan->length,
+         prompt = (size_t)l->plan->prompt;
   l->z = malloc(rows * (size_t)l->taken.width * sizeof *l->z);
   l->host_ids = malloc(rows * (size_t)l->taken.width * sizeof *l->host_ids);
   l->host_uniform = malloc(rows * sizeof *l->host_uniform);
@@ -49,12 +50,17 @@ static ingot_status open_host(ingot_lane *l)
   l->written = calloc(batch * (prompt + length), sizeof *l->written);
   l->sequences = calloc(batch, sizeof *l->sequences);
   l->beams = calloc(batch, sizeof *l->beams);
-  INGOT_CHECK(l->z && l->host_ids && l->host_uniform && l->room && l->prompt && l->n_prompt && l->gold && l->n_gold && l->from && l->token && l->of_row &&
-                  l->chosen && l->chosen_token && l->live && l->live_row && l->written && l->sequences && l->beams,
+  INGOT_CHECK(l->z && l->host_ids && l->host_uniform && l->room && l->prompt && l->n_prompt && l->gold && l->n_gold &&
+                  l->from && l->token && l->of_row && l->chosen && l->chosen_token && l->live && l->live_row &&
+                  l->written && l->sequences && l->beams,
               INGOT_ERR_NOMEM, "no memory for %zu sequences at a time", batch);
   for (size_t i = 0; i < batch; i++) l->sequences[i].tokens = l->written + i * (prompt + length);
-  ingot_beam_spec spec = {.width = l->plan->beams, .max_length = l->plan->length, .end = l->plan->end, .penalty = l->plan->penalty};
-  for (size_t i = 0; i < batch && l->plan->search == INGOT_SEARCH_BEAM; i++) INGOT_TRY(ingot_beam_init(&l->beams[i], &spec));
+  ingot_beam_spec spec = {.width = l->plan->beams,
+                          .max_length = l->plan->length,
+                          .end = l->plan->end,
+                          .penalty = l->plan->penalty};
+  for (size_t i = 0; i < batch && l->plan->search == INGOT_SEARCH_BEAM; i++)
+    INGOT_TRY(ingot_beam_init(&l->beams[i], &spec));
 done:
   return st;
 }
@@ -79,7 +85,8 @@ ingot_status ingot_lane_open(ingot_lane *l, ingot_model *const *models, bool on_
   ingot_status          st = INGOT_OK;
   int                   n = l->plan->ensemble.gather.n_model;
   ingot_nn_options      options = {.kind = INGOT_NN_CPU, .n_thread = 1, .dtype = INGOT_DTYPE_F32};
-  ingot_decoder_options decoder = {.n_row = ingot_lane_rows(l->plan), .n_prompt = l->plan->prompt,
+  ingot_decoder_options decoder = {.n_row = ingot_lane_rows(l->plan),
+                                   .n_prompt = l->plan->prompt,
                                    .n_time = l->plan->prompt + l->plan->length};
   if (on_device) l->nn = models[0]->nn;
   else INGOT_TRY(ingot_nn_open(&options, &l->nn));
@@ -110,8 +117,9 @@ void ingot_lane_close(ingot_lane *l)
   for (size_t i = 0; l->nn && i < sizeof device / sizeof device[0]; i++) l->nn->ops->free(l->nn, device[i]);
   if (l->owns_nn) ingot_nn_close(&l->nn);
   for (int64_t i = 0; l->beams && i < l->plan->batch; i++) ingot_beam_release(&l->beams[i]);
-  void *memory[] = {l->models, l->decoders, l->z, l->host_ids, l->host_uniform, l->room, l->prompt, l->n_prompt, l->gold, l->n_gold, l->from, l->token, l->of_row,
-                    l->chosen, l->chosen_token, l->live, l->live_row, l->written, l->sequences, l->beams};
+  void *memory[] = {l->models,       l->decoders, l->z,        l->host_ids, l->host_uniform, l->room,   l->prompt,
+                    l->n_prompt,     l->gold,     l->n_gold,   l->from,     l->token,        l->of_row, l->chosen,
+                    l->chosen_token, l->live,     l->live_row, l->written,  l->sequences,    l->beams};
   for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++) free(memory[i]);
   *l = (ingot_lane){0};
 }
@@ -162,21 +170,23 @@ done:
   return st;
 }
 
-/* The mixture's rows, and what is taken of them. One member alone needs no mixing: its weight changes nothing, or it is a power. */
+/* The mixture's rows, and what is taken of them. One member alone needs no mixing: its weight changes nothing, or it is
+ * a power. */
 static ingot_status logits(ingot_lane *l, int64_t n_row, bool start)
 {
-  ingot_status                st = INGOT_OK;
-  const ingot_ensemble_plan  *e = &l->plan->ensemble;
-  int                         n_used = 0, last = 0;
-  bool                        first = true;
-  ingot_nn_logits             z;
-  const float                *rows = l->mixed;
+  ingot_status               st = INGOT_OK;
+  const ingot_ensemble_plan *e = &l->plan->ensemble;
+  int                        n_used = 0, last = 0;
+  bool                       first = true;
+  ingot_nn_logits            z;
+  const float               *rows = l->mixed;
   for (int m = 0; m < e->gather.n_model; m++) {
     if (l->weights[m] == 0.0) continue;
     n_used++;
     last = m;
   }
-  bool plain = n_used == 1 && (e->kind != INGOT_ENSEMBLE_LOG_LINEAR || (l->weights[last] == 1.0 && e->plausibility <= 0.0));
+  bool plain =
+      n_used == 1 && (e->kind != INGOT_ENSEMBLE_LOG_LINEAR || (l->weights[last] == 1.0 && e->plausibility <= 0.0));
   for (int m = 0; m < e->gather.n_model; m++) {
     if (l->weights[m] == 0.0) continue;
     INGOT_TRY(member_logits(l, m, n_row, start, &z));
@@ -192,8 +202,8 @@ done:
 
 static ingot_status not_finite(const ingot_lane *l, int64_t i)
 {
-  return ingot_fail(INGOT_ERR_NUMERIC, "sequence %lld of %lld, token %d: the logits are not finite", (long long)(l->first + i + 1),
-                    (long long)l->records->n_sequence, l->sequences[i].n_token + 1);
+  return ingot_fail(INGOT_ERR_NUMERIC, "sequence %lld of %lld, token %d: the logits are not finite",
+                    (long long)(l->first + i + 1), (long long)l->records->n_sequence, l->sequences[i].n_token + 1);
 }
 
 /* ---- one token after the other ---- */
@@ -212,7 +222,7 @@ static ingot_status choose(void *context, int64_t row, int thread)
   const ingot_sequence *s = &l->sequences[i];
   const float          *z = l->z + row * l->taken.width;
   double                u = ingot_choose_uniform(l->plan->seed, l->first + i, s->n_token - s->n_prompt);
-  int32_t               at = ingot_choose_sample(&l->plan->choice, best ? l->taken.width : l->n_vocab, z, u, room_of(l, thread));
+  int32_t at = ingot_choose_sample(&l->plan->choice, best ? l->taken.width : l->n_vocab, z, u, room_of(l, thread));
   l->chosen[row] = best && at >= 0 ? l->host_ids[row * l->taken.width + at] : at;
   return INGOT_OK;
 }
@@ -279,8 +289,9 @@ static ingot_status step_beam(void *context, int64_t k, int thread)
   ingot_lane  *l = context;
   bool         best = l->taken.what == INGOT_TAKE_BEST;
   int64_t      i = l->live[k], at = i * l->plan->beams, width = l->taken.width, first = l->live_row[k] * width;
-  ingot_status st = ingot_beam_step(&l->beams[i], best ? width : l->n_vocab, l->z + first, best ? l->host_ids + first : NULL, width,
-                                    room_of(l, thread), l->chosen + at, l->chosen_token + at);
+  ingot_status st =
+      ingot_beam_step(&l->beams[i], best ? width : l->n_vocab, l->z + first, best ? l->host_ids + first : NULL, width,
+                      room_of(l, thread), l->chosen + at, l->chosen_token + at);
   return st == INGOT_ERR_NUMERIC ? not_finite(l, i) : st;
 }
 
@@ -341,8 +352,8 @@ ingot_status ingot_lane_run(ingot_lane *l, int64_t chunk, bool *whole)
   for (int64_t i = 0; i < l->n; i++) {
     ingot_sequence *s = &l->sequences[i];
     int32_t        *prompt = l->prompt + i * l->plan->prompt;
-    INGOT_TRY(ingot_prompts_read(l->plan, l->prompts, l->tokens_of, (l->first + i) / l->plan->samples, l->n_vocab, prompt,
-                                 &l->n_prompt[i], l->gold + i * l->plan->length, &l->n_gold[i]));
+    INGOT_TRY(ingot_prompts_read(l->plan, l->prompts, l->tokens_of, (l->first + i) / l->plan->samples, l->n_vocab,
+                                 prompt, &l->n_prompt[i], l->gold + i * l->plan->length, &l->n_gold[i]));
     s->n_prompt = s->n_token = l->n_prompt[i];
     s->ended = 0;
     memcpy(s->tokens, prompt, (size_t)s->n_prompt * sizeof *prompt);

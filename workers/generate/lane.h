@@ -28,34 +28,34 @@ typedef struct ingot_lane {
   const atomic_int          *cancelled; /* the chunk under way is given up */
   ingot_nn                  *nn;        /* borrowed on a GPU, else its own, of one thread */
   bool                       owns_nn;
-  ingot_model               *models;    /* [n_model]: copies that work on nn */
-  ingot_decoder            **decoders;  /* [n_model] */
+  ingot_model               *models;   /* [n_model]: copies that work on nn */
+  ingot_decoder            **decoders; /* [n_model] */
   int64_t                    n_row, n_vocab, ld;
   ingot_lane_taken           taken;
-  float                     *mixed;     /* back end: [n_row][ld] */
-  float                     *weight;    /* back end: [n_model][n_row] */
-  int32_t                   *ids;       /* back end: [n_row][taken.width], as logp; NULL where not needed, as are the next two */
-  float                     *logp;
-  double                    *uniform;   /* back end: [n_row] */
-  int32_t                   *host_ids;
-  double                    *host_uniform;
-  float                     *z;         /* host: [n_row][taken.width]: logits, or the largest log-probabilities */
-  int                        n_thread;  /* that choose tokens: one, or with a GPU all of the rank's */
-  int32_t                   *room;      /* [n_thread][2 n_vocab] */
-  int32_t                   *prompt;    /* [batch][prompt]; the next: their lengths */
-  int32_t                   *n_prompt;
-  int32_t                   *gold, *n_gold; /* [batch][length], [batch] */
-  int32_t                   *from, *token; /* [n_row] */
-  int32_t                   *of_row;    /* [n_row]: sequence of the chunk that a row belongs to */
-  int32_t                   *chosen;    /* [n_row]: a token; beams: `from`, before the rows of all sequences are put together */
-  int32_t                   *chosen_token; /* [n_row]: beams: `token` likewise */
-  int32_t                   *live, *live_row; /* [batch]: beams: sequences that run on, and their first rows */
-  int32_t                   *written;   /* [batch][prompt + length] */
-  ingot_sequence            *sequences; /* [batch] */
-  ingot_beam                *beams;     /* [batch] */
-  int64_t                    first, n;  /* sequences of the chunk */
-  const double              *weights;   /* [n_model] of its data set */
-  int64_t                    n_step;    /* tokens decoded, for figures */
+  float                     *mixed;  /* back end: [n_row][ld] */
+  float                     *weight; /* back end: [n_model][n_row] */
+  int32_t        *ids; /* back end: [n_row][taken.width], as logp; NULL where not needed, as are the next two */
+  float          *logp;
+  double         *uniform; /* back end: [n_row] */
+  int32_t        *host_ids;
+  double         *host_uniform;
+  float          *z;        /* host: [n_row][taken.width]: logits, or the largest log-probabilities */
+  int             n_thread; /* that choose tokens: one, or with a GPU all of the rank's */
+  int32_t        *room;     /* [n_thread][2 n_vocab] */
+  int32_t        *prompt;   /* [batch][prompt]; the next: their lengths */
+  int32_t        *n_prompt;
+  int32_t        *gold, *n_gold; /* [batch][length], [batch] */
+  int32_t        *from, *token;  /* [n_row] */
+  int32_t        *of_row;        /* [n_row]: sequence of the chunk that a row belongs to */
+  int32_t        *chosen;       /* [n_row]: a token; beams: `from`, before the rows of all sequences are put together */
+  int32_t        *chosen_token; /* [n_row]: beams: `token` likewise */
+  int32_t        *live, *live_row; /* [batch]: beams: sequences that run on, and their first rows */
+  int32_t        *written;         /* [batch][prompt + length] */
+  ingot_sequence *sequences;       /* [batch] */
+  ingot_beam     *beams;           /* [batch] */
+  int64_t         first, n;        /* sequences of the chunk */
+  const double   *weights;         /* [n_model] of its data set */
+  int64_t         n_step;          /* tokens decoded, for figures */
 } ingot_lane;
 
 /** Rows of a pass: sequences of a chunk, times beams. */

@@ -41,8 +41,8 @@ static int64_t prompt_length(const ingot_generate_plan *plan, const int32_t *ids
 }
 
 /* Keep the place when a prompt begins there. */
-static ingot_status try_place(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab, int64_t start, int64_t stop,
-                              int32_t *ids, places *out)
+static ingot_status try_place(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab,
+                              int64_t start, int64_t stop, int32_t *ids, places *out)
 {
   ingot_status st = INGOT_OK;
   int64_t      n = stop - start < plan->prompt ? stop - start : plan->prompt;
@@ -52,18 +52,21 @@ done:
   return st;
 }
 
-static ingot_status find_windows(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab, int32_t *ids, places *out)
+static ingot_status find_windows(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab,
+                                 int32_t *ids, places *out)
 {
   ingot_status      st = INGOT_OK;
   ingot_window_spec spec = plan->ensemble.gather.window;
   spec.limit = 0;
   int64_t n = ingot_window_count(tokens, &spec), stride = spec.stride > 0 ? spec.stride : spec.length;
-  for (int64_t i = 0; i < n; i++) INGOT_TRY(try_place(plan, tokens, n_vocab, i * stride, i * stride + spec.length, ids, out));
+  for (int64_t i = 0; i < n; i++)
+    INGOT_TRY(try_place(plan, tokens, n_vocab, i * stride, i * stride + spec.length, ids, out));
 done:
   return st;
 }
 
-static ingot_status find_documents(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab, int32_t *ids, places *out)
+static ingot_status find_documents(const ingot_generate_plan *plan, const ingot_tokens *tokens, int64_t n_vocab,
+                                   int32_t *ids, places *out)
 {
   ingot_status st = INGOT_OK;
   int64_t      count = ingot_tokens_count(tokens), begun = -1;
@@ -107,11 +110,14 @@ static ingot_status find_in_data(const ingot_generate_plan *plan, int d, int64_t
   int32_t                 *ids = malloc((size_t)plan->prompt * sizeof *ids);
   INGOT_CHECK(ids, INGOT_ERR_NOMEM, "no memory for a prompt");
   INGOT_TRY(ingot_tokens_open(data->path, data->dtype, &tokens));
-  INGOT_TRY(plan->documents ? find_documents(plan, tokens, n_vocab, ids, &found) : find_windows(plan, tokens, n_vocab, ids, &found));
+  INGOT_TRY(plan->documents ? find_documents(plan, tokens, n_vocab, ids, &found)
+                            : find_windows(plan, tokens, n_vocab, ids, &found));
   if (plan->prompt_end >= 0)
-    INGOT_CHECK(found.n > 0, INGOT_ERR_MISMATCH, "%s: no %s has token %d, which ends a prompt, among its first %lld tokens", data->path,
+    INGOT_CHECK(found.n > 0, INGOT_ERR_MISMATCH,
+                "%s: no %s has token %d, which ends a prompt, among its first %lld tokens", data->path,
                 plan->documents ? "document" : "window", plan->prompt_end, (long long)plan->prompt);
-  INGOT_CHECK(found.n > 0, INGOT_ERR_MISMATCH, "%s: no %s of %lld tokens for a prompt", data->path, plan->documents ? "document" : "window",
+  INGOT_CHECK(found.n > 0, INGOT_ERR_MISMATCH, "%s: no %s of %lld tokens for a prompt", data->path,
+              plan->documents ? "document" : "window",
               (long long)(plan->documents ? plan->prompt : plan->ensemble.gather.window.length));
   INGOT_TRY(take_places(plan, &found, out, n_taken));
 done:
@@ -151,8 +157,9 @@ void ingot_prompts_release(ingot_prompts *prompts)
   *prompts = (ingot_prompts){0};
 }
 
-ingot_status ingot_prompts_read(const ingot_generate_plan *plan, const ingot_prompts *prompts, ingot_tokens *const *tokens_of, int64_t i,
-                                int64_t n_vocab, int32_t *tokens, int32_t *n, int32_t *gold, int32_t *n_gold)
+ingot_status ingot_prompts_read(const ingot_generate_plan *plan, const ingot_prompts *prompts,
+                                ingot_tokens *const *tokens_of, int64_t i, int64_t n_vocab, int32_t *tokens, int32_t *n,
+                                int32_t *gold, int32_t *n_gold)
 {
   ingot_status st = INGOT_OK;
   *n = *n_gold = 0;
@@ -163,10 +170,12 @@ ingot_status ingot_prompts_read(const ingot_generate_plan *plan, const ingot_pro
   int     d = 0;
   int64_t first = 0;
   while (i >= first + prompts->per_data[d]) first += prompts->per_data[d++];
-  int64_t start = prompts->start[i], stop = prompts->stop[i], room = stop - start < plan->prompt ? stop - start : plan->prompt;
+  int64_t start = prompts->start[i], stop = prompts->stop[i],
+          room = stop - start < plan->prompt ? stop - start : plan->prompt;
   INGOT_TRY(ingot_tokens_read(tokens_of[d], start, room, n_vocab, tokens));
   int64_t taken = prompt_length(plan, tokens, room);
-  INGOT_CHECK(taken >= 0, INGOT_ERR_FORMAT, "%s: the file was changed after it was looked at", ingot_tokens_path(tokens_of[d]));
+  INGOT_CHECK(taken >= 0, INGOT_ERR_FORMAT, "%s: the file was changed after it was looked at",
+              ingot_tokens_path(tokens_of[d]));
   *n = (int32_t)taken;
   if (plan->begin >= 0 && tokens[0] != plan->begin) {
     memmove(tokens + 1, tokens, (size_t)taken * sizeof *tokens);

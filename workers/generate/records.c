@@ -29,7 +29,8 @@ static ingot_status cut_chunks(ingot_records *r, const int64_t *per_data)
   r->chunk_first = calloc((size_t)r->n_chunk + 1, sizeof *r->chunk_first);
   r->chunk_data = calloc((size_t)r->n_chunk + 1, sizeof *r->chunk_data);
   r->done = calloc((size_t)r->n_chunk + 1, sizeof *r->done);
-  INGOT_CHECK(r->chunk_first && r->chunk_data && r->done, INGOT_ERR_NOMEM, "no memory for %lld chunks of sequences", (long long)r->n_chunk);
+  INGOT_CHECK(r->chunk_first && r->chunk_data && r->done, INGOT_ERR_NOMEM, "no memory for %lld chunks of sequences",
+              (long long)r->n_chunk);
   for (int d = 0; d < (n_data > 0 ? n_data : 1); d++) {
     int64_t end = first + per_data[d] * r->plan->samples;
     for (; first < end; first = r->chunk_first[n_chunk]) {
@@ -82,8 +83,10 @@ static ingot_status prepare(ingot_records *r, bool fresh, int64_t *n_done)
   *n_done = 0;
   st = fresh ? INGOT_ERR_NOTFOUND : ingot_journal_open(g->output, g->fingerprint, r->n_chunk, &r->journal);
   if (st == INGOT_ERR_EXISTS)
-    return ingot_wrap(st, "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
-                          "(--fresh discards it)", g->output);
+    return ingot_wrap(st,
+                      "%s: an unfinished output of another job, of other settings or of other inputs is in the way "
+                      "(--fresh discards it)",
+                      g->output);
   if (st == INGOT_OK && stat(r->path, &info) == 0) {
     r->fd = open(r->path, O_RDWR | O_CLOEXEC);
     INGOT_CHECK(r->fd >= 0, ingot_file_status(errno), "%s: cannot be opened: %s", r->path, strerror(errno));
@@ -101,8 +104,8 @@ done:
   return st;
 }
 
-ingot_status ingot_records_open(ingot_records *r, ingot_comm *comm, const ingot_generate_plan *plan, const int64_t *per_data, bool fresh,
-                                int64_t *n_resumed)
+ingot_status ingot_records_open(ingot_records *r, ingot_comm *comm, const ingot_generate_plan *plan,
+                                const int64_t *per_data, bool fresh, int64_t *n_resumed)
 {
   const ingot_gather_plan *g = &plan->ensemble.gather;
   bool                     root = ingot_comm_rank(comm) == 0;

@@ -8,7 +8,7 @@
 /** What a record holds; the tokens are the prompt's and those behind it. */
 typedef struct ingot_sequence {
   int32_t  n_prompt, n_token;
-  int32_t  ended;  /* by the end token, which is the last one */
+  int32_t  ended; /* by the end token, which is the last one */
   int32_t  zero;
   int32_t *tokens; /* [prompt + length]; lent */
 } ingot_sequence;
@@ -25,8 +25,8 @@ typedef struct ingot_records {
 } ingot_records;
 
 /** Collective: open what an earlier run has left, or begin anew. Release in any case. */
-ingot_status ingot_records_open(ingot_records *r, ingot_comm *comm, const ingot_generate_plan *plan, const int64_t *per_data, bool fresh,
-                                int64_t *n_resumed);
+ingot_status ingot_records_open(ingot_records *r, ingot_comm *comm, const ingot_generate_plan *plan,
+                                const int64_t *per_data, bool fresh, int64_t *n_resumed);
 void         ingot_records_close(ingot_records *r);
 /** Write all sequences of a chunk, and say that it is done. Any thread. */
 ingot_status ingot_records_put(ingot_records *r, int64_t chunk, const ingot_sequence *sequences);
@@ -34,8 +34,8 @@ ingot_status ingot_records_put(ingot_records *r, int64_t chunk, const ingot_sequ
 ingot_status ingot_records_get(const ingot_records *r, int64_t sequence, int32_t *room, ingot_sequence *out);
 
 /**
- * Collective, when all is done: the output under its name (write.c). Sequences follow each other; an end token is left out where the next
- * sequence begins with the same token, which then stands for both.
+ * Collective, when all is done: the output under its name (write.c). Sequences follow each other; an end token is left
+ * out where the next sequence begins with the same token, which then stands for both.
  */
 ingot_status ingot_generate_write(const ingot_records *r, ingot_comm *comm, ingot_generate_result *result);
 

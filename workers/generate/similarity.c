@@ -32,7 +32,8 @@ static int64_t common(const int32_t *a, int64_t n_a, const int32_t *b, int64_t n
   return sum;
 }
 
-double ingot_similarity_bleu(const int32_t *candidate, int64_t n_candidate, const int32_t *reference, int64_t n_reference)
+double ingot_similarity_bleu(const int32_t *candidate, int64_t n_candidate, const int32_t *reference,
+                             int64_t n_reference)
 {
   double sum = 0.0;
   if (n_candidate == 0) return n_reference == 0 ? 1.0 : 0.0;

@@ -16,17 +16,17 @@ enum { BUFFER_TOKENS = INGOT_TILE }; /* one hash of the checksum a buffer */
 
 /* Where tokens go: nowhere (they are counted), to a file, or to a tensor. */
 typedef struct writer {
-  const ingot_records *r;
+  const ingot_records       *r;
   const ingot_generate_plan *plan;
-  int                  fd;   /* -1: none */
-  const char          *path;
-  ingot_sink          *sink; /* NULL: none */
-  unsigned char       *buffer; /* BUFFER_TOKENS ids */
-  int64_t              n_buffer, n_token, n_tile;
-  uint64_t            *hashes; /* of the tiles; NULL while counting */
-  int64_t              used;    /* tokens of the row under way */
-  bool                 pending; /* an end token that is not written yet */
-  bool                *left_out; /* [n_sequence] */
+  int                        fd; /* -1: none */
+  const char                *path;
+  ingot_sink                *sink;   /* NULL: none */
+  unsigned char             *buffer; /* BUFFER_TOKENS ids */
+  int64_t                    n_buffer, n_token, n_tile;
+  uint64_t                  *hashes;   /* of the tiles; NULL while counting */
+  int64_t                    used;     /* tokens of the row under way */
+  bool                       pending;  /* an end token that is not written yet */
+  bool                      *left_out; /* [n_sequence] */
 } writer;
 
 /* ---- tokens ---- */
@@ -34,10 +34,11 @@ typedef struct writer {
 static ingot_status flush_tokens(writer *w)
 {
   ingot_status st = INGOT_OK;
-  size_t       bytes = (size_t)(w->n_buffer * w->plan->width), at = (size_t)((w->n_token - w->n_buffer) * w->plan->width);
+  size_t bytes = (size_t)(w->n_buffer * w->plan->width), at = (size_t)((w->n_token - w->n_buffer) * w->plan->width);
   if (w->n_buffer == 0 || !w->hashes) goto done;
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
-  INGOT_TRY(w->sink ? ingot_sink_write(w->sink, 0, at, bytes, w->buffer) : ingot_file_pwrite(w->fd, w->path, at, w->buffer, bytes));
+  INGOT_TRY(w->sink ? ingot_sink_write(w->sink, 0, at, bytes, w->buffer)
+                    : ingot_file_pwrite(w->fd, w->path, at, w->buffer, bytes));
   w->hashes[w->n_tile++] = ingot_hash(w->buffer, bytes);
 done:
   w->n_buffer = 0;
@@ -73,7 +74,8 @@ static ingot_status put_sequence(writer *w, const ingot_sequence *s)
   ingot_status st = INGOT_OK;
   int64_t      n_body = s->n_token - (s->ended ? 1 : 0);
   bool         glued = w->pending && s->tokens[0] == w->plan->end;
-  if (w->plan->row > 0 && w->used > 0 && w->used + (w->pending && !glued) + s->n_token > w->plan->row) INGOT_TRY(close_row(w));
+  if (w->plan->row > 0 && w->used > 0 && w->used + (w->pending && !glued) + s->n_token > w->plan->row)
+    INGOT_TRY(close_row(w));
   if (glued) w->pending = false; /* its first token stands for both */
   INGOT_TRY(put_end(w));
   for (int64_t i = 0; i < n_body; i++) INGOT_TRY(put(w, s->tokens[i]));
@@ -131,7 +133,8 @@ static ingot_status choose(writer *w, ingot_generate_result *result)
     result->n_ended += s.ended != 0;
     w->left_out[i] = w->plan->drop && !s.ended;
     result->n_dropped += w->left_out[i];
-    if (!w->left_out[i]) marks[n_mark++] = (mark){ingot_hash_seeded(room, (size_t)s.n_token * sizeof *room, (uint64_t)s.ended), i};
+    if (!w->left_out[i])
+      marks[n_mark++] = (mark){ingot_hash_seeded(room, (size_t)s.n_token * sizeof *room, (uint64_t)s.ended), i};
   }
   if (w->plan->unique) {
     qsort(marks, (size_t)n_mark, sizeof *marks, compare_marks);
@@ -143,7 +146,8 @@ static ingot_status choose(writer *w, ingot_generate_result *result)
   }
   result->n_written = n - result->n_dropped - result->n_duplicate;
   INGOT_CHECK(result->n_written > 0, INGOT_ERR_MISMATCH,
-              "%s: no sequence is left: none of %lld has the end token %d within %lld tokens (truncated = \"keep\" takes them as they are)",
+              "%s: no sequence is left: none of %lld has the end token %d within %lld tokens (truncated = \"keep\" "
+              "takes them as they are)",
               w->plan->ensemble.gather.output, (long long)n, w->plan->end, (long long)w->plan->length);
 done:
   free(room);
@@ -166,7 +170,8 @@ static ingot_status write_flat(writer *w)
   if (g->sink.durable) INGOT_TRY(ingot_file_sync(w->fd, path));
   INGOT_TRY(ingot_fault_check(INGOT_FAULT_COMMIT));
   if (g->sink.lock) INGOT_TRY(ingot_lock_check(g->sink.lock));
-  INGOT_CHECK(rename(path, g->output) == 0, ingot_file_status(errno), "%s: cannot be renamed to %s: %s", path, g->output, strerror(errno));
+  INGOT_CHECK(rename(path, g->output) == 0, ingot_file_status(errno), "%s: cannot be renamed to %s: %s", path,
+              g->output, strerror(errno));
   if (g->sink.durable) INGOT_TRY(ingot_file_sync_parent(g->output));
 done:
   if (w->fd >= 0) close(w->fd);

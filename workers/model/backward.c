@@ -78,9 +78,10 @@ static ingot_status heads_backward(const ingot_pass_state *run, int index, const
   const int64_t            q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
   const ingot_nn_attention shape = ingot_pass_attention_shape(run, index);
   void                    *qk = ingot_pass_qk(layer), *d_qk = spec->qk_norm ? pass->d_qk : pass->d_qkv;
-  INGOT_TRY(run->ops->attention_backward(
-      run->nn, &shape, qk, ingot_pass_at(run, qk, q), ingot_pass_at(run, layer->qkv, q + kv), layer->heads, layer->lse,
-      pass->d_heads, d_qk, ingot_pass_at(run, d_qk, q), ingot_pass_at(run, pass->d_qkv, q + kv)));
+  INGOT_TRY(run->ops->attention_backward(run->nn, &shape, qk, ingot_pass_at(run, qk, q),
+                                         ingot_pass_at(run, layer->qkv, q + kv), layer->heads, layer->lse,
+                                         pass->d_heads, d_qk, ingot_pass_at(run, d_qk, q),
+                                         ingot_pass_at(run, pass->d_qkv, q + kv)));
   if (!spec->learned_positions) {
     const ingot_nn_rope rope = ingot_pass_rope_shape(run);
     INGOT_TRY(run->ops->rope(run->nn, &rope, d_qk, true));

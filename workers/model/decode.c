@@ -31,7 +31,7 @@ struct ingot_decoder {
   int32_t              *length; /* [n_row] by slot */
   int32_t              *slot;   /* [n_row]: of the rows of the last call */
   int32_t              *old_slot, *batch, *batch_length, *positions, *place, *copies;
-  int64_t               rows;   /* of the last call */
+  int64_t               rows; /* of the last call */
 };
 
 bool ingot_decoder_caches(const ingot_model_spec *spec, int64_t n_time)
@@ -79,7 +79,10 @@ static ingot_status open_cache(ingot_decoder *d, const ingot_pass_options *pass)
   ingot_status            st = INGOT_OK;
   const ingot_model_spec *spec = &d->model->spec;
   const size_t            bytes = (size_t)cache_elements(spec, &d->options) * ingot_dtype_size(d->nn->dtype);
-  d->cache = (ingot_nn_cache){.n_layer = spec->n_layer, .n_slot = d->options.n_row, .n_time = d->options.n_time, .width = ingot_spec_kv(spec)};
+  d->cache = (ingot_nn_cache){.n_layer = spec->n_layer,
+                              .n_slot = d->options.n_row,
+                              .n_time = d->options.n_time,
+                              .width = ingot_spec_kv(spec)};
   INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->cache.keys));
   INGOT_TRY(d->nn->ops->alloc(d->nn, bytes, &d->cache.values));
   INGOT_TRY(d->nn->ops->alloc(d->nn, (size_t)id_bytes(pass, d->options.n_row), (void **)&d->ids));
@@ -96,8 +99,9 @@ ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options 
   INGOT_ASSERT(options->n_row > 0 && options->n_prompt > 0 && options->n_time >= options->n_prompt);
   INGOT_CHECK(d, INGOT_ERR_NOMEM, "no memory for a decoder");
   *d = (ingot_decoder){.model = model, .nn = model->nn, .options = *options};
-  INGOT_CHECK(options->n_row <= INT32_MAX / options->n_time, INGOT_ERR_NOMEM, "%lld sequences of %lld tokens are too many at a time",
-              (long long)options->n_row, (long long)options->n_time);
+  INGOT_CHECK(options->n_row <= INT32_MAX / options->n_time, INGOT_ERR_NOMEM,
+              "%lld sequences of %lld tokens are too many at a time", (long long)options->n_row,
+              (long long)options->n_time);
   d->caches = ingot_decoder_caches(&model->spec, options->n_time);
   ingot_pass_options pass = pass_options(options, d->caches);
   size_t             batch = (size_t)pass_tokens(&pass);
@@ -110,7 +114,8 @@ ingot_status ingot_decoder_open(ingot_model *model, const ingot_decoder_options 
   d->positions = calloc(batch, sizeof *d->positions);
   d->place = calloc(batch, sizeof *d->place);
   d->copies = calloc(3 * rows, sizeof *d->copies);
-  INGOT_CHECK(d->tokens && d->length && d->slot && d->old_slot && d->batch && d->batch_length && d->positions && d->place && d->copies,
+  INGOT_CHECK(d->tokens && d->length && d->slot && d->old_slot && d->batch && d->batch_length && d->positions &&
+                  d->place && d->copies,
               INGOT_ERR_NOMEM, "no memory for a decoder of %zu sequences", rows);
   INGOT_TRY(ingot_pass_open(model, &pass, &d->pass));
   INGOT_TRY(d->nn->ops->alloc(d->nn, rows * (size_t)model->spec.hidden * size, &d->hidden));
@@ -151,12 +156,21 @@ ingot_status ingot_pass_cache_layer(const ingot_pass_state *run, int index, cons
   const ingot_model_spec  *spec = &run->model->spec;
   const ingot_nn_attention shape = ingot_pass_attention_shape(run, index);
   const int64_t            q = ingot_spec_q(spec), kv = ingot_spec_kv(spec);
-  void                    *qk = ingot_pass_qk(layer), *k = ingot_pass_at(run, qk, q), *v = ingot_pass_at(run, layer->qkv, q + kv);
+  void *qk = ingot_pass_qk(layer), *k = ingot_pass_at(run, qk, q), *v = ingot_pass_at(run, layer->qkv, q + kv);
   INGOT_TRY(run->ops->cache_store(run->nn, &c->memory, index, run->n_token, c->place, k, shape.ld_k, v, shape.ld_v));
   if (c->whole) return run->ops->attention(run->nn, &shape, qk, k, v, layer->heads, NULL);
-  const ingot_nn_cached cached = {.n_row = run->n_batch, .layer = index, .n_head = spec->n_head, .n_kv_head = spec->n_kv_head,
-                                  .head_dim = spec->head_dim, .scale = shape.scale, .window = shape.window, .slot = c->slot,
-                                  .n_key = c->length, .most_key = c->most, .ld_q = shape.ld_q, .ld_o = shape.ld_o};
+  const ingot_nn_cached cached = {.n_row = run->n_batch,
+                                  .layer = index,
+                                  .n_head = spec->n_head,
+                                  .n_kv_head = spec->n_kv_head,
+                                  .head_dim = spec->head_dim,
+                                  .scale = shape.scale,
+                                  .window = shape.window,
+                                  .slot = c->slot,
+                                  .n_key = c->length,
+                                  .most_key = c->most,
+                                  .ld_q = shape.ld_q,
+                                  .ld_o = shape.ld_o};
   INGOT_TRY(run->ops->attention_cached(run->nn, &cached, &c->memory, qk, layer->heads));
 done:
   return st;
@@ -169,8 +183,14 @@ static ingot_status run_pass(ingot_decoder *d, int64_t n_batch, int64_t n_time, 
 {
   ingot_status     st = INGOT_OK;
   ingot_pass      *pass = d->pass;
-  ingot_pass_state run = {.pass = pass, .ops = d->nn->ops, .nn = d->nn, .model = d->model, .n_batch = n_batch, .n_time = n_time,
-                          .n_token = n_batch * n_time, .cache = cache};
+  ingot_pass_state run = {.pass = pass,
+                          .ops = d->nn->ops,
+                          .nn = d->nn,
+                          .model = d->model,
+                          .n_batch = n_batch,
+                          .n_time = n_time,
+                          .n_token = n_batch * n_time,
+                          .cache = cache};
   size_t           bytes = (size_t)run.n_token * sizeof(int32_t);
   INGOT_ASSERT(run.n_token <= pass->options.n_batch * pass->options.n_time);
   INGOT_TRY(ingot_pass_refresh_tables(pass, cache ? d->options.n_time : n_time));
@@ -186,8 +206,8 @@ done:
 static ingot_status keep_hidden(ingot_decoder *d, int64_t row, int64_t to, int64_t n)
 {
   const size_t bytes = (size_t)d->model->spec.hidden * ingot_dtype_size(d->nn->dtype);
-  return d->nn->ops->copy(d->nn, (char *)d->hidden + (size_t)to * bytes, (const char *)ingot_pass_hidden(d->pass) + (size_t)row * bytes,
-                          (size_t)n * bytes);
+  return d->nn->ops->copy(d->nn, (char *)d->hidden + (size_t)to * bytes,
+                          (const char *)ingot_pass_hidden(d->pass) + (size_t)row * bytes, (size_t)n * bytes);
 }
 
 /* Rows first .. end - 1 from their first token on, shorter ones padded at their ends. */
@@ -206,9 +226,11 @@ static ingot_status run_whole(ingot_decoder *d, int64_t first, int64_t end)
       d->place[at] = there ? (int32_t)place : -1;
       d->positions[at] = (int32_t)t;
     }
-  if (d->caches) INGOT_TRY(d->nn->ops->copy_in(d->nn, d->ids, d->place, (size_t)((end - first) * n_time) * sizeof *d->place));
+  if (d->caches)
+    INGOT_TRY(d->nn->ops->copy_in(d->nn, d->ids, d->place, (size_t)((end - first) * n_time) * sizeof *d->place));
   INGOT_TRY(run_pass(d, end - first, n_time, d->caches ? &cache : NULL));
-  for (int64_t r = first; r < end; r++) INGOT_TRY(keep_hidden(d, (r - first) * n_time + d->length[d->slot[r]] - 1, r, 1));
+  for (int64_t r = first; r < end; r++)
+    INGOT_TRY(keep_hidden(d, (r - first) * n_time + d->length[d->slot[r]] - 1, r, 1));
 done:
   return st;
 }
@@ -255,8 +277,8 @@ done:
   return st;
 }
 
-ingot_status ingot_decoder_start(ingot_decoder *d, int64_t n_row, const int32_t *tokens, int64_t ld, const int32_t *length,
-                                 ingot_nn_logits *z)
+ingot_status ingot_decoder_start(ingot_decoder *d, int64_t n_row, const int32_t *tokens, int64_t ld,
+                                 const int32_t *length, ingot_nn_logits *z)
 {
   ingot_status st = INGOT_OK;
   INGOT_ASSERT(n_row > 0 && n_row <= d->options.n_row);
@@ -329,7 +351,8 @@ done:
   return st;
 }
 
-ingot_status ingot_decoder_next(ingot_decoder *d, int64_t n_row, const int32_t *from, const int32_t *tokens, ingot_nn_logits *z)
+ingot_status ingot_decoder_next(ingot_decoder *d, int64_t n_row, const int32_t *from, const int32_t *tokens,
+                                ingot_nn_logits *z)
 {
   ingot_status st = INGOT_OK;
   INGOT_ASSERT(n_row > 0 && n_row <= d->options.n_row);

@@ -133,11 +133,10 @@ static ingot_status attention_block(const ingot_pass_state *run, int index, cons
     const ingot_nn_rope rope = ingot_pass_rope_shape(run);
     INGOT_TRY(run->ops->rope(run->nn, &rope, qk, false));
   }
-  if (run->cache)
-    INGOT_TRY(ingot_pass_cache_layer(run, index, layer));
+  if (run->cache) INGOT_TRY(ingot_pass_cache_layer(run, index, layer));
   else
-    INGOT_TRY(run->ops->attention(run->nn, &shape, qk, ingot_pass_at(run, qk, q), ingot_pass_at(run, layer->qkv, q + kv),
-                                  layer->heads, layer->lse));
+    INGOT_TRY(run->ops->attention(run->nn, &shape, qk, ingot_pass_at(run, qk, q),
+                                  ingot_pass_at(run, layer->qkv, q + kv), layer->heads, layer->lse));
   INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_O, layer->heads, run->pass->delta));
 done:
   return st;
@@ -158,7 +157,7 @@ static bool needs_final(const ingot_pass_state *run)
 static ingot_status activate(const ingot_pass_state *run, int index, const ingot_pass_layer *layer)
 {
   const ingot_model_spec *spec = &run->model->spec;
-  ingot_status            st = apply_linear(run, index * INGOT_LINEARS_OF_LAYER + INGOT_LINEAR_INNER, layer->norm2, layer->inner);
+  ingot_status st = apply_linear(run, index * INGOT_LINEARS_OF_LAYER + INGOT_LINEAR_INNER, layer->norm2, layer->inner);
   if (st != INGOT_OK) return st;
   if (spec->gated) return run->ops->swiglu(run->nn, run->n_token, spec->inner, layer->inner, layer->active);
   return run->ops->gelu(run->nn, run->n_token * spec->inner, layer->inner, layer->active);
@@ -173,21 +172,21 @@ static ingot_status inner_block(const ingot_pass_state *run, int index, const in
   INGOT_TRY(activate(run, index, layer));
   if (index == layers_of(run) - 1 && !needs_final(run)) /* nobody reads the last product */
     INGOT_TRY(ingot_pass_tap_input(run, linear + INGOT_LINEAR_DOWN, spec->inner, layer->active));
-  else
-    INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
+  else INGOT_TRY(apply_linear(run, linear + INGOT_LINEAR_DOWN, layer->active, run->pass->delta));
 done:
   return st;
 }
 
 /* The stream plus delta into `sum`, and its norm. */
-static ingot_status norm_stream(const ingot_pass_state *run, int index, bool second, const void *stream, const void *delta, void *sum,
-                                const ingot_pass_layer *layer)
+static ingot_status norm_stream(const ingot_pass_state *run, int index, bool second, const void *stream,
+                                const void *delta, void *sum, const ingot_pass_layer *layer)
 {
   const ingot_nn_norm    norm = ingot_pass_norm_shape(run);
   const ingot_param_role weight = second ? INGOT_ROLE_NORM2_WEIGHT : INGOT_ROLE_NORM1_WEIGHT;
   const ingot_param_role bias = second ? INGOT_ROLE_NORM2_BIAS : INGOT_ROLE_NORM1_BIAS;
-  return run->ops->norm(run->nn, &norm, stream, delta, sum, ingot_pass_weight(run, weight, index), ingot_pass_weight(run, bias, index),
-                        second ? layer->norm2 : layer->norm1, second ? layer->stats2 : layer->stats1);
+  return run->ops->norm(run->nn, &norm, stream, delta, sum, ingot_pass_weight(run, weight, index),
+                        ingot_pass_weight(run, bias, index), second ? layer->norm2 : layer->norm1,
+                        second ? layer->stats2 : layer->stats1);
 }
 
 ingot_status ingot_pass_forward_again(const ingot_pass_state *run, int index)
@@ -225,9 +224,10 @@ ingot_status ingot_pass_forward(const ingot_pass_state *run)
     delta = pass->delta;
   }
   if (!needs_final(run)) goto done;
-  INGOT_TRY(run->ops->norm(
-      run->nn, &norm, stream, delta, pass->final_input, ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_WEIGHT, -1),
-      ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_BIAS, -1), pass->final_norm, pass->final_stats));
+  INGOT_TRY(run->ops->norm(run->nn, &norm, stream, delta, pass->final_input,
+                           ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_WEIGHT, -1),
+                           ingot_pass_weight(run, INGOT_ROLE_FINAL_NORM_BIAS, -1), pass->final_norm,
+                           pass->final_stats));
 done:
   return st;
 }

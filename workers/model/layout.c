@@ -137,7 +137,8 @@ static ingot_status add_param(ingot_model_layout *layout, const ingot_model_spec
   else if (layer < 0) st = ingot_text_printf(&text, "%s.%s", spec->conv1d ? "transformer" : "model", name);
   else st = ingot_text_printf(&text, "%s.%d.%s", spec->conv1d ? "transformer.h" : "model.layers", layer, name);
   if (st != INGOT_OK) return st;
-  layout->n_elem = begin_behind(layout->n_elem, layout->n_param > 0 ? (int)layout->params[layout->n_param - 1].role : NO_ROLE, role);
+  layout->n_elem =
+      begin_behind(layout->n_elem, layout->n_param > 0 ? (int)layout->params[layout->n_param - 1].role : NO_ROLE, role);
   ingot_model_param *p = &layout->params[layout->n_param++];
   *p = (ingot_model_param){.name = text.bytes, .role = role, .layer = layer, .offset = layout->n_elem};
   p->shape = memory_shape(spec, role);
@@ -216,7 +217,8 @@ static int64_t end_of_rows(const ingot_model_spec *spec, const row *rows, int n_
   return end;
 }
 
-/* As many as the layout has. Without memory for one: callers take the answer for a size, and ranks for one that all of them have. */
+/* As many as the layout has. Without memory for one: callers take the answer for a size, and ranks for one that all of
+ * them have. */
 int64_t ingot_model_elements(const ingot_model_spec *spec)
 {
   static const row head = {INGOT_ROLE_HEAD, "lm_head.weight", "lm_head.weight"};

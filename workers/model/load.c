@@ -36,8 +36,8 @@ ingot_status ingot_model_filler_open(ingot_model *model, ingot_model_filler **ou
   }
   f->turned = transposed ? malloc((size_t)f->capacity * sizeof(float)) : NULL;
   f->narrow = malloc((size_t)f->capacity * sizeof(float));
-  INGOT_CHECK(f->narrow && (f->turned || !transposed), INGOT_ERR_NOMEM, "no memory for weights in pieces of %" PRId64 " elements",
-              f->capacity);
+  INGOT_CHECK(f->narrow && (f->turned || !transposed), INGOT_ERR_NOMEM,
+              "no memory for weights in pieces of %" PRId64 " elements", f->capacity);
 done:
   if (st != INGOT_OK) ingot_model_filler_close(out);
   return st;

@@ -1,6 +1,6 @@
 /*
- * Weights from a checkpoint into a model come through host memory in pieces. nn->n_thread threads read and convert them into the
- * slots of a ring; the calling thread, the only one that uses the back end, copies them out of it in order.
+ * Weights from a checkpoint into a model come through host memory in pieces. nn->n_thread threads read and convert them
+ * into the slots of a ring; the calling thread, the only one that uses the back end, copies them out of it in order.
  */
 #include "workers/model/load_file.h"
 
@@ -64,9 +64,11 @@ static ingot_status read_piece(const loader *l, const reader *r, const piece *p,
     const int64_t n = p->n - at < BLOCK_ELEM ? p->n - at : BLOCK_ELEM;
     char         *out = (char *)values + (size_t)at * to_size;
     float        *wide = param->transposed ? r->wide + at : to == INGOT_DTYPE_F32 ? (float *)(void *)out : r->wide;
-    INGOT_TRY(ingot_source_read(l->src, l->tensor[p->param], (uint64_t)(p->first + at) * size, (size_t)n * size, r->stored));
+    INGOT_TRY(
+        ingot_source_read(l->src, l->tensor[p->param], (uint64_t)(p->first + at) * size, (size_t)n * size, r->stored));
     const int64_t bad = ingot_widen_counting(info->dtype, r->stored, wide, n);
-    INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC, "%s: %s holds values that are not finite (%" PRId64 " of %" PRId64 " looked at)",
+    INGOT_CHECK(bad == 0, INGOT_ERR_NUMERIC,
+                "%s: %s holds values that are not finite (%" PRId64 " of %" PRId64 " looked at)",
                 ingot_source_path(l->src), info->name, bad, n);
     if (!param->transposed && to != INGOT_DTYPE_F32) ingot_narrow(to, wide, out, n);
   }
@@ -127,7 +129,8 @@ static void *reading_thread(void *argument)
   reader       r = {.stored = malloc(BLOCK_ELEM * sizeof(double)), .wide = malloc(room * sizeof(float))};
   if (turn) r.turned = malloc(room * sizeof(float));
   ingot_status st = r.stored && r.wide && (r.turned || !turn)
-                        ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %zu elements", room);
+                        ? INGOT_OK
+                        : ingot_fail(INGOT_ERR_NOMEM, "no memory to read weights in pieces of %zu elements", room);
   pthread_mutex_lock(&l->lock);
   for (;;) {
     if (st != INGOT_OK) fail(l, st);
@@ -190,7 +193,8 @@ static ingot_status list_pieces(loader *l, int first_param, int n_param)
   return INGOT_OK;
 }
 
-ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *src, const int *tensor, int first, int count)
+ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *src, const int *tensor, int first,
+                                        int count)
 {
   ingot_status st = INGOT_OK;
   loader       l = {.model = model, .src = src, .tensor = tensor};
@@ -202,7 +206,8 @@ ingot_status ingot_model_fill_from_file(ingot_model *model, const ingot_source *
   l.n_slot = wanted + 2;
   for (int i = 0; i < l.n_slot; i++) {
     l.slots[i].values = malloc((size_t)l.capacity * sizeof(float));
-    INGOT_CHECK(l.slots[i].values, INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements", l.capacity);
+    INGOT_CHECK(l.slots[i].values, INGOT_ERR_NOMEM, "no memory to read weights in pieces of %" PRId64 " elements",
+                l.capacity);
   }
   while (n < wanted && pthread_create(&threads[n], NULL, reading_thread, &l) == 0) n++;
   INGOT_CHECK(n > 0, INGOT_ERR_NOMEM, "no thread could be started to read weights");

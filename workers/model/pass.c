@@ -123,11 +123,13 @@ uint64_t ingot_pass_bytes(const ingot_model_spec *spec, ingot_dtype dtype, const
 
 ingot_status ingot_model_check_device(const ingot_model_spec *spec, const char *where)
 {
-  if (spec->hidden % 8 == 0 && spec->inner % 8 == 0 && spec->head_dim % 8 == 0 && spec->head_dim <= 256) return INGOT_OK;
-  return ingot_fail(INGOT_ERR_MISMATCH,
-                    "%s: on a GPU, hidden size %lld, feed-forward size %lld and head size %d must be multiples of 8, and "
-                    "the head size at most 256",
-                    where, (long long)spec->hidden, (long long)spec->inner, spec->head_dim);
+  if (spec->hidden % 8 == 0 && spec->inner % 8 == 0 && spec->head_dim % 8 == 0 && spec->head_dim <= 256)
+    return INGOT_OK;
+  return ingot_fail(
+      INGOT_ERR_MISMATCH,
+      "%s: on a GPU, hidden size %lld, feed-forward size %lld and head size %d must be multiples of 8, and "
+      "the head size at most 256",
+      where, (long long)spec->hidden, (long long)spec->inner, spec->head_dim);
 }
 
 /* Rotary tables for windows of n_time. Angles are rounded to float32 as Transformers does. */
@@ -272,7 +274,8 @@ ingot_status ingot_pass_run(ingot_pass *pass, const ingot_batch *batch, const in
   INGOT_ASSERT(batch->n_batch > 0 && batch->n_time > 0 && batch->n_time <= pass->options.n_time);
   INGOT_ASSERT(run.n_token <= pass->options.n_batch * pass->options.n_time);
   INGOT_ASSERT(!run.backward || (pass->options.backward && head));
-  INGOT_ASSERT(!taps || taps->n_layer == 0 || (taps->n_layer <= run.model->spec.n_layer && !head && !taps->head && !run.backward));
+  INGOT_ASSERT(!taps || taps->n_layer == 0 ||
+               (taps->n_layer <= run.model->spec.n_layer && !head && !taps->head && !run.backward));
   pass->n_row = 0;
   INGOT_TRY(ingot_pass_refresh_tables(pass, batch->n_time));
   INGOT_TRY(put_batch(&run, batch));

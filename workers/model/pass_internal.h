@@ -4,8 +4,8 @@
 
 #include "workers/model/model.h"
 
-/* What a layer computes, [token][...]. A backward pass needs all of it of every layer; otherwise the layers share one. With
- * recompute they share one but for `input`. */
+/* What a layer computes, [token][...]. A backward pass needs all of it of every layer; otherwise the layers share one.
+ * With recompute they share one but for `input`. */
 typedef struct ingot_pass_layer {
   void  *input;  /* [hidden]: the residual stream before the layer */
   void  *norm1;  /* [hidden] */
@@ -17,7 +17,7 @@ typedef struct ingot_pass_layer {
   void  *inner;  /* [2 inner] gate and up, or [inner] */
   void  *active; /* [inner] */
   float *stats1, *stats2, *stats_q, *stats_k;
-  float *lse;    /* [window][head][time]; NULL when nothing goes backward */
+  float *lse; /* [window][head][time]; NULL when nothing goes backward */
 } ingot_pass_layer;
 
 struct ingot_pass {
@@ -39,7 +39,7 @@ struct ingot_pass {
   void    *final_input; /* [token][hidden] */
   void    *final_norm;  /* [token][hidden] */
   float   *final_stats;
-  float   *logits;      /* [head_rows][ld_logits] */
+  float   *logits; /* [head_rows][ld_logits] */
   void    *d_logits;
   /* Gradients: of the residual stream, of a norm's output, of q, k and v, of normed q and k, of attention's output, of
    * the activation. */
@@ -48,16 +48,16 @@ struct ingot_pass {
 
 /* One run of a pass. Ids lie in back-end memory; labels, first_key and valid are NULL where the batch has none. */
 typedef struct ingot_pass_state {
-  ingot_pass            *pass;
-  const ingot_nn_ops    *ops;
-  ingot_nn              *nn;
-  const ingot_model     *model;
-  const ingot_head      *head;
-  const ingot_taps      *taps;
-  const ingot_gradients *gradients;
-  int64_t                n_batch, n_time, n_token;
-  const int32_t         *labels, *first_key, *valid;
-  bool                   backward;
+  ingot_pass               *pass;
+  const ingot_nn_ops       *ops;
+  ingot_nn                 *nn;
+  const ingot_model        *model;
+  const ingot_head         *head;
+  const ingot_taps         *taps;
+  const ingot_gradients    *gradients;
+  int64_t                   n_batch, n_time, n_token;
+  const int32_t            *labels, *first_key, *valid;
+  bool                      backward;
   const struct ingot_cache *cache; /* decode.c: keys and values of earlier tokens; NULL: none */
 } ingot_pass_state;
 
@@ -96,7 +96,8 @@ ingot_status ingot_pass_close_gradient(const ingot_pass_state *run, int first, i
 /** As open, for operators that add: overwriting is clearing first. */
 ingot_status ingot_pass_open_cleared(const ingot_pass_state *run, int first, int n, float **memory);
 
-/** In the place of attention: the batch's keys and values go to the cache, and its queries see what is there (decode.c). */
+/** In the place of attention: the batch's keys and values go to the cache, and its queries see what is there
+ * (decode.c). */
 ingot_status ingot_pass_cache_layer(const ingot_pass_state *run, int index, const ingot_pass_layer *layer);
 /** Rotary tables that serve positions below n_time. */
 ingot_status ingot_pass_refresh_tables(ingot_pass *pass, int64_t n_time);

@@ -75,7 +75,8 @@ ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out)
     st = ingot_comm_agree(g->comm, st);
   }
   if (st != INGOT_OK) {
-    if (ingot_comm_rank(g->comm) == 0) ingot_log_info("what ranks add or send goes through the host: %s", ingot_error_message());
+    if (ingot_comm_rank(g->comm) == 0)
+      ingot_log_info("what ranks add or send goes through the host: %s", ingot_error_message());
     ingot_error_clear();
     st = INGOT_OK;
     goto done;

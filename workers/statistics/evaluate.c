@@ -25,7 +25,8 @@ uint64_t ingot_evaluate_host_bytes(const ingot_gather_plan *plan)
   int64_t most = 0;
   for (int i = 0; i < plan->n_data; i++)
     if (plan->data[i].n_window > most) most = plan->data[i].n_window;
-  return ingot_gather_batch_bytes(plan) + (uint64_t)plan->batch * (uint64_t)plan->window.length * (sizeof(float) + sizeof(int32_t)) +
+  return ingot_gather_batch_bytes(plan) +
+         (uint64_t)plan->batch * (uint64_t)plan->window.length * (sizeof(float) + sizeof(int32_t)) +
          (uint64_t)most * sizeof(double);
 }
 
@@ -47,12 +48,14 @@ static ingot_status score_batch(void *context, ingot_batch *batch, int64_t first
   INGOT_TRY(ingot_pass_run(s->g->pass, batch, &head, NULL, NULL));
   INGOT_TRY(nn->ops->copy_out(nn, s->host_nll, s->nll, n * sizeof *s->host_nll));
   INGOT_TRY(nn->ops->copy_out(nn, s->host_top1, s->top1, n * sizeof *s->host_top1));
-  for (int64_t b = 0; b < batch->n_batch; b++) { /* window by window: the sum over windows has one order for all ranks */
+  for (int64_t b = 0; b < batch->n_batch;
+       b++) { /* window by window: the sum over windows has one order for all ranks */
     ingot_batch one = *batch;
     int64_t     at = b * batch->n_time;
     one.n_batch = 1;
     one.labels = batch->labels + at;
-    INGOT_TRY(ingot_gather_loss(s->g, &one, first + b, s->host_nll + at, &s->window_nll[first + b - s->first], &s->n_token));
+    INGOT_TRY(
+        ingot_gather_loss(s->g, &one, first + b, s->host_nll + at, &s->window_nll[first + b - s->first], &s->n_token));
   }
   for (size_t i = 0; i < n; i++)
     s->n_right += batch->labels[i] != INGOT_NN_IGNORE && batch->labels[i] == s->host_top1[i];

@@ -1,10 +1,11 @@
 /*
- * Diagonal Fisher information: the mean over examples of the squared gradient of the example's loss. Squared example by example,
- * after the gradients of its tokens and of tied uses are added up; never is there a second array of all gradients.
+ * Diagonal Fisher information: the mean over examples of the squared gradient of the example's loss. Squared example by
+ * example, after the gradients of its tokens and of tied uses are added up; never is there a second array of all
+ * gradients.
  *
- * EXACT: given the text before them the labels of an example's tokens are drawn independently, and each token's expected
- * gradient is 0; so the expectation of the square of the sum is the sum over tokens and classes of p(class) times the
- * square of that token's gradient for that class.
+ * EXACT: given the text before them the labels of an example's tokens are drawn independently, and each token's
+ * expected gradient is 0; so the expectation of the square of the sum is the sum over tokens and classes of p(class)
+ * times the square of that token's gradient for that class.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -25,10 +26,10 @@ typedef struct scratch {
 
 /* The tail of one token's distribution as a class: all but ids [k]. */
 typedef struct tail_class {
-  int64_t        row;     /* of the batch; -1: none wanted */
+  int64_t        row; /* of the batch; -1: none wanted */
   const int32_t *ids;
   int            k;
-  float         *logits;  /* [2][n_vocab] room on the host */
+  float         *logits; /* [2][n_vocab] room on the host */
 } tail_class;
 
 typedef struct fisher {
@@ -37,17 +38,18 @@ typedef struct fisher {
   float           *sums;   /* [layout.n_elem], of the back end */
   float            weight; /* of the squares of the example under way */
   scratch          pool[SCRATCH_MAX];
-  void            *top_ids, *top_logp;      /* EXACT: [length][k], of the back end */
-  int32_t         *host_ids, *labels;       /* EXACT: [length][k]; [length] */
+  void            *top_ids, *top_logp; /* EXACT: [length][k], of the back end */
+  int32_t         *host_ids, *labels;  /* EXACT: [length][k]; [length] */
   float           *host_logp;
   int              k;
   tail_class       tail;
-  float           *turned;                  /* sums of turned_param as the checkpoint has them; NULL: of none */
+  float           *turned; /* sums of turned_param as the checkpoint has them; NULL: of none */
   int              turned_param;
   ingot_text       state;
 } fisher;
 
-uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout)
+uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec,
+                            const ingot_model_layout *layout)
 {
   ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
   ingot_pass_options pass = {.n_batch = 1, .n_time = plan->window.length, .backward = true};
@@ -63,7 +65,8 @@ uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spe
          ((uint64_t)layout->n_elem + scratches * most) * sizeof(float);
 }
 
-uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab, int n_thread)
+uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab,
+                                 int n_thread)
 {
   uint64_t rows = (uint64_t)plan->window.length, labels = rows * sizeof(float);
   int64_t  largest = 0, turned = 0;
@@ -72,7 +75,8 @@ uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_mode
     if (p->n_elem > largest) largest = p->n_elem;
     if (p->transposed && p->n_elem > turned) turned = p->n_elem;
   }
-  if (plan->labels == INGOT_LABELS_EXACT) labels += (rows * (uint64_t)(2 * plan->top_k + 1) + 2 * (uint64_t)n_vocab) * sizeof(float);
+  if (plan->labels == INGOT_LABELS_EXACT)
+    labels += (rows * (uint64_t)(2 * plan->top_k + 1) + 2 * (uint64_t)n_vocab) * sizeof(float);
   return ingot_gather_batch_bytes(plan) + labels + ingot_stat_writer_bytes(largest, INGOT_DTYPE_F32, n_thread) +
          2 * (uint64_t)turned * sizeof(float);
 }
@@ -183,8 +187,7 @@ static ingot_status exact_chunk(void *context, ingot_nn *nn, int64_t first_row, 
   ingot_status st = INGOT_OK;
   if (!d_logits) { /* the first pass: which classes there are */
     st = nn->ops->top_k(nn, z, f->k, (int32_t *)f->top_ids + first_row * f->k, (float *)f->top_logp + first_row * f->k);
-    if (st == INGOT_OK)
-      st = nn->ops->cross_entropy(nn, z, labels, 0.0f, (float *)f->head.nll + first_row, NULL, NULL);
+    if (st == INGOT_OK) st = nn->ops->cross_entropy(nn, z, labels, 0.0f, (float *)f->head.nll + first_row, NULL, NULL);
     return st;
   }
   INGOT_TRY(ingot_label_head_chunk(&f->head, nn, first_row, z, labels, d_logits));
@@ -295,8 +298,8 @@ static ingot_status open_exact(fisher *f)
   f->host_ids = calloc(n, sizeof *f->host_ids);
   f->host_logp = calloc(n, sizeof *f->host_logp);
   f->tail = (tail_class){.row = -1, .k = f->k, .logits = calloc(2 * (size_t)n_vocab, sizeof(float))};
-  INGOT_CHECK(f->host_ids && f->host_logp && f->tail.logits, INGOT_ERR_NOMEM, "no memory for %d classes of %lld tokens", f->k,
-              (long long)f->g.plan->window.length);
+  INGOT_CHECK(f->host_ids && f->host_logp && f->tail.logits, INGOT_ERR_NOMEM, "no memory for %d classes of %lld tokens",
+              f->k, (long long)f->g.plan->window.length);
   INGOT_TRY(nn->ops->alloc(nn, n * sizeof(int32_t), &f->top_ids));
   INGOT_TRY(nn->ops->alloc(nn, n * sizeof(float), &f->top_logp));
 done:
@@ -357,7 +360,8 @@ static void transpose(const float *from, int64_t n_out, int64_t n_in, float *to)
     for (int64_t j = 0; j < n_out; j++) to[i * n_out + j] = from[j * n_in + i];
 }
 
-/* Sums in the order of the checkpoint. A transposed parameter is turned whole, and kept until another one is asked for. */
+/* Sums in the order of the checkpoint. A transposed parameter is turned whole, and kept until another one is asked
+ * for. */
 static ingot_status read_sums(void *context, int p, int64_t first, int64_t n, void *values)
 {
   ingot_status             st = INGOT_OK;
@@ -365,7 +369,8 @@ static ingot_status read_sums(void *context, int p, int64_t first, int64_t n, vo
   ingot_nn                *nn = f->g.nn;
   const ingot_model_param *param = &f->g.model->layout.params[p];
   float                   *kept = NULL;
-  if (!param->transposed) return nn->ops->copy_out(nn, values, f->sums + param->offset + first, (size_t)n * sizeof(float));
+  if (!param->transposed)
+    return nn->ops->copy_out(nn, values, f->sums + param->offset + first, (size_t)n * sizeof(float));
   if (!f->turned || f->turned_param != p) {
     free(f->turned);
     f->turned = malloc((size_t)param->n_elem * sizeof(float));
@@ -393,8 +398,11 @@ static ingot_status write_fisher(fisher *f, uint64_t *checksums)
   ingot_stat_writer *w = NULL;
   ingot_device_sum  *sum = NULL;
   double             start_s = ingot_clock_s();
-  ingot_stat_values  values = {.context = f, .dtype = INGOT_DTYPE_F32, .scale = 1.0 / (double)ingot_fisher_examples(f->g.plan),
-                               .read = read_sums, .summed = ingot_comm_size(f->g.comm) == 1};
+  ingot_stat_values  values = {.context = f,
+                               .dtype = INGOT_DTYPE_F32,
+                               .scale = 1.0 / (double)ingot_fisher_examples(f->g.plan),
+                               .read = read_sums,
+                               .summed = ingot_comm_size(f->g.comm) == 1};
   INGOT_TRY(ingot_device_sum_open(&f->g, &sum));
   if (sum) INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F32, f->g.model->layout.n_elem, f->sums));
   values.summed = values.summed || sum;

@@ -1,12 +1,13 @@
 /**
- * What is gathered from a model on data: scores (evaluate), diagonal Fisher information, Gram matrices. Three users of the
- * forward and backward pass of workers/model, on all ranks at once.
+ * What is gathered from a model on data: scores (evaluate), diagonal Fisher information, Gram matrices. Three users of
+ * the forward and backward pass of workers/model, on all ranks at once.
  *
- * Data parallel: every rank holds the whole model, and takes a contiguous part of the windows; sums are added at the end. So
- * the number of ranks (and the windows of a pass) changes results by rounding alone: scores are float32 per token,
- * float64 sums; Fisher sums float32 on a rank; Gram sums float64. Over ranks the sums are added on the host in the order of the
- * ranks, Fisher sums in float64; or, where every rank has a GPU of its own, by NCCL, Fisher sums in float32, in an order that is
- * NCCL's: the same in every run on the same machine with as many ranks, otherwise not promised.
+ * Data parallel: every rank holds the whole model, and takes a contiguous part of the windows; sums are added at the
+ * end. So the number of ranks (and the windows of a pass) changes results by rounding alone: scores are float32 per
+ * token, float64 sums; Fisher sums float32 on a rank; Gram sums float64. Over ranks the sums are added on the host in
+ * the order of the ranks, Fisher sums in float64; or, where every rank has a GPU of its own, by NCCL, Fisher sums in
+ * float32, in an order that is NCCL's: the same in every run on the same machine with as many ranks, otherwise not
+ * promised.
  *
  * A stop (options.stop) or a set time saves each rank's sums beside the output ("<output>.state.R-of-N"); the same plan
  * on as many ranks goes on from there. All run functions are collective; all ranks return the same status.
@@ -50,10 +51,10 @@ typedef enum ingot_compute {
 typedef struct ingot_gather_plan {
   const ingot_gather_model *models; /* [n_model]; Fisher and Gram: one */
   int                       n_model;
-  const ingot_gather_data  *data;   /* [n_data] */
+  const ingot_gather_data  *data; /* [n_data] */
   int                       n_data;
   ingot_window_spec         window;
-  int64_t                   batch;   /* windows of a pass at most */
+  int64_t                   batch; /* windows of a pass at most */
   ingot_compute             compute;
   ingot_statistics_labels   labels;  /* Fisher; Gram matrices of gradients: GIVEN or SAMPLED */
   int                       top_k;   /* EXACT: classes of their own, all others are one more */
@@ -62,12 +63,12 @@ typedef struct ingot_gather_plan {
   uint64_t                  seed;    /* SAMPLED */
   bool                      head;    /* Gram: the head's input too */
   bool                      outputs; /* Gram: of the gradients at the outputs too */
-  uint64_t                  sums_bytes; /* Gram: of the sums in memory at most, by several passes; 0: all in one. Not part of
-                                           the fingerprint: the result is the same */
-  double                    save_every_s; /* 0: when stopped alone */
-  const char               *output;  /* path; states lie beside it */
-  ingot_sink_spec           sink;    /* Fisher, Gram: what is written */
-  uint64_t                  fingerprint; /* of all this, the models and the data */
+  uint64_t sums_bytes;          /* Gram: of the sums in memory at most, by several passes; 0: all in one. Not part of
+                                   the fingerprint: the result is the same */
+  double          save_every_s; /* 0: when stopped alone */
+  const char     *output;       /* path; states lie beside it */
+  ingot_sink_spec sink;         /* Fisher, Gram: what is written */
+  uint64_t        fingerprint;  /* of all this, the models and the data */
 } ingot_gather_plan;
 
 /** How to run: none of it is part of the fingerprint. */
@@ -94,14 +95,19 @@ int64_t ingot_gather_window_count(const ingot_gather_plan *plan);
 /** Examples of a Fisher plan: the windows, or their spans of `example` predicted tokens. */
 int64_t ingot_fisher_examples(const ingot_gather_plan *plan);
 
-/** Bytes that one rank holds at most where its models are: weights, pass and sums; Gram and Fisher by the model alone. */
+/** Bytes that one rank holds at most where its models are: weights, pass and sums; Gram and Fisher by the model
+ * alone. */
 uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec);
-uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
-uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout);
+uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec,
+                            const ingot_model_layout *layout);
+uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec,
+                          const ingot_model_layout *layout);
 /** Bytes of the host that it holds besides: windows, scores, tiles of the output. */
 uint64_t ingot_evaluate_host_bytes(const ingot_gather_plan *plan);
-uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab, int n_thread);
-uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread, bool on_device);
+uint64_t ingot_fisher_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int64_t n_vocab,
+                                 int n_thread);
+uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread,
+                               bool on_device);
 
 /** Gram: passes over the data, and the bytes of the sums that are in memory at a time. */
 int      ingot_gram_passes(const ingot_gather_plan *plan, const ingot_model_layout *layout);
@@ -125,8 +131,8 @@ int ingot_gram_items(const ingot_model_layout *layout, bool head, bool outputs, 
 ingot_status ingot_evaluate_run(ingot_comm *comm, const ingot_gather_plan *plan, const ingot_gather_options *options,
                                 ingot_score *scores, ingot_merge_timing *timing);
 /**
- * Gather, and write the output under its name. sink.tensors are the layout's parameters in order (Fisher: the shapes of the
- * checkpoint), or ingot_gram_items. checksums [sink.n_tensor]. As above; INGOT_ERR_NOSPACE.
+ * Gather, and write the output under its name. sink.tensors are the layout's parameters in order (Fisher: the shapes of
+ * the checkpoint), or ingot_gram_items. checksums [sink.n_tensor]. As above; INGOT_ERR_NOSPACE.
  */
 ingot_status ingot_fisher_run(ingot_comm *comm, const ingot_gather_plan *plan, const ingot_gather_options *options,
                               uint64_t *checksums, ingot_merge_timing *timing);

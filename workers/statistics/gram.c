@@ -1,9 +1,9 @@
 /*
- * Gram matrices: means over tokens of x x^T at the inputs of linear layers, and of g g^T at their outputs, where g is the
- * gradient of the window's mean log-probability.
+ * Gram matrices: means over tokens of x x^T at the inputs of linear layers, and of g g^T at their outputs, where g is
+ * the gradient of the window's mean log-probability.
  *
- * Sums that do not fit into the memory that the plan gives them are gathered in groups of matrices, each by a pass of its own
- * over all windows, and written before the next group begins.
+ * Sums that do not fit into the memory that the plan gives them are gathered in groups of matrices, each by a pass of
+ * its own over all windows, and written before the next group begins.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +29,13 @@ typedef struct gram {
   int               *input;  /* [n_linear]: item of the linear layer's input, or -1 */
   int               *output; /* [n_param]: item of the parameter's output, or -1 */
   int                n_item;
-  int                first, end;    /* items of the group under way */
-  bool               with_head;     /* it has the head's input */
-  char              *memory;        /* of the back end: the sums of a group; behind them room for `at` and the hashes */
+  int                first, end; /* items of the group under way */
+  bool               with_head;  /* it has the head's input */
+  char              *memory;     /* of the back end: the sums of a group; behind them room for `at` and the hashes */
   size_t             memory_bytes;
-  float             *packed;        /* GPU: [INGOT_TILE] */
+  float             *packed; /* GPU: [INGOT_TILE] */
   frame              at;
-  uint64_t          *hashes;        /* of written tiles, of all tensors */
+  uint64_t          *hashes; /* of written tiles, of all tensors */
   size_t             hash_bytes;
   ingot_stat_writer *writer;
   ingot_text         state;
@@ -65,7 +65,8 @@ static uint64_t item_bytes(const ingot_gram_item *item)
   return (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-/* The end of the group that begins with item `first`: at least one, no more than limit bytes (0: no limit). *bytes: its sums. */
+/* The end of the group that begins with item `first`: at least one, no more than limit bytes (0: no limit). *bytes: its
+ * sums. */
 static int group_end(const ingot_gram_item *items, int n_item, int first, uint64_t limit, uint64_t *bytes)
 {
   int end = first;
@@ -127,7 +128,8 @@ uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec 
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) + ingot_gram_sums_bytes(plan, layout);
 }
 
-uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread, bool on_device)
+uint64_t ingot_gram_host_bytes(const ingot_gather_plan *plan, const ingot_model_layout *layout, int n_thread,
+                               bool on_device)
 {
   int64_t widest = 0;
   for (int i = 0; i < layout->n_linear; i++) {
@@ -153,8 +155,8 @@ static ingot_status open_items(gram *m)
   m->input = calloc((size_t)layout->n_linear + 1, sizeof *m->input);
   m->output = calloc((size_t)layout->n_param + 1, sizeof *m->output);
   m->hashes = calloc((size_t)ingot_stat_writer_tiles(plan) + 1, sizeof *m->hashes);
-  INGOT_CHECK(m->items && m->sums && m->input && m->output && m->hashes, INGOT_ERR_NOMEM, "no memory for %d Gram matrices",
-              m->n_item);
+  INGOT_CHECK(m->items && m->sums && m->input && m->output && m->hashes, INGOT_ERR_NOMEM,
+              "no memory for %d Gram matrices", m->n_item);
   ingot_gram_items(layout, plan->head, plan->outputs, m->items);
   for (int i = 0; i < layout->n_linear; i++) m->input[i] = -1;
   for (int i = 0; i < layout->n_param; i++) m->output[i] = -1;
@@ -241,8 +243,8 @@ static ingot_status see_gradient(void *context, ingot_nn *nn, int linear, int pa
 }
 
 /* The head's input is tapped on the way to the logits, which nobody wants. */
-static ingot_status no_loss(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z, const int32_t *labels,
-                            void *d_logits)
+static ingot_status no_loss(void *context, ingot_nn *nn, int64_t first_row, const ingot_nn_logits *z,
+                            const int32_t *labels, void *d_logits)
 {
   (void)context, (void)nn, (void)first_row, (void)z, (void)labels, (void)d_logits;
   return INGOT_OK;
@@ -337,8 +339,8 @@ done:
   return st;
 }
 
-ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n, float *packed,
-                              float *values)
+ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n,
+                              float *packed, float *values)
 {
   ingot_status st = INGOT_OK;
   INGOT_TRY(ingot_gram_pack(width, sums, scale, first, n, packed, ingot_nn_cuda_stream(nn)));
@@ -370,11 +372,17 @@ static ingot_status write_group(gram *m)
   ingot_device_sum *sum = NULL;
   double            start_s = ingot_clock_s();
   bool              alone = ingot_comm_size(m->g.comm) == 1;
-  ingot_stat_values values = {.context = m, .dtype = INGOT_DTYPE_F64, .summed = alone, .scale = mean_scale(m), .read = read_rows};
+  ingot_stat_values values = {.context = m,
+                              .dtype = INGOT_DTYPE_F64,
+                              .summed = alone,
+                              .scale = mean_scale(m),
+                              .read = read_rows};
   INGOT_TRY(ingot_device_sum_open(&m->g, &sum));
-  if (sum) INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F64, (int64_t)(m->memory_bytes / sizeof(double)), m->memory));
+  if (sum)
+    INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F64, (int64_t)(m->memory_bytes / sizeof(double)), m->memory));
   if (sum || (alone && m->packed))
-    values = (ingot_stat_values){.context = m, .dtype = INGOT_DTYPE_F32, .summed = true, .scale = 1.0, .read = read_packed};
+    values =
+        (ingot_stat_values){.context = m, .dtype = INGOT_DTYPE_F32, .summed = true, .scale = 1.0, .read = read_packed};
   if (!m->writer) INGOT_TRY(ingot_stat_writer_open(m->g.comm, m->g.plan, m->g.options->n_thread, false, &m->writer));
   for (int i = m->first; i < m->end; i++) INGOT_TRY(ingot_stat_writer_put(m->writer, i, &values));
 done:
@@ -407,8 +415,8 @@ static ingot_status begin_at(gram *m, int64_t group, int64_t *n_done)
 static ingot_status agree_on_group(gram *m, int64_t *n_done, int64_t n_group)
 {
   ingot_status st = INGOT_OK;
-  int64_t      group = m->at.n_group == n_group ? -m->at.group : 0; /* the least is the negative of the greatest negative */
-  bool         good = true;
+  int64_t group = m->at.n_group == n_group ? -m->at.group : 0; /* the least is the negative of the greatest negative */
+  bool    good = true;
   if (m->at.n_group != n_group) *n_done = 0;
   INGOT_TRY(ingot_comm_max_i64(m->g.comm, &group, 1));
   group = -group;

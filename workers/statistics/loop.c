@@ -25,8 +25,8 @@ int64_t ingot_gather_window_count(const ingot_gather_plan *plan)
 }
 
 /*
- * Products of both kinds, forward and of a gradient, which bring in what the GPU's libraries take for them. What the process has of
- * the host and what is free of the GPU then is the libraries' doing; all that comes later is the step's.
+ * Products of both kinds, forward and of a gradient, which bring in what the GPU's libraries take for them. What the
+ * process has of the host and what is free of the GPU then is the libraries' doing; all that comes later is the step's.
  */
 static ingot_status start_libraries(ingot_gather *g)
 {
@@ -81,7 +81,10 @@ static ingot_status open_nn(ingot_gather *g)
 
 ingot_pass_options ingot_gather_pass_options(const ingot_gather_plan *plan, bool backward, bool headless)
 {
-  return (ingot_pass_options){.n_batch = plan->batch, .n_time = plan->window.length, .backward = backward, .head_rows = headless ? 1 : 0};
+  return (ingot_pass_options){.n_batch = plan->batch,
+                              .n_time = plan->window.length,
+                              .backward = backward,
+                              .head_rows = headless ? 1 : 0};
 }
 
 uint64_t ingot_gather_batch_bytes(const ingot_gather_plan *plan)
@@ -153,7 +156,8 @@ ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward)
               (long long)g->model->spec.n_position);
   INGOT_TRY(ingot_pass_open(g->model, &pass, &g->pass));
   g->n_vocab = g->model->spec.n_vocab;
-  for (int i = 0; i < ingot_source_count(g->source); i++) g->timing->bytes_read += ingot_source_tensor(g->source, i)->bytes;
+  for (int i = 0; i < ingot_source_count(g->source); i++)
+    g->timing->bytes_read += ingot_source_tensor(g->source, i)->bytes;
 done:
   g->timing->read_s += ingot_clock_s() - start_s;
   return st;
@@ -234,8 +238,8 @@ done:
   return st;
 }
 
-ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, int64_t first, const float *nll, double *sum,
-                               int64_t *n_token)
+ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, int64_t first, const float *nll,
+                               double *sum, int64_t *n_token)
 {
   ingot_status st = INGOT_OK;
   ingot_text   place = {0};
@@ -397,7 +401,8 @@ ingot_status ingot_gather_windows(ingot_gather *g, int64_t first, int64_t end, i
   memset(g->rank_windows, 0, (size_t)ingot_comm_size(g->comm) * sizeof *g->rank_windows);
   ingot_gather_part(g->comm, first, end, &part_begin, &part_end);
   int64_t      at = part_begin + n_done;
-  ingot_status mine = work->in_rounds ? own_rounds(&l, part_begin, part_end, &at, work) : own_part(&l, part_begin, part_end, &at, work);
+  ingot_status mine =
+      work->in_rounds ? own_rounds(&l, part_begin, part_end, &at, work) : own_part(&l, part_begin, part_end, &at, work);
   if (mine != INGOT_OK) {
     ingot_status told = tell_others(&l, mine);
     if (told != INGOT_OK) mine = told;

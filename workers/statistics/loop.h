@@ -18,8 +18,8 @@ typedef struct ingot_gather {
   ingot_model                *model;
   ingot_pass                 *pass;
   int64_t                     n_vocab; /* of the model: ids must be below */
-  ingot_tokens              **tokens; /* [n_data] */
-  int32_t                    *ids;    /* [5][batch * length]: ids, labels, positions, first keys, valid */
+  ingot_tokens              **tokens;  /* [n_data] */
+  int32_t                    *ids;     /* [5][batch * length]: ids, labels, positions, first keys, valid */
   double                      start_s;
   int64_t                     windows_before; /* for progress: of earlier runs of the loop */
   int64_t                     n_window;       /* for progress: all */
@@ -38,8 +38,8 @@ typedef struct ingot_gather_work {
   ingot_status (*batch)(void *context, ingot_batch *batch, int64_t first);
   /** Save the sums with the number of windows done of this rank's; NULL: never. */
   ingot_status (*save)(void *context, int64_t n_done);
-  /** `batch` is collective, one batch of every rank at a time: a rank without windows left is given one with n_batch 0. For work that
-   *  is not saved. */
+  /** `batch` is collective, one batch of every rank at a time: a rank without windows left is given one with n_batch 0.
+   * For work that is not saved. */
   bool in_rounds;
 } ingot_gather_work;
 
@@ -60,21 +60,22 @@ ingot_status ingot_gather_load(ingot_gather *g, int model, bool backward);
 /** This rank's part [*begin, *end) of windows first .. end - 1. */
 void ingot_gather_part(const ingot_comm *comm, int64_t first, int64_t end, int64_t *part_begin, int64_t *part_end);
 /**
- * Collective: all ranks through windows first .. end - 1, each through its part, from its n_done'th on. INGOT_STOPPED with all
- * ranks' sums saved.
+ * Collective: all ranks through windows first .. end - 1, each through its part, from its n_done'th on. INGOT_STOPPED
+ * with all ranks' sums saved.
  */
 ingot_status ingot_gather_windows(ingot_gather *g, int64_t first, int64_t end, int64_t n_done,
                                   const ingot_gather_work *work);
 /**
- * Take up this rank's saved state, if there is one that fits; *path gets its name, *n_done the windows in it. Not collective.
+ * Take up this rank's saved state, if there is one that fits; *path gets its name, *n_done the windows in it. Not
+ * collective.
  */
 ingot_status ingot_gather_resume(ingot_gather *g, ingot_text *path, const struct ingot_state_part *parts, int n_part,
                                  int64_t *n_done);
 /** "window 7 of de.u16 (tokens 3584 to 4095)", for messages. */
 ingot_status ingot_gather_place(const ingot_gather *g, int64_t window, ingot_text *text);
 /** Sum of negative log-likelihoods of the rows whose label counts; INGOT_ERR_NUMERIC names the window. */
-ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, int64_t first, const float *nll, double *sum,
-                               int64_t *n_token);
+ingot_status ingot_gather_loss(const ingot_gather *g, const ingot_batch *batch, int64_t first, const float *nll,
+                               double *sum, int64_t *n_token);
 
 /* ---- saved states (state.c) ---- */
 typedef struct ingot_state_part {
@@ -87,7 +88,8 @@ ingot_status ingot_state_path(const char *output, int rank, int size, ingot_text
 bool ingot_state_other_ranks(const char *output, int size);
 /** Host memory for a state of so many bytes on its way from a GPU to the file, at most. */
 uint64_t ingot_state_buffer_bytes(uint64_t bytes, int n_thread);
-/** Write "path" in one piece, under a checksum; by nn->n_thread threads, from where the parts lie (a GPU's by way of buffers). */
+/** Write "path" in one piece, under a checksum; by nn->n_thread threads, from where the parts lie (a GPU's by way of
+ * buffers). */
 ingot_status ingot_state_save(const char *path, uint64_t fingerprint, int64_t n_done, ingot_nn *nn,
                               const ingot_state_part *parts, int n_part);
 /** *n_done 0 when there is none; when it belongs to something else or is broken, *why says so (untouched otherwise). */
@@ -105,8 +107,8 @@ ingot_status ingot_state_take(const char *path, ingot_nn *nn, const ingot_state_
 typedef struct ingot_device_sum ingot_device_sum;
 
 /**
- * Collective: NCCL, when the program has it and every rank works on a GPU of its own; otherwise *out is NULL on all ranks, and
- * sums go through the host. That NCCL is there and cannot be opened is told, and no failure.
+ * Collective: NCCL, when the program has it and every rank works on a GPU of its own; otherwise *out is NULL on all
+ * ranks, and sums go through the host. That NCCL is there and cannot be opened is told, and no failure.
  */
 ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out);
 void         ingot_device_sum_close(ingot_device_sum **sum); /* NULL is fine */
@@ -119,8 +121,8 @@ ingot_status ingot_device_sum_add(ingot_device_sum *sum, ingot_dtype dtype, int6
 /** Elements first .. first + n - 1 of the upper triangle by rows, as they are. */
 ingot_status ingot_gram_rows(ingot_nn *nn, int64_t width, const double *sums, int64_t first, int64_t n, double *values);
 /** The same times scale, from a GPU, by way of its memory `packed` [n]. */
-ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n, float *packed,
-                              float *values);
+ingot_status ingot_gram_means(ingot_nn *nn, int64_t width, const double *sums, double scale, int64_t first, int64_t n,
+                              float *packed, float *values);
 
 /* ---- output tensors (output.c) ---- */
 typedef struct ingot_stat_writer ingot_stat_writer;

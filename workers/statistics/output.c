@@ -67,7 +67,10 @@ void ingot_stat_writer_close(ingot_stat_writer **writer)
 
 uint64_t ingot_stat_writer_bytes(int64_t n_elem, ingot_dtype dtype, int n_thread)
 {
-  int64_t slots = n_thread < 1 ? 1 : n_thread > SLOT_MAX ? SLOT_MAX : n_thread, n = slots * INGOT_TILE < n_elem ? slots * INGOT_TILE : n_elem;
+  int64_t slots = n_thread < 1          ? 1
+                  : n_thread > SLOT_MAX ? SLOT_MAX
+                                        : n_thread,
+          n = slots * INGOT_TILE < n_elem ? slots * INGOT_TILE : n_elem;
   return (uint64_t)n * (ingot_dtype_size(dtype) + sizeof(float));
 }
 
@@ -158,7 +161,8 @@ static ingot_status take_tile(ingot_stat_writer *w, int64_t index, ingot_status 
   if (st == INGOT_OK) st = how->read(how->context, w->tensor, index * INGOT_TILE, n, t->values);
   if (!how->summed) {
     INGOT_TRY(ingot_comm_agree(w->comm, st));
-    INGOT_TRY(how->dtype == INGOT_DTYPE_F64 ? ingot_comm_sum_f64(w->comm, t->values, n) : ingot_comm_sum_f32(w->comm, t->values, n));
+    INGOT_TRY(how->dtype == INGOT_DTYPE_F64 ? ingot_comm_sum_f64(w->comm, t->values, n)
+                                            : ingot_comm_sum_f32(w->comm, t->values, n));
   }
   if (!own || st != INGOT_OK) goto done;
   t->index = index;
@@ -206,7 +210,8 @@ ingot_status ingot_stat_writer_commit(ingot_stat_writer **writer, uint64_t *chec
   ingot_comm        *comm = w->comm;
   int                n_tensor = w->plan->sink.n_tensor;
   int64_t           *hashes = (int64_t *)w->hashes;
-  INGOT_TRY(ingot_comm_sum_i64(comm, hashes, w->first_tile[n_tensor])); /* of each tile one rank has the hash, the others 0 */
+  INGOT_TRY(
+      ingot_comm_sum_i64(comm, hashes, w->first_tile[n_tensor])); /* of each tile one rank has the hash, the others 0 */
   for (int i = 0; i < n_tensor; i++)
     checksums[i] = ingot_tensor_checksum(w->hashes + w->first_tile[i], w->first_tile[i + 1] - w->first_tile[i]);
   INGOT_TRY(ingot_comm_agree(comm, ingot_fault_check(INGOT_FAULT_COMMIT)));
@@ -230,7 +235,9 @@ void ingot_stat_writer_discard(ingot_stat_writer **writer)
     ingot_text   kept = {0};
     ingot_status st = ingot_text_printf(&kept, "%s", ingot_error_message());
     if (ingot_sink_remove_partial(path) != INGOT_OK || st != INGOT_OK) ingot_error_clear();
-    if (kept.size) ingot_fail(INGOT_ERR_INTERNAL, "%s", ingot_text_string(&kept)); /* the message alone: the status is the caller's */
+    if (kept.size)
+      ingot_fail(INGOT_ERR_INTERNAL, "%s",
+                 ingot_text_string(&kept)); /* the message alone: the status is the caller's */
     ingot_text_release(&kept);
   }
 }

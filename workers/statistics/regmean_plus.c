@@ -24,13 +24,13 @@ typedef struct plus {
   ingot_model_filler     *filler;
   float                  *values; /* a piece of a parameter */
   double                 *tile;   /* [INGOT_TILE] */
-  int                     n_merged; /* blocks of the model in memory that are merged; -1: its embedding is not, either */
-  int                     block;    /* in work */
-  int64_t                 width[ITEMS];
-  double                 *sums[ITEMS];  /* back end: [width][width] */
-  void                   *memory;       /* that they lie in */
-  void                   *packed;       /* GPU: [INGOT_TILE] floats */
-  float                 **grams;        /* [n_model * ITEMS]: packed means of the block */
+  int     n_merged;               /* blocks of the model in memory that are merged; -1: its embedding is not, either */
+  int     block;                  /* in work */
+  int64_t width[ITEMS];
+  double *sums[ITEMS]; /* back end: [width][width] */
+  void   *memory;      /* that they lie in */
+  void   *packed;      /* GPU: [INGOT_TILE] floats */
+  float **grams;       /* [n_model * ITEMS]: packed means of the block */
 } plus;
 
 /* The linear layer that a parameter is a weight of, or -1. */
@@ -74,7 +74,8 @@ static uint64_t sums_bytes(const int64_t *width, int n)
   return bytes;
 }
 
-uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec, const ingot_model_layout *layout)
+uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec,
+                                  const ingot_model_layout *layout)
 {
   ingot_dtype        dtype = gather->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
   ingot_pass_options pass = ingot_gather_pass_options(gather, false, true);
@@ -105,8 +106,10 @@ uint64_t ingot_regmean_plus_host_bytes(const ingot_gather_plan *gather, const in
     int64_t most = p->transposed || p->n_elem < INGOT_MODEL_PIECE ? p->n_elem : INGOT_MODEL_PIECE;
     if (most > piece) piece = most;
   }
-  uint64_t pieces = (uint64_t)piece * sizeof(float) * (transposed ? 2 : 1) + (uint64_t)of_a_tile(piece) * sizeof(float); /* as stored */
-  return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces + (uint64_t)of_a_tile(largest) * sizeof(double);
+  uint64_t pieces = (uint64_t)piece * sizeof(float) * (transposed ? 2 : 1) +
+                    (uint64_t)of_a_tile(piece) * sizeof(float); /* as stored */
+  return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces +
+         (uint64_t)of_a_tile(largest) * sizeof(double);
 }
 
 /* ---- what belongs to what ---- */
@@ -158,7 +161,7 @@ static ingot_status open_lists(plus *p)
 {
   ingot_status              st = INGOT_OK;
   const ingot_model_layout *layout = &p->g.model->layout;
-  size_t                    n_param = (size_t)layout->n_param, n_model = (size_t)p->g.plan->n_model, n_tensor = (size_t)p->merge->n_tensor;
+  size_t n_param = (size_t)layout->n_param, n_model = (size_t)p->g.plan->n_model, n_tensor = (size_t)p->merge->n_tensor;
   p->tensor = malloc(n_param * sizeof *p->tensor);
   p->own = malloc(n_param * sizeof *p->own);
   p->group = malloc((n_tensor + 1) * sizeof *p->group);
@@ -167,8 +170,8 @@ static ingot_status open_lists(plus *p)
   p->count = calloc(n_model, sizeof *p->count);
   p->grams = calloc(n_model * ITEMS, sizeof *p->grams);
   p->tile = malloc(INGOT_TILE * sizeof *p->tile);
-  INGOT_CHECK(p->tensor && p->own && p->group && p->item && p->first && p->count && p->grams && p->tile, INGOT_ERR_NOMEM,
-              "no memory for the books of %d models", p->g.plan->n_model);
+  INGOT_CHECK(p->tensor && p->own && p->group && p->item && p->first && p->count && p->grams && p->tile,
+              INGOT_ERR_NOMEM, "no memory for the books of %d models", p->g.plan->n_model);
   INGOT_TRY(find_tensors(p));
   INGOT_TRY(find_windows(p));
 done:
@@ -189,7 +192,8 @@ static ingot_status open_block(plus *p)
   if (nn->kind == INGOT_NN_CUDA) INGOT_TRY(nn->ops->alloc(nn, INGOT_TILE * sizeof(float), &p->packed));
   for (int i = 0; i < p->g.plan->n_model * ITEMS; i++) {
     p->grams[i] = malloc((size_t)ingot_gram_packed_count(p->width[i % ITEMS]) * sizeof(float));
-    INGOT_CHECK(p->grams[i], INGOT_ERR_NOMEM, "no memory for the Gram matrices of a block of %d models", p->g.plan->n_model);
+    INGOT_CHECK(p->grams[i], INGOT_ERR_NOMEM, "no memory for the Gram matrices of a block of %d models",
+                p->g.plan->n_model);
   }
   INGOT_TRY(ingot_model_filler_open(p->g.model, &p->filler));
   for (int i = 0; i < p->g.model->layout.n_param; i++)
@@ -244,8 +248,9 @@ static ingot_status take_merged_blocks(plus *p, int block, const ingot_merge_par
   const ingot_model_layout *layout = &p->g.model->layout;
   for (int i = 0; i < layout->n_param; i++) {
     const ingot_model_param *param = &layout->params[i];
-    bool wanted = param->layer < 0 ? p->n_merged < 0 && (param->role == INGOT_ROLE_EMBEDDING || param->role == INGOT_ROLE_POSITION)
-                                   : param->layer >= p->n_merged && param->layer < block;
+    bool                     wanted = param->layer < 0
+                                          ? p->n_merged < 0 && (param->role == INGOT_ROLE_EMBEDDING || param->role == INGOT_ROLE_POSITION)
+                                          : param->layer >= p->n_merged && param->layer < block;
     if (wanted) INGOT_TRY(take_merged(p, i, partial, &mine));
   }
   p->n_merged = block;
@@ -273,8 +278,8 @@ static ingot_status take_own_block(plus *p, int model)
 
 /* ---- one model's Gram matrices in a block ---- */
 
-static ingot_status see_input(void *context, ingot_nn *nn, int linear, int64_t n_row, int64_t width, const void *x, int64_t ld,
-                              const int32_t *valid)
+static ingot_status see_input(void *context, ingot_nn *nn, int linear, int64_t n_row, int64_t width, const void *x,
+                              int64_t ld, const int32_t *valid)
 {
   plus                     *p = context;
   const ingot_model_linear *linears = p->g.model->layout.linears;
@@ -299,7 +304,8 @@ static ingot_status read_means(plus *p, int item, double scale, int64_t first, i
   ingot_nn    *nn = p->g.nn;
   ingot_comm  *comm = p->g.comm;
   if (p->packed && (p->sum || ingot_comm_size(comm) == 1))
-    return ingot_comm_agree(comm, ingot_gram_means(nn, p->width[item], p->sums[item], scale, first, n, p->packed, means));
+    return ingot_comm_agree(comm,
+                            ingot_gram_means(nn, p->width[item], p->sums[item], scale, first, n, p->packed, means));
   INGOT_TRY(ingot_comm_agree(comm, ingot_gram_rows(nn, p->width[item], p->sums[item], first, n, p->tile)));
   INGOT_TRY(ingot_comm_sum_f64(comm, p->tile, n));
   for (int64_t i = 0; i < n; i++) means[i] = (float)(p->tile[i] * scale);
@@ -311,15 +317,19 @@ static ingot_status keep_means(plus *p, int model)
 {
   ingot_status st = INGOT_OK;
   double       scale = 1.0 / ((double)p->count[model] * (double)p->g.plan->window.length);
-  if (p->sum) INGOT_TRY(ingot_device_sum_add(p->sum, INGOT_DTYPE_F64, (int64_t)(sums_bytes(p->width, ITEMS) / sizeof(double)), p->memory));
+  if (p->sum)
+    INGOT_TRY(ingot_device_sum_add(p->sum, INGOT_DTYPE_F64, (int64_t)(sums_bytes(p->width, ITEMS) / sizeof(double)),
+                                   p->memory));
   for (int item = 0; item < ITEMS; item++) {
     int64_t n_elem = ingot_gram_packed_count(p->width[item]);
     float  *means = p->grams[model * ITEMS + item];
     for (int64_t first = 0; first < n_elem; first += INGOT_TILE)
-      INGOT_TRY(read_means(p, item, scale, first, n_elem - first < INGOT_TILE ? n_elem - first : INGOT_TILE, means + first));
+      INGOT_TRY(
+          read_means(p, item, scale, first, n_elem - first < INGOT_TILE ? n_elem - first : INGOT_TILE, means + first));
     for (int64_t i = 0; i < n_elem; i++)
-      INGOT_CHECK(isfinite(means[i]), INGOT_ERR_NUMERIC, "%s: inputs of block %d are not finite behind the merged blocks",
-                  p->g.plan->models[model].path, p->block);
+      INGOT_CHECK(isfinite(means[i]), INGOT_ERR_NUMERIC,
+                  "%s: inputs of block %d are not finite behind the merged blocks", p->g.plan->models[model].path,
+                  p->block);
   }
 done:
   return st;
@@ -353,15 +363,19 @@ static ingot_status give_gram(void *context, int tensor, int k, double alpha, in
 {
   const plus        *p = context;
   int                item = p->item[tensor];
-  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED, .dtype = INGOT_DTYPE_F32, .rows = p->width[item], .columns = p->width[item],
+  ingot_linalg_input how = {.form = INGOT_LINALG_PACKED,
+                            .dtype = INGOT_DTYPE_F32,
+                            .rows = p->width[item],
+                            .columns = p->width[item],
                             .alpha = alpha};
   ingot_linalg_found found;
   return ingot_linalg_load(l, &how, p->grams[k * ITEMS + item], to, &found);
 }
 
-ingot_status ingot_regmean_plus_run(ingot_comm *comm, const ingot_gather_plan *gather, const ingot_gather_options *gather_options,
-                                    const ingot_merge_plan *merge, const ingot_merge_options *merge_options,
-                                    ingot_merge_result *result, ingot_merge_timing *timing)
+ingot_status ingot_regmean_plus_run(ingot_comm *comm, const ingot_gather_plan *gather,
+                                    const ingot_gather_options *gather_options, const ingot_merge_plan *merge,
+                                    const ingot_merge_options *merge_options, ingot_merge_result *result,
+                                    ingot_merge_timing *timing)
 {
   double       start_s = ingot_clock_s(), start_cpu_s = ingot_clock_cpu_s();
   plus         p = {.g = {.plan = gather}, .merge = merge, .n_merged = -1};
@@ -373,7 +387,11 @@ ingot_status ingot_regmean_plus_run(ingot_comm *comm, const ingot_gather_plan *g
   if (st == INGOT_OK) st = open_block(&p);
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_device_sum_open(&p.g, &p.sum));
-  ingot_merge_live live = {.context = &p, .n_group = p.g.model->spec.n_layer, .group = p.group, .make = make_block, .gram = give_gram};
+  ingot_merge_live live = {.context = &p,
+                           .n_group = p.g.model->spec.n_layer,
+                           .group = p.group,
+                           .make = make_block,
+                           .gram = give_gram};
   INGOT_TRY(ingot_merge_run_live(comm, merge, merge_options, &live, result));
 done:
   release(&p);

@@ -12,7 +12,7 @@ typedef struct ingot_scorer {
   int32_t      *host_top1;
   double       *window_nll; /* [windows of the data set]: own ones filled */
   int64_t       n_token, n_right;
-  int64_t       first;      /* of the data set's windows */
+  int64_t       first; /* of the data set's windows */
 } ingot_scorer;
 
 /** Not collective. Close in any case, before the back end is closed. */

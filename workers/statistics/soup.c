@@ -21,15 +21,15 @@ typedef struct kitchen {
   const ingot_soup_plan *plan;
   ingot_gather           g;
   ingot_scorer           scorer;
-  ingot_score           *scores;  /* [evaluations][n_data] */
+  ingot_score           *scores;         /* [evaluations][n_data] */
   int                    n_kept, n_done; /* evaluations of an earlier run; so far */
-  const char            *state;   /* path */
+  const char            *state;          /* path */
   candidate             *candidates;
-  float                 *sum;     /* of the members, in memory order; NULL: not kept */
+  float                 *sum; /* of the members, in memory order; NULL: not kept */
   int                    n_summed;
   const int             *members; /* of the average that is being made; the last one is on trial */
   int                    n_member;
-  void                  *stored;  /* a piece as in a file */
+  void                  *stored; /* a piece as in a file */
   float                 *wide;
   int64_t                capacity;
 } kitchen;
@@ -38,7 +38,8 @@ uint64_t ingot_soup_buffer_bytes(int64_t n_elem, ingot_dtype dtype, ingot_comput
 {
   uint64_t n = (uint64_t)(n_elem < INGOT_MODEL_PIECE ? n_elem : INGOT_MODEL_PIECE);
   uint64_t narrow = compute == INGOT_COMPUTE_BF16 ? ingot_dtype_size(INGOT_DTYPE_BF16) : 0;
-  return n * (ingot_dtype_size(dtype) + 2 * sizeof(float) + narrow); /* as stored, a member's, the average's, as the model has it */
+  return n * (ingot_dtype_size(dtype) + 2 * sizeof(float) +
+              narrow); /* as stored, a member's, the average's, as the model has it */
 }
 
 uint64_t ingot_soup_sum_bytes(int64_t n_elem)
@@ -53,7 +54,7 @@ static ingot_status read_piece(kitchen *k, int model, int param, int64_t first, 
   const candidate         *c = &k->candidates[model];
   const ingot_tensor_info *info = ingot_source_tensor(c->source, c->tensor[param]);
   size_t                   size = ingot_dtype_size(info->dtype);
-  ingot_status             st = ingot_source_read(c->source, c->tensor[param], (uint64_t)first * size, (size_t)n * size, k->stored);
+  ingot_status st = ingot_source_read(c->source, c->tensor[param], (uint64_t)first * size, (size_t)n * size, k->stored);
   if (st == INGOT_OK) ingot_widen(info->dtype, k->stored, values, n);
   k->g.timing->bytes_read += (uint64_t)n * size;
   return st;
@@ -118,7 +119,8 @@ static ingot_status open_averages(kitchen *k)
   const ingot_gather_plan *plan = k->plan->gather;
   ingot_gather            *g = &k->g;
   st = ingot_gather_load(g, 0, false); /* whose config the soup will have */
-  if (st == INGOT_ERR_NUMERIC) st = ingot_gather_load(g, k->members[0], false); /* rejected: its weights are not finite */
+  if (st == INGOT_ERR_NUMERIC)
+    st = ingot_gather_load(g, k->members[0], false); /* rejected: its weights are not finite */
   INGOT_TRY(st);
   for (int i = 0; i < plan->n_model; i++) {
     candidate *c = &k->candidates[i];
@@ -186,8 +188,8 @@ static const char *name_of(const kitchen *k, const int *members, int n_member)
 static ingot_status reject(kitchen *k, const int *members, int n_member, ingot_score *scores, ingot_status st)
 {
   if (st != INGOT_ERR_NUMERIC) return st;
-  ingot_log_warning("rejected: \"%s\"%s: %s", name_of(k, members, n_member), n_member > 1 ? " with the soup so far" : "",
-                    ingot_error_message());
+  ingot_log_warning("rejected: \"%s\"%s: %s", name_of(k, members, n_member),
+                    n_member > 1 ? " with the soup so far" : "", ingot_error_message());
   ingot_error_clear();
   for (int d = 0; d < k->plan->gather->n_data; d++) scores[d] = (ingot_score){.nll = NAN};
   return INGOT_OK;
@@ -196,11 +198,11 @@ static ingot_status reject(kitchen *k, const int *members, int n_member, ingot_s
 /* As ingot_soup_scorer. */
 static ingot_status score(void *context, const int *members, int n_member, double *score)
 {
-  ingot_status  st = INGOT_OK;
-  kitchen      *k = context;
-  int           n_data = k->plan->gather->n_data;
-  int64_t       n_window = ingot_gather_window_count(k->plan->gather);
-  ingot_score  *own = k->scores + (size_t)k->n_done * (size_t)n_data;
+  ingot_status st = INGOT_OK;
+  kitchen     *k = context;
+  int          n_data = k->plan->gather->n_data;
+  int64_t      n_window = ingot_gather_window_count(k->plan->gather);
+  ingot_score *own = k->scores + (size_t)k->n_done * (size_t)n_data;
   if (k->n_done < k->n_kept) {
     k->g.windows_before += n_window;
     k->g.timing->tiles_resumed += n_window;
@@ -268,7 +270,8 @@ ingot_status ingot_soup_run(ingot_comm *comm, const ingot_soup_plan *plan, const
   ingot_status st = ingot_gather_init(&k.g, comm, plan->gather, options, timing);
   if (st == INGOT_OK) st = ingot_soup_init(n_model, soup);
   k.candidates = calloc((size_t)n_model, sizeof *k.candidates);
-  if (st == INGOT_OK && !(names && k.candidates)) st = ingot_fail(INGOT_ERR_NOMEM, "no memory for %d candidates", n_model);
+  if (st == INGOT_OK && !(names && k.candidates))
+    st = ingot_fail(INGOT_ERR_NOMEM, "no memory for %d candidates", n_model);
   if (st == INGOT_OK) st = ingot_state_path(plan->gather->output, 0, 1, &path);
   INGOT_TRY(ingot_comm_agree(comm, st));
   k.state = ingot_text_string(&path);

@@ -49,7 +49,8 @@ static ingot_status try_all(ingot_soup *s, int *n_evaluation, ingot_soup_scorer 
   s->n_member = s->n;
   *t = (ingot_soup_trial){.model = -1, .n_member = s->n, .evaluation = (*n_evaluation)++};
   INGOT_TRY(score(context, s->members, s->n, &t->score));
-  INGOT_CHECK(isfinite(t->score), INGOT_ERR_NUMERIC, "the score of the average of all %d candidates is not finite", s->n);
+  INGOT_CHECK(isfinite(t->score), INGOT_ERR_NUMERIC, "the score of the average of all %d candidates is not finite",
+              s->n);
   t->accepted = true;
   s->score = t->score;
 done:
@@ -94,7 +95,8 @@ ingot_status ingot_soup_search(const char *const *names, ingot_soup_kind kind, i
     st = try_all(s, &n_evaluation, score, context);
     goto done;
   }
-  INGOT_CHECK(isfinite(s->scores[s->order[0]]), INGOT_ERR_NUMERIC, "none of the %d candidates has a finite score", s->n);
+  INGOT_CHECK(isfinite(s->scores[s->order[0]]), INGOT_ERR_NUMERIC, "none of the %d candidates has a finite score",
+              s->n);
   s->members[0] = s->order[0];
   s->n_member = 1;
   s->score = s->scores[s->order[0]];

@@ -2,9 +2,9 @@
 /*
  * Saved states: what a rank has gathered so far, in one file beside the output.
  *
- * File, in the machine's own byte order: 64 bytes of header: "INGOTST", version u32 = 2, zero u32, fingerprint u64, windows
- * done i64, payload bytes u64, checksum u64, zeros; then the payload. The checksum is over the hashes of the payload's
- * chunks, seeded with the hash of the header before it: so threads hash, read and write chunks in any order.
+ * File, in the machine's own byte order: 64 bytes of header: "INGOTST", version u32 = 2, zero u32, fingerprint u64,
+ * windows done i64, payload bytes u64, checksum u64, zeros; then the payload. The checksum is over the hashes of the
+ * payload's chunks, seeded with the hash of the header before it: so threads hash, read and write chunks in any order.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -57,9 +57,9 @@ typedef struct chunk_run {
   const ingot_state_part *parts;
   int                     n_part, n_host; /* the first n_host are host memory in any case */
   uint64_t                bytes;
-  int64_t                 first;    /* chunk of item 0 */
-  char                  **buffers;  /* of a thread; saving from a device: of an item */
-  uint64_t               *hashes;   /* of the chunks */
+  int64_t                 first;   /* chunk of item 0 */
+  char                  **buffers; /* of a thread; saving from a device: of an item */
+  uint64_t               *hashes;  /* of the chunks */
 } chunk_run;
 
 static int64_t count_chunks(uint64_t bytes)
@@ -96,7 +96,7 @@ static ingot_status move_chunk(const chunk_run *r, int64_t chunk, char *buffer, 
   uint64_t begin = (uint64_t)chunk * CHUNK_BYTES, end = begin + chunk_size(r->bytes, chunk), first = 0;
   for (int i = 0; i < r->n_part; first += r->parts[i].bytes, i++) {
     const ingot_state_part *part = &r->parts[i];
-    uint64_t                a = begin > first ? begin : first, b = end < first + part->bytes ? end : first + part->bytes;
+    uint64_t a = begin > first ? begin : first, b = end < first + part->bytes ? end : first + part->bytes;
     if (a >= b || !part->memory) continue;
     char        *memory = (char *)part->memory + (a - first), *copy = buffer + (a - begin);
     size_t       n = (size_t)(b - a);
@@ -140,7 +140,8 @@ static ingot_status save_copied_chunk(void *context, int64_t item, int thread)
   return put_chunk(r, r->first + item, r->buffers[item]);
 }
 
-/* The device belongs to the calling thread: it copies chunks out while the others write those before. buffers [2 n_buffer]. */
+/* The device belongs to the calling thread: it copies chunks out while the others write those before. buffers [2
+ * n_buffer]. */
 static ingot_status save_from_device(const chunk_run *r, int n_buffer)
 {
   ingot_status      st = INGOT_OK, written = INGOT_OK;
@@ -164,7 +165,8 @@ static ingot_status check_chunk(void *context, int64_t item, int thread)
 {
   const chunk_run *r = context;
   size_t           n = chunk_size(r->bytes, item);
-  ingot_status st = ingot_file_pread(r->fd, r->path, sizeof(state_header) + (uint64_t)item * CHUNK_BYTES, r->buffers[thread], n);
+  ingot_status     st =
+      ingot_file_pread(r->fd, r->path, sizeof(state_header) + (uint64_t)item * CHUNK_BYTES, r->buffers[thread], n);
   if (st == INGOT_OK) r->hashes[item] = ingot_hash(r->buffers[thread], n);
   return st;
 }
@@ -236,7 +238,12 @@ static ingot_status write_parts(int fd, const char *path, state_header *header, 
 {
   ingot_status st = INGOT_OK;
   int          n_thread = run_threads(nn), n_buffer;
-  chunk_run    r = {.fd = fd, .path = path, .nn = nn, .parts = parts, .n_part = n_part, .n_host = n_host,
+  chunk_run    r = {.fd = fd,
+                    .path = path,
+                    .nn = nn,
+                    .parts = parts,
+                    .n_part = n_part,
+                    .n_host = n_host,
                     .bytes = header->payload_bytes};
   bool         device = any_on_device(&r);
   n_buffer = device ? 2 * n_thread : n_thread;
@@ -261,7 +268,10 @@ ingot_status ingot_state_save_mixed(const char *path, uint64_t fingerprint, int6
 {
   ingot_status st = INGOT_OK;
   int          fd = -1;
-  state_header header = {.magic = "INGOTST", .version = STATE_VERSION, .fingerprint = fingerprint, .n_done = n_done,
+  state_header header = {.magic = "INGOTST",
+                         .version = STATE_VERSION,
+                         .fingerprint = fingerprint,
+                         .n_done = n_done,
                          .payload_bytes = all_bytes(parts, n_part)};
   char        *temporary = ingot_file_sibling(path, ".new");
   INGOT_CHECK(temporary, INGOT_ERR_NOMEM, "%s: no memory for its name", path);
@@ -283,7 +293,12 @@ static ingot_status read_parts(int fd, const char *path, const state_header *hea
                                const ingot_state_part *parts, int n_part, int n_host, uint64_t *hash)
 {
   ingot_status st = INGOT_OK;
-  chunk_run    r = {.fd = fd, .path = path, .nn = nn, .parts = parts, .n_part = n_part, .n_host = n_host,
+  chunk_run    r = {.fd = fd,
+                    .path = path,
+                    .nn = nn,
+                    .parts = parts,
+                    .n_part = n_part,
+                    .n_host = n_host,
                     .bytes = header->payload_bytes};
   int          n_buffer = run_threads(nn), n_thread = parts && any_on_device(&r) ? 1 : n_buffer;
   INGOT_TRY(make_run(&r, n_buffer));
@@ -295,8 +310,8 @@ done:
 }
 
 /* Open a state and look at its header and its checksum. *fd -1: there is none. */
-static ingot_status open_state(const char *path, uint64_t fingerprint, ingot_nn *nn, uint64_t bytes, int *fd, state_header *header,
-                               const char **why)
+static ingot_status open_state(const char *path, uint64_t fingerprint, ingot_nn *nn, uint64_t bytes, int *fd,
+                               state_header *header, const char **why)
 {
   ingot_status st = INGOT_OK;
   struct stat  info;
@@ -306,8 +321,10 @@ static ingot_status open_state(const char *path, uint64_t fingerprint, ingot_nn 
   if (*fd < 0 && errno == ENOENT) return INGOT_OK;
   INGOT_CHECK(*fd >= 0 && fstat(*fd, &info) == 0, INGOT_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
   if ((size_t)info.st_size >= sizeof *header) INGOT_TRY(ingot_file_pread(*fd, path, 0, header, sizeof *header));
-  if (memcmp(header->magic, "INGOTST", 8) != 0 || header->version != STATE_VERSION) *why = "it is no saved state of this version";
-  else if (header->fingerprint != fingerprint) *why = "it was made by other settings, from other inputs or by another number of ranks";
+  if (memcmp(header->magic, "INGOTST", 8) != 0 || header->version != STATE_VERSION)
+    *why = "it is no saved state of this version";
+  else if (header->fingerprint != fingerprint)
+    *why = "it was made by other settings, from other inputs or by another number of ranks";
   else if (header->payload_bytes != bytes || (uint64_t)info.st_size != sizeof *header + header->payload_bytes)
     *why = "it has another size";
   if (*why) goto done;

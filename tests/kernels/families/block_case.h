@@ -1,4 +1,5 @@
-/** One block of bfloat16 elements, merged by a fused loop and by the general path: for the tests of kernels/families. */
+/** One block of bfloat16 elements, merged by a fused loop and by the general path: for the tests of
+ * kernels/families. */
 #ifndef INGOT_TESTS_KERNELS_FAMILIES_BLOCK_CASE_H
 #define INGOT_TESTS_KERNELS_FAMILIES_BLOCK_CASE_H
 
@@ -55,7 +56,8 @@ static inline void put(block_case *c, int input, int64_t i, uint16_t bits)
   memcpy(c->stored[input] + c->shift + (size_t)i * sizeof bits, &bits, sizeof bits);
 }
 
-/** Zeros, the smallest and the largest subnormals, the largest numbers, of both signs: one in `one_in` of the elements. */
+/** Zeros, the smallest and the largest subnormals, the largest numbers, of both signs: one in `one_in` of the
+ * elements. */
 static inline uint16_t block_random_bits(const uint32_t word[4], uint32_t one_in)
 {
   static const uint16_t special[] = {0x0000, 0x8000, 0x0001, 0x8001, 0x007f, 0x0080, 0x7f7f, 0xff7f};

@@ -19,8 +19,8 @@ static int setup(void **state)
 }
 
 /*
- * Any finite bit pattern, or with `small` any magnitude below 2, of which no sum overflows; a model's element is often the base's,
- * its opposite, or next to it, so that sums vanish often.
+ * Any finite bit pattern, or with `small` any magnitude below 2, of which no sum overflows; a model's element is often
+ * the base's, its opposite, or next to it, so that sums vanish often.
  */
 static void fill_random(block_case *c, uint64_t seed, bool small)
 {
@@ -30,7 +30,8 @@ static void fill_random(block_case *c, uint64_t seed, bool small)
       uint32_t word[4];
       ingot_philox4x32(seed, (uint64_t)(k * MAX_N + i), word);
       uint16_t bits = block_random_bits(word, 8);
-      if (k && word[1] % 8 > 0 && word[1] % 8 < 6) bits = (uint16_t)(base[i] ^ (word[3] % 4 == 0 ? 0x8000 : word[3] >> 2 & 3));
+      if (k && word[1] % 8 > 0 && word[1] % 8 < 6)
+        bits = (uint16_t)(base[i] ^ (word[3] % 4 == 0 ? 0x8000 : word[3] >> 2 & 3));
       bits = small ? (uint16_t)(bits & ~0x4000u) : block_finite(bits);
       if (k == 0) base[i] = bits;
       put(c, k, i, bits);
@@ -64,13 +65,19 @@ static void check_same(block_case *c, int64_t n)
 /* Masks of three kinds; the second model's is ALL, and cuts lie before and behind the block. */
 static void set_models(block_case *c, int n_model, uint32_t mask, bool vote, bool divide)
 {
-  *delta_state(c) = (ingot_delta_state){.n_model = n_model, .vote = vote, .zero_sign = n_model % 2 ? 1 : -1, .divide = divide,
-                                  .divisor = divide ? 1.3f : 1, .lambda = 0.7f};
+  *delta_state(c) = (ingot_delta_state){.n_model = n_model,
+                                        .vote = vote,
+                                        .zero_sign = n_model % 2 ? 1 : -1,
+                                        .divide = divide,
+                                        .divisor = divide ? 1.3f : 1,
+                                        .lambda = 0.7f};
   for (int g = 0; g < n_model; g++) {
     ingot_delta_model *m = &ingot_delta_models(c->state)[g];
-    *m = (ingot_delta_model){.weight = weights[g], .scale = mask == INGOT_MASK_RANDOM ? 1.0f + 0.25f * (float)g : 1.0f,
+    *m = (ingot_delta_model){.weight = weights[g],
+                             .scale = mask == INGOT_MASK_RANDOM ? 1.0f + 0.25f * (float)g : 1.0f,
                              .mask = g == 1 ? INGOT_MASK_ALL : mask};
-    if (m->mask == INGOT_MASK_RANDOM) m->stream = 17 + (uint64_t)g, m->keep_below = ingot_philox_threshold(0.3 + 0.05 * g);
+    if (m->mask == INGOT_MASK_RANDOM)
+      m->stream = 17 + (uint64_t)g, m->keep_below = ingot_philox_threshold(0.3 + 0.05 * g);
     if (m->mask == INGOT_MASK_CUT) {
       static const uint32_t keys[] = {0x3c000000, 0, 0x00010000, 0x7f7fffff, 0x7f800000};
       m->threshold = keys[g % (n_model % 2 ? 5 : 4)];
@@ -159,10 +166,10 @@ static void test_left_to_general(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, block_end),
-    cmocka_unit_test_setup_teardown(test_values, setup, block_end),
-    cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, block_end),
-    cmocka_unit_test_setup_teardown(test_left_to_general, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_values, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_left_to_general, setup, block_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,13 +50,22 @@ static void merge(const both *b, bool stored, const char *method, const char *pa
 {
   static const ingot_dtype wide[N_INPUT] = {INGOT_DTYPE_F32, INGOT_DTYPE_F32, INGOT_DTYPE_F32, INGOT_DTYPE_F32};
   static const ingot_dtype bf16[N_INPUT] = {INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16, INGOT_DTYPE_BF16};
-  const ingot_method *m = ingot_method_find(method);
-  double              global[MAX_PARAMETERS], per_model[MAX_PARAMETERS];
-  run_tensor          tensor = {.name = "t", .shape = {.n_dim = 1, .dim = {b->n}}, .out = out, .out_dtype = INGOT_DTYPE_F32,
-                                .in = stored ? (const void *const *)b->stored : (const void *const *)b->wide,
-                                .in_dtype = stored ? bf16 : wide};
-  run_setup setup = {.method = m, .tensors = &tensor, .n_tensor = 1, .n_model = N_INPUT - 1, .has_base = true,
-                     .global = global, .per_model = per_model, .seed = 5};
+  const ingot_method      *m = ingot_method_find(method);
+  double                   global[MAX_PARAMETERS], per_model[MAX_PARAMETERS];
+  run_tensor               tensor = {.name = "t",
+                                     .shape = {.n_dim = 1, .dim = {b->n}},
+                                     .out = out,
+                                     .out_dtype = INGOT_DTYPE_F32,
+                                     .in = stored ? (const void *const *)b->stored : (const void *const *)b->wide,
+                                     .in_dtype = stored ? bf16 : wide};
+  run_setup                setup = {.method = m,
+                                    .tensors = &tensor,
+                                    .n_tensor = 1,
+                                    .n_model = N_INPUT - 1,
+                                    .has_base = true,
+                                    .global = global,
+                                    .per_model = per_model,
+                                    .seed = 5};
   assert_non_null(m->tensor.scan_bf16);
   assert_int_equal(run_parameters(m, N_INPUT - 1, parameters, global, per_model), INGOT_OK);
   assert_int_equal(run_method(&setup, NULL), INGOT_OK);
@@ -67,7 +76,8 @@ static void check_same(const both *b, const char *method, const char *parameters
   float *from_stored = allocate(b->n, 4), *from_wide = allocate(b->n, 4);
   merge(b, true, method, parameters, from_stored);
   merge(b, false, method, parameters, from_wide);
-  if (memcmp(from_stored, from_wide, (size_t)b->n * 4) != 0) fail_msg("%s %s, %lld", method, parameters, (long long)b->n);
+  if (memcmp(from_stored, from_wide, (size_t)b->n * 4) != 0)
+    fail_msg("%s %s, %lld", method, parameters, (long long)b->n);
   free(from_stored), free(from_wide);
 }
 

@@ -56,7 +56,7 @@ static void check_same(block_case *c, int64_t n)
 
 static void test_same_bytes_as_general(void **state)
 {
-  block_case          *c = *state;
+  block_case        *c = *state;
   static const float divisors[] = {0, 1, 4, -0.125f, 2.3f, 0x1p-140f, 0x1p127f}; /* 0: do not divide */
   static const int   lengths[] = {1, 2, 3, 31, 64, 65, 1023, 2051, MAX_N - 1, MAX_N};
   for (c->shift = 0; c->shift < 4; c->shift++) {
@@ -98,7 +98,7 @@ static void test_values(void **state)
 /* One value that is not finite, in any input and at any place of a vector, is noticed; beyond n it is not looked at. */
 static void test_nonfinite_is_noticed(void **state)
 {
-  block_case             *c = *state;
+  block_case           *c = *state;
   static const uint16_t bad[] = {0x7f80, 0xff80, 0x7fc0, 0xffff, 0x7f81};
   const int64_t         n = 1101;
   fill_random(c, 3);
@@ -120,9 +120,9 @@ static void test_nonfinite_is_noticed(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, block_end),
-    cmocka_unit_test_setup_teardown(test_values, setup, block_end),
-    cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_same_bytes_as_general, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_values, setup, block_end),
+      cmocka_unit_test_setup_teardown(test_nonfinite_is_noticed, setup, block_end),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ static void test_errors(void **state)
   check_fails(method_try("dare_linear", "weight@0=2 weight@1=-2 normalize=true", 3, in, 1, out, NULL), INGOT_ERR_JOB,
               "the weights of its 2 models sum to 0");
   check_fails(method_try("dare_linear", "weight=1 density=0", 3, in, 1, out, NULL), INGOT_ERR_JOB, "outside (0, 1]");
-  check_fails(method_try("dare_linear", "weight=1 rescale=l2", 3, in, 1, out, NULL), INGOT_ERR_JOB, "none|l1|inv_density");
+  check_fails(method_try("dare_linear", "weight=1 rescale=l2", 3, in, 1, out, NULL), INGOT_ERR_JOB,
+              "none|l1|inv_density");
 }
 
 /* Which elements are kept, one by one from the words of the generator, across blocks and tiles. */
@@ -62,10 +63,10 @@ static void test_l1_norm_is_kept(void **state)
 {
   (void)state;
   const int64_t n = 2 * INGOT_TILE + 4097;
-  float        *base = calloc((size_t)n, sizeof *base), *a = method_random(n, 5, 1), *out = malloc((size_t)n * sizeof *out);
-  const float  *in[] = {base, a};
-  double        whole = 0, kept = 0;
-  run_report    report;
+  float *base = calloc((size_t)n, sizeof *base), *a = method_random(n, 5, 1), *out = malloc((size_t)n * sizeof *out);
+  const float *in[] = {base, a};
+  double       whole = 0, kept = 0;
+  run_report   report;
   method_merge("dare_linear", "weight=1 density=0.1", 2, in, n, out, &report);
   for (int64_t i = 0; i < n; i++) whole += fabs((double)a[i]), kept += fabs((double)out[i]);
   assert_true(fabs(kept / whole - 1) < 1e-6);
@@ -88,8 +89,8 @@ static void test_nothing_left(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),  cmocka_unit_test(test_parameters),      cmocka_unit_test(test_errors),
-    cmocka_unit_test(test_mask),   cmocka_unit_test(test_l1_norm_is_kept), cmocka_unit_test(test_nothing_left),
+      cmocka_unit_test(test_cases), cmocka_unit_test(test_parameters),      cmocka_unit_test(test_errors),
+      cmocka_unit_test(test_mask),  cmocka_unit_test(test_l1_norm_is_kept), cmocka_unit_test(test_nothing_left),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

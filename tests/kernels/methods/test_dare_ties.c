@@ -29,7 +29,8 @@ static void test_errors(void **state)
   check_fails(method_try("dare_ties", "weight@0=2 weight@1=-2 normalize=true", 3, in, 1, out, NULL), INGOT_ERR_JOB,
               "the weights of its 2 models sum to 0");
   check_fails(method_try("dare_ties", "weight=1 density=0", 3, in, 1, out, NULL), INGOT_ERR_JOB, "outside (0, 1]");
-  check_fails(method_try("dare_ties", "weight=1 rescale=l2", 3, in, 1, out, NULL), INGOT_ERR_JOB, "none|l1|inv_density");
+  check_fails(method_try("dare_ties", "weight=1 rescale=l2", 3, in, 1, out, NULL), INGOT_ERR_JOB,
+              "none|l1|inv_density");
 }
 
 /* With density 1 it is TIES without trimming. */
@@ -37,7 +38,8 @@ static void test_density_1_is_ties(void **state)
 {
   (void)state;
   enum { N = 5000 };
-  float       *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1), *c = method_random(N, 4, 1);
+  float *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1),
+        *c = method_random(N, 4, 1);
   float        out[N], ties[N];
   const float *in[] = {base, a, b, c};
   method_merge("dare_ties", "weight=0.5 weight@1=0.75 normalize=true", 4, in, N, out, NULL);
@@ -62,11 +64,11 @@ static void test_one_model_is_dare_linear(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),
-    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_errors),
-    cmocka_unit_test(test_density_1_is_ties),
-    cmocka_unit_test(test_one_model_is_dare_linear),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_errors),
+      cmocka_unit_test(test_density_1_is_ties),
+      cmocka_unit_test(test_one_model_is_dare_linear),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

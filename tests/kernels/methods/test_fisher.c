@@ -23,7 +23,8 @@ static void test_all_weights_zero(void **state)
   (void)state;
   float        x[2] = {1, 2}, f[2] = {1, 1}, out[2];
   const float *in[] = {x, x, f, f};
-  check_fails(method_try("fisher", "weight=0", 4, in, 2, out, NULL), INGOT_ERR_JOB, "t: the weights of its 2 models are all 0");
+  check_fails(method_try("fisher", "weight=0", 4, in, 2, out, NULL), INGOT_ERR_JOB,
+              "t: the weights of its 2 models are all 0");
   check_fails(method_try("fisher", "floor=-1", 4, in, 2, out, NULL), INGOT_ERR_JOB, "floor: -1 is outside");
 }
 
@@ -58,8 +59,8 @@ static void test_norms(void **state)
 {
   (void)state;
   enum { N = 2 << 20 };
-  float       *a = method_random(N, 1, 1), *b = method_random(N, 2, 1), *f = malloc(N * sizeof *f), *g = calloc(N, sizeof *g);
-  float       *out = malloc(N * sizeof *out);
+  float *a = method_random(N, 1, 1), *b = method_random(N, 2, 1), *f = malloc(N * sizeof *f), *g = calloc(N, sizeof *g);
+  float *out = malloc(N * sizeof *out);
   run_report   report;
   const float *in[] = {a, b, f, g};
   assert_true(f && g && out);
@@ -80,9 +81,12 @@ static void test_norms(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),          cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_all_weights_zero), cmocka_unit_test(test_equal_statistics),
-    cmocka_unit_test(test_tiny_statistics), cmocka_unit_test(test_norms),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_all_weights_zero),
+      cmocka_unit_test(test_equal_statistics),
+      cmocka_unit_test(test_tiny_statistics),
+      cmocka_unit_test(test_norms),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

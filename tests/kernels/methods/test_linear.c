@@ -77,12 +77,12 @@ static void test_order_of_operations(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),
-    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_weights_that_sum_to_zero),
-    cmocka_unit_test(test_equal_models_give_themselves),
-    cmocka_unit_test(test_many_models),
-    cmocka_unit_test(test_order_of_operations),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_weights_that_sum_to_zero),
+      cmocka_unit_test(test_equal_models_give_themselves),
+      cmocka_unit_test(test_many_models),
+      cmocka_unit_test(test_order_of_operations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

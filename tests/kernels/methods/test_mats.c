@@ -8,12 +8,18 @@
  * The worked example has X of in x out: A1 X B1 + A2 X B2 = A1 X1 B1 + A2 X2 B2. Weights here are out x in: W = X^T.
  * X1 = I, X2 = [0 2; 1 0].
  */
-static const float a1[] = {2, .5f, 1}, a2[] = {1, -.25f, 1.5f}, b1[] = {1, 0, .5f}, b2[] = {.5f, .25f, 1};
-static const float w1[] = {1, 0, 0, 1}, w2[] = {0, 1, 2, 0};
+static const float        a1[] = {2, .5f, 1}, a2[] = {1, -.25f, 1.5f}, b1[] = {1, 0, .5f}, b2[] = {.5f, .25f, 1};
+static const float        w1[] = {1, 0, 0, 1}, w2[] = {0, 1, 2, 0};
 static const float *const weights[] = {w1, w2}, *const kfac[] = {a1, a2, b1, b2};
 
-static const matrix_test two = {.method = "mats", .n_model = 2, .n_out = 2, .n_in = 2, .weights = weights, .grams = kfac,
-                                .n_statistic = 4, .n_thread = 1};
+static const matrix_test two = {.method = "mats",
+                                .n_model = 2,
+                                .n_out = 2,
+                                .n_in = 2,
+                                .weights = weights,
+                                .grams = kfac,
+                                .n_statistic = 4,
+                                .n_thread = 1};
 
 /* expected: X by rows, in x out. */
 static void expect(const char *parameters, const double *x, double norm_of_residual, int64_t n_iteration)
@@ -66,12 +72,19 @@ static void test_parameters(void **state)
 static void test_like_regmean_and_fisher(void **state)
 {
   (void)state;
-  const float         g1[] = {1, .5f, .5f}, g2[] = {.5f, .5f, 2.5f}, u[] = {1, 2}, v[] = {3, -1};
-  const float *const  grams[] = {g1, g2}, *const rows[] = {u, v};
+  const float        g1[] = {1, .5f, .5f}, g2[] = {.5f, .5f, 2.5f}, u[] = {1, 2}, v[] = {3, -1};
+  const float *const grams[] = {g1, g2}, *const rows[] = {u, v};
   float               out[2];
   ingot_matrix_report report;
-  matrix_test         m = {.method = "mats", .n_model = 2, .n_out = 1, .n_in = 2, .weights = rows, .grams = grams,
-                           .n_statistic = 2, .n_thread = 1, .parameters = "tolerance=1e-12"};
+  matrix_test         m = {.method = "mats",
+                           .n_model = 2,
+                           .n_out = 1,
+                           .n_in = 2,
+                           .weights = rows,
+                           .grams = grams,
+                           .n_statistic = 2,
+                           .n_thread = 1,
+                           .parameters = "tolerance=1e-12"};
   check_ok(matrix_try(&m, out, &report));
   assert_true(fabs((double)out[0] - 2.4285714) < 1e-6 && fabs((double)out[1] + .6428571) < 1e-6);
   assert_false(report.unfinished);
@@ -84,12 +97,19 @@ static void test_like_regmean_and_fisher(void **state)
 static void test_singular(void **state)
 {
   (void)state;
-  const float         g[] = {1, 1, 0, 1, 0, 0}, u[] = {1, 2, 3}, v[] = {3, -1, 5}, base[] = {10, 20, 30};
-  const float *const  grams[] = {g, g}, *const rows[] = {u, v};
+  const float        g[] = {1, 1, 0, 1, 0, 0}, u[] = {1, 2, 3}, v[] = {3, -1, 5}, base[] = {10, 20, 30};
+  const float *const grams[] = {g, g}, *const rows[] = {u, v};
   float               out[3];
   ingot_matrix_report report;
-  matrix_test         m = {.method = "mats", .n_model = 2, .n_out = 1, .n_in = 3, .weights = rows, .grams = grams,
-                           .n_statistic = 2, .n_thread = 1, .parameters = "start=zeros"};
+  matrix_test         m = {.method = "mats",
+                           .n_model = 2,
+                           .n_out = 1,
+                           .n_in = 3,
+                           .weights = rows,
+                           .grams = grams,
+                           .n_statistic = 2,
+                           .n_thread = 1,
+                           .parameters = "start=zeros"};
   check_ok(matrix_try(&m, out, &report)); /* x + y = 5/2 */
   assert_true(fabs((double)out[0] - 1.25) < 1e-6 && fabs((double)out[1] - 1.25) < 1e-6 && out[2] == 0);
   m.parameters = "start=base";
@@ -101,12 +121,20 @@ static void test_singular(void **state)
 static void test_stops(void **state)
 {
   (void)state;
-  const float         g[] = {-1, 0, -1}, near[] = {1, 1.0002f, 1}, bad[] = {NAN, 0, 1}, u[] = {1, 2}, v[] = {3, -1};
-  const float *const  grams[] = {g, g}, *const singular[] = {near, near}, *const broken[] = {g, bad}, *const rows[] = {u, v};
-  float               out[2];
-  ingot_matrix_report report;
-  matrix_test         m = {.method = "mats", .n_model = 2, .n_out = 1, .n_in = 2, .weights = rows, .grams = grams,
-                           .n_statistic = 2, .n_thread = 1, .parameters = "start=zeros"};
+  const float        g[] = {-1, 0, -1}, near[] = {1, 1.0002f, 1}, bad[] = {NAN, 0, 1}, u[] = {1, 2}, v[] = {3, -1};
+  const float *const grams[] = {g, g}, *const singular[] = {near, near}, *const broken[] = {g, bad},
+                     *const rows[] = {u, v};
+  float                     out[2];
+  ingot_matrix_report       report;
+  matrix_test               m = {.method = "mats",
+                                 .n_model = 2,
+                                 .n_out = 1,
+                                 .n_in = 2,
+                                 .weights = rows,
+                                 .grams = grams,
+                                 .n_statistic = 2,
+                                 .n_thread = 1,
+                                 .parameters = "start=zeros"};
   check_fails(matrix_try(&m, out, &report), INGOT_ERR_NUMERIC,
               "w: the sum of the models' matrices is not positive: a direction has the curvature -2, others up to 2");
   m.grams = singular; /* curvatures 2.0002 along (1, 1), -0.0002 along (1, -1): the mean (2, 1/2) but for the second */
@@ -139,14 +167,20 @@ static void test_rest(void **state)
 {
   (void)state;
   static const char *const parameters[] = {"start=base rest=start", "metric=fisher start=base rest=start"};
-  const float       base[] = {-.0f, 3e38f, 1e-40f}, a[] = {1, 2, INFINITY}, b[] = {3, 5, 7};
-  const void *const in[] = {base, a, b};
-  const ingot_dtype dtypes[] = {INGOT_DTYPE_F32, INGOT_DTYPE_F32, INGOT_DTYPE_F32};
-  float             out[3];
-  double            global[16], per_model[16];
-  run_tensor        tensor = {.name = "w", .shape = {1, {3}}, .in = in, .in_dtype = dtypes, .out = out, .out_dtype = INGOT_DTYPE_F32};
-  run_setup         r = {.method = ingot_method_find("mats"), .tensors = &tensor, .n_tensor = 1, .n_model = 2, .has_base = true,
-                         .global = global, .per_model = per_model};
+  const float              base[] = {-.0f, 3e38f, 1e-40f}, a[] = {1, 2, INFINITY}, b[] = {3, 5, 7};
+  const void *const        in[] = {base, a, b};
+  const ingot_dtype        dtypes[] = {INGOT_DTYPE_F32, INGOT_DTYPE_F32, INGOT_DTYPE_F32};
+  float                    out[3];
+  double                   global[16], per_model[16];
+  run_tensor               tensor =
+      {.name = "w", .shape = {1, {3}}, .in = in, .in_dtype = dtypes, .out = out, .out_dtype = INGOT_DTYPE_F32};
+  run_setup r = {.method = ingot_method_find("mats"),
+                 .tensors = &tensor,
+                 .n_tensor = 1,
+                 .n_model = 2,
+                 .has_base = true,
+                 .global = global,
+                 .per_model = per_model};
   for (int i = 0; i < 2; i++) {
     check_ok(run_parameters(r.method, 2, parameters[i], global, per_model));
     check_ok(run_method(&r, NULL));
@@ -158,7 +192,8 @@ static void test_rest(void **state)
   r.has_base = false;
   tensor.in = in + 1;
   check_ok(run_parameters(r.method, 2, "rest=start", global, per_model));
-  check_fails(run_method(&r, NULL), INGOT_ERR_JOB, "w: rest = \"start\" takes what the base has, and needs start = \"base\"");
+  check_fails(run_method(&r, NULL), INGOT_ERR_JOB,
+              "w: rest = \"start\" takes what the base has, and needs start = \"base\"");
 }
 
 /* Without statistics: the weighted mean. */
@@ -176,9 +211,11 @@ static void test_mean(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_worked_example), cmocka_unit_test(test_cases), cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_like_regmean_and_fisher), cmocka_unit_test(test_singular), cmocka_unit_test(test_stops),
-    cmocka_unit_test(test_base), cmocka_unit_test(test_rest), cmocka_unit_test(test_mean),
+      cmocka_unit_test(test_worked_example), cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),     cmocka_unit_test(test_like_regmean_and_fisher),
+      cmocka_unit_test(test_singular),       cmocka_unit_test(test_stops),
+      cmocka_unit_test(test_base),           cmocka_unit_test(test_rest),
+      cmocka_unit_test(test_mean),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -33,9 +33,9 @@ static void test_copy_keeps_bits(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),
-    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_copy_keeps_bits),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_copy_keeps_bits),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,12 +5,19 @@
 #include "tests/kernels/method_test.h"
 
 /* X1 = [1 0; 1 1], X2 = [0 2; 1 1]: X^T X, upper triangles, halved as means over two tokens. */
-static const float gram_1[] = {1, .5f, .5f}, gram_2[] = {.5f, .5f, 2.5f};
-static const float weight_1[] = {1, 2}, weight_2[] = {3, -1};
+static const float        gram_1[] = {1, .5f, .5f}, gram_2[] = {.5f, .5f, 2.5f};
+static const float        weight_1[] = {1, 2}, weight_2[] = {3, -1};
 static const float *const weights[] = {weight_1, weight_2}, *const grams[] = {gram_1, gram_2};
 
-static const matrix_test two = {.method = "regmean", .parameters = "", .n_model = 2, .n_out = 1, .n_in = 2,
-                                .weights = weights, .grams = grams, .n_statistic = 2, .n_thread = 1};
+static const matrix_test two = {.method = "regmean",
+                                .parameters = "",
+                                .n_model = 2,
+                                .n_out = 1,
+                                .n_in = 2,
+                                .weights = weights,
+                                .grams = grams,
+                                .n_statistic = 2,
+                                .n_thread = 1};
 
 static void expect(const char *parameters, double a, double b)
 {
@@ -99,8 +106,8 @@ static void test_singular(void **state)
 static void test_indefinite(void **state)
 {
   (void)state;
-  const float         slightly[] = {1, 1.0002f, 1}, badly[] = {1, 5, 1}, bad[] = {NAN, 0, 1};
-  const float *const  a[] = {slightly, slightly}, *const b[] = {badly, badly}, *const c[] = {gram_1, bad};
+  const float        slightly[] = {1, 1.0002f, 1}, badly[] = {1, 5, 1}, bad[] = {NAN, 0, 1};
+  const float *const a[] = {slightly, slightly}, *const b[] = {badly, badly}, *const c[] = {gram_1, bad};
   float               out[2];
   ingot_matrix_report report;
   matrix_test         m = two;
@@ -110,9 +117,11 @@ static void test_indefinite(void **state)
   assert_true(fabs(report.ridge / 1e-3 - 1) < 1e-9); /* 1e-6 and 1e-4 are not enough for 2e-4 */
   m.grams = b;
   check_fails(matrix_try(&m, out, &report), INGOT_ERR_NUMERIC,
-              "w: the sum of Gram matrices [2, 2] is not positive definite (leading minor 2), even with 1 of its mean diagonal (2) added");
+              "w: the sum of Gram matrices [2, 2] is not positive definite (leading minor 2), even with 1 of its mean "
+              "diagonal (2) added");
   m.grams = c;
-  check_fails(matrix_try(&m, out, &report), INGOT_ERR_NUMERIC, "w: the diagonal of the sum of Gram matrices is not finite");
+  check_fails(matrix_try(&m, out, &report), INGOT_ERR_NUMERIC,
+              "w: the diagonal of the sum of Gram matrices is not finite");
   const float *const unreadable[] = {gram_1, NULL};
   m.grams = unreadable;
   check_fails(matrix_try(&m, out, &report), INGOT_ERR_IO, "gram 1 cannot be read");
@@ -136,9 +145,9 @@ static void test_mean(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_worked_example), cmocka_unit_test(test_cases),    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_dead_feature),   cmocka_unit_test(test_singular), cmocka_unit_test(test_indefinite),
-    cmocka_unit_test(test_mean),
+      cmocka_unit_test(test_worked_example), cmocka_unit_test(test_cases),    cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_dead_feature),   cmocka_unit_test(test_singular), cmocka_unit_test(test_indefinite),
+      cmocka_unit_test(test_mean),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,10 +54,10 @@ static void test_angle(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),
-    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_ends_are_the_models),
-    cmocka_unit_test(test_angle),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_ends_are_the_models),
+      cmocka_unit_test(test_angle),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,8 +23,8 @@ static void test_weights_that_sum_to_zero(void **state)
   (void)state;
   float        base[1] = {1}, a[1] = {3}, out[1];
   const float *in[] = {base, a, a};
-  check_fails(method_try("task_arithmetic", "weight@0=2 weight@1=-2 normalize=true", 3, in, 1, out, NULL), INGOT_ERR_JOB,
-              "set normalize = false");
+  check_fails(method_try("task_arithmetic", "weight@0=2 weight@1=-2 normalize=true", 3, in, 1, out, NULL),
+              INGOT_ERR_JOB, "set normalize = false");
   method_merge("task_arithmetic", "weight@0=2 weight@1=-2", 3, in, 1, out, NULL);
   assert_true(out[0] == 1);
 }
@@ -69,11 +69,11 @@ static void test_order_of_operations(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),
-    cmocka_unit_test(test_parameters),
-    cmocka_unit_test(test_weights_that_sum_to_zero),
-    cmocka_unit_test(test_base_as_model),
-    cmocka_unit_test(test_order_of_operations),
+      cmocka_unit_test(test_cases),
+      cmocka_unit_test(test_parameters),
+      cmocka_unit_test(test_weights_that_sum_to_zero),
+      cmocka_unit_test(test_base_as_model),
+      cmocka_unit_test(test_order_of_operations),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,8 @@ static void test_errors(void **state)
   check_fails(method_try("ties", "weight@0=2 weight@1=-2", 3, in, 1, out, NULL), INGOT_ERR_JOB,
               "the weights of its 2 models sum to 0");
   check_fails(method_try("ties", "weight=1 density=1.5", 3, in, 1, out, NULL), INGOT_ERR_JOB, "1.5 is outside (0, 1]");
-  check_fails(method_try("ties", "weight=1 zero=majority", 3, in, 1, out, NULL), INGOT_ERR_JOB, "needs scope = \"model\"");
+  check_fails(method_try("ties", "weight=1 zero=majority", 3, in, 1, out, NULL), INGOT_ERR_JOB,
+              "needs scope = \"model\"");
 }
 
 /* Which elements a sort keeps: larger magnitude first, then lower index; a NaN is larger than all. */
@@ -80,7 +81,8 @@ static void check_density(const float *tau, const float *other, const ranked *r,
                (long long)n, kept ? "kept" : "dropped");
   }
   if (report.n_full_pass > most_full_passes)
-    fail_msg("%d full passes over %lld elements, at most %d expected", report.n_full_pass, (long long)n, most_full_passes);
+    fail_msg("%d full passes over %lld elements, at most %d expected", report.n_full_pass, (long long)n,
+             most_full_passes);
   assert_true(report.n_pass <= most_full_passes + 1);
   assert_true(report.max_slot_bytes <= (size_t)65 << 20);
   free(base), free(out);
@@ -114,7 +116,7 @@ static void test_trained_like(void **state)
   (void)state;
   const int64_t n = INGOT_TILE + 54321;
   float        *smooth = method_random(n, 1, 0.01f), *a = method_random_bf16(n, 2, 0.02f);
-  float        *noise = method_random(n, 3, 0.001f), *b = method_near(a, noise, n, 1), *tau = malloc((size_t)n * sizeof *tau);
+  float *noise = method_random(n, 3, 0.001f), *b = method_near(a, noise, n, 1), *tau = malloc((size_t)n * sizeof *tau);
   for (int64_t i = 0; i < n; i++) { /* a real task vector: differences of bfloat16 numbers, few values, many zeros */
     uint32_t bits;
     memcpy(&bits, &b[i], sizeof bits);
@@ -127,8 +129,18 @@ static void test_trained_like(void **state)
   free(smooth), free(a), free(noise), free(b), free(tau);
 }
 
-enum { FILL_EQUAL, FILL_ZERO, FILL_TWO_VALUES, FILL_ONE_LARGE, FILL_RAMP_PER_ROW, FILL_SPIKE_TILE, FILL_HIDDEN, FILL_NAN,
-       FILL_TINY_AND_HUGE, FILL_COUNT };
+enum {
+  FILL_EQUAL,
+  FILL_ZERO,
+  FILL_TWO_VALUES,
+  FILL_ONE_LARGE,
+  FILL_RAMP_PER_ROW,
+  FILL_SPIKE_TILE,
+  FILL_HIDDEN,
+  FILL_NAN,
+  FILL_TINY_AND_HUGE,
+  FILL_COUNT
+};
 
 static float adversary(int kind, int64_t i, int64_t n)
 {
@@ -141,7 +153,8 @@ static float adversary(int kind, int64_t i, int64_t n)
   case FILL_TWO_VALUES: return word[0] & 1 ? 1.0f : 2.0f;
   case FILL_ONE_LARGE: return i == n / 3 ? 1e30f : 1e-30f;
   case FILL_RAMP_PER_ROW: return (float)(i / 256 % 97) + (float)(word[0] >> 8) * 0x1p-24f; /* runs that differ wholly */
-  case FILL_SPIKE_TILE: return i < INGOT_TILE / 2 ? 1 + (float)(word[0] >> 8) * 0x1p-24f : (float)(word[0] >> 8) * 0x1p-26f;
+  case FILL_SPIKE_TILE:
+    return i < INGOT_TILE / 2 ? 1 + (float)(word[0] >> 8) * 0x1p-24f : (float)(word[0] >> 8) * 0x1p-26f;
   case FILL_HIDDEN: /* large exactly where no sample looks: the first half of every 512 */
     return i % 512 < 256 ? 0.001f + (float)(word[0] >> 8) * 0x1p-44f : 5 + (float)(word[0] >> 8) * 0x1p-24f;
   case FILL_NAN: return word[0] % 5 == 0 ? NAN : (float)(word[1] >> 8) * 0x1p-24f;
@@ -185,7 +198,8 @@ static void test_radix_rank(void **state)
     qsort(r, N, sizeof *r, by_rank);
     for (int rank = 1; rank <= N; rank += 13) {
       assert_int_equal(ingot_select_rank(key, N, room, rank, &above), r[rank - 1].key);
-      assert_true(above < rank && (above == 0 || r[above - 1].key > r[rank - 1].key) && r[above].key == r[rank - 1].key);
+      assert_true(above < rank && (above == 0 || r[above - 1].key > r[rank - 1].key) &&
+                  r[above].key == r[rank - 1].key);
     }
   }
 }
@@ -195,7 +209,7 @@ static void test_base_as_model(void **state)
 {
   (void)state;
   enum { N = 5000 };
-  float       *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1), out[N], with_base[N];
+  float *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1), out[N], with_base[N];
   const float *in[] = {base, a, b, base};
   method_merge("ties", "weight@0=0.5 weight@1=0.75 density=0.3", 3, in, N, out, NULL);
   method_merge("ties", "weight@0=0.5 weight@1=0.75 weight@2=2 density=0.3", 4, in, N, with_base, NULL);
@@ -208,7 +222,7 @@ static void test_limits(void **state)
 {
   (void)state;
   enum { N = 5000 };
-  float       *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1), out[N], swapped[N];
+  float *base = method_random(N, 1, 1), *a = method_random(N, 2, 1), *b = method_random(N, 3, 1), out[N], swapped[N];
   const float *in[] = {base, a, b}, *other[] = {base, b, a};
   method_merge("ties", "weight=1", 2, in, N, out, NULL);
   for (int i = 0; i < N; i++) assert_true(fabsf(out[i] - a[i]) <= 2e-7f * (fabsf(base[i]) + fabsf(a[i])));
@@ -248,10 +262,10 @@ static void test_many_models(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cases),       cmocka_unit_test(test_parameters), cmocka_unit_test(test_errors),
-    cmocka_unit_test(test_small_sizes), cmocka_unit_test(test_trained_like), cmocka_unit_test(test_adversaries),
-    cmocka_unit_test(test_radix_rank),  cmocka_unit_test(test_base_as_model), cmocka_unit_test(test_limits),
-    cmocka_unit_test(test_nan_vote),    cmocka_unit_test(test_many_models),
+      cmocka_unit_test(test_cases),       cmocka_unit_test(test_parameters),    cmocka_unit_test(test_errors),
+      cmocka_unit_test(test_small_sizes), cmocka_unit_test(test_trained_like),  cmocka_unit_test(test_adversaries),
+      cmocka_unit_test(test_radix_rank),  cmocka_unit_test(test_base_as_model), cmocka_unit_test(test_limits),
+      cmocka_unit_test(test_nan_vote),    cmocka_unit_test(test_many_models),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

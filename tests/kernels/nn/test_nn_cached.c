@@ -1,5 +1,6 @@
-/* Attention of new tokens to cached keys against plain float64 loops written here: slots in any order, sequences of different lengths, tokens of
- * one sequence, heads that share keys, a sliding window. What is stored and copied lies where it should, and nothing else changes. */
+/* Attention of new tokens to cached keys against plain float64 loops written here: slots in any order, sequences of
+ * different lengths, tokens of one sequence, heads that share keys, a sliding window. What is stored and copied lies
+ * where it should, and nothing else changes. */
 #include "tests/check.h"
 
 #include <math.h>
@@ -8,7 +9,17 @@
 #include "kernels/nn/nn.h"
 #include "tests/kernels/nn/nn_cases.h"
 
-enum { N_ROW = 5, N_SLOT = 5, N_TIME = 37, N_LAYER = 2, N_HEAD = 6, N_KV = 2, DIM = 8, Q = N_HEAD * DIM, KV = N_KV * DIM };
+enum {
+  N_ROW = 5,
+  N_SLOT = 5,
+  N_TIME = 37,
+  N_LAYER = 2,
+  N_HEAD = 6,
+  N_KV = 2,
+  DIM = 8,
+  Q = N_HEAD * DIM,
+  KV = N_KV * DIM
+};
 enum { LD_Q = Q + 2 * KV, LD_O = Q + 3, SLOT = N_TIME * KV, LAYER = N_SLOT * SLOT, CACHE = N_LAYER * LAYER };
 
 static const int32_t slot[N_ROW] = {3, 0, 4, 1, 3}, n_key[N_ROW] = {37, 1, 12, 20, 36};
@@ -29,7 +40,8 @@ static ingot_nn *open_nn(int n_thread)
   return nn;
 }
 
-static void expect(int window, int row, int head, const float *q, const float *keys, const float *values_of, double *out)
+static void expect(int window, int row, int head, const float *q, const float *keys, const float *values_of,
+                   double *out)
 {
   int    first = window && n_key[row] > window ? n_key[row] - window : 0, kv = head / (N_HEAD / N_KV);
   double p[N_TIME], total = 0.0;
@@ -42,7 +54,8 @@ static void expect(int window, int row, int head, const float *q, const float *k
   }
   for (int i = 0; i < DIM; i++) {
     out[i] = 0.0;
-    for (int t = first; t < n_key[row]; t++) out[i] += p[t] / total * (double)values_of[slot[row] * SLOT + t * KV + kv * DIM + i];
+    for (int t = first; t < n_key[row]; t++)
+      out[i] += p[t] / total * (double)values_of[slot[row] * SLOT + t * KV + kv * DIM + i];
   }
 }
 
@@ -50,20 +63,31 @@ static void test_cached(void **state)
 {
   (void)state;
   static const int windows[] = {0, 5, 12, 100};
-  float           *q = values(1, N_ROW * LD_Q), *k = values(2, CACHE), *v = values(3, CACHE), *o = values(4, N_ROW * LD_O);
-  ingot_nn_cache   cache = {.keys = k, .values = v, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
+  float *q = values(1, N_ROW * LD_Q), *k = values(2, CACHE), *v = values(3, CACHE), *o = values(4, N_ROW * LD_O);
+  ingot_nn_cache cache = {.keys = k, .values = v, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
   for (int n_thread = 1; n_thread <= 3; n_thread += 2) {
     ingot_nn *nn = open_nn(n_thread);
     for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
-      ingot_nn_cached shape = {.n_row = N_ROW, .layer = 1, .n_head = N_HEAD, .n_kv_head = N_KV, .head_dim = DIM, .scale = 0.5F, .window = windows[w],
-                               .slot = slot, .n_key = n_key, .most_key = 37, .ld_q = LD_Q, .ld_o = LD_O};
+      ingot_nn_cached shape = {.n_row = N_ROW,
+                               .layer = 1,
+                               .n_head = N_HEAD,
+                               .n_kv_head = N_KV,
+                               .head_dim = DIM,
+                               .scale = 0.5F,
+                               .window = windows[w],
+                               .slot = slot,
+                               .n_key = n_key,
+                               .most_key = 37,
+                               .ld_q = LD_Q,
+                               .ld_o = LD_O};
       check_ok(nn->ops->attention_cached(nn, &shape, &cache, q, o));
       for (int row = 0; row < N_ROW; row++)
         for (int head = 0; head < N_HEAD; head++) {
           double expected[DIM];
           expect(windows[w], row, head, q, k + LAYER, v + LAYER, expected);
           for (int i = 0; i < DIM; i++)
-            if (!(fabs((double)o[row * LD_O + head * DIM + i] - expected[i]) < 2e-6)) fail_msg("window %d, row %d, head %d", windows[w], row, head);
+            if (!(fabs((double)o[row * LD_O + head * DIM + i] - expected[i]) < 2e-6))
+              fail_msg("window %d, row %d, head %d", windows[w], row, head);
         }
     }
     ingot_nn_close(&nn);
@@ -79,10 +103,12 @@ static void test_store(void **state)
   (void)state;
   enum { N_TOKEN = 4, LD_K = KV + 8, LD_V = KV + 16 };
   static const int32_t place[N_TOKEN] = {2 * N_TIME + 5, -1, 0, 4 * N_TIME + 36};
-  float               *k = values(5, N_TOKEN * LD_K), *v = values(6, N_TOKEN * LD_V), *keys = values(7, CACHE), *values_of = values(8, CACHE);
-  float               *keys_then = values(7, CACHE), *values_then = values(8, CACHE);
-  ingot_nn_cache       cache = {.keys = keys, .values = values_of, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
-  ingot_nn            *nn = open_nn(2);
+  float               *k = values(5, N_TOKEN * LD_K), *v = values(6, N_TOKEN * LD_V), *keys = values(7, CACHE),
+        *values_of = values(8, CACHE);
+  float         *keys_then = values(7, CACHE), *values_then = values(8, CACHE);
+  ingot_nn_cache cache =
+      {.keys = keys, .values = values_of, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
+  ingot_nn *nn = open_nn(2);
   check_ok(nn->ops->cache_store(nn, &cache, 1, N_TOKEN, place, k, LD_K, v, LD_V));
   for (int t = 0; t < N_TOKEN; t++)
     for (int i = 0; place[t] >= 0 && i < KV; i++) {
@@ -100,9 +126,11 @@ static void test_copy(void **state)
 {
   (void)state;
   static const int32_t copies[][3] = {{3, 0, 37}, {3, 4, 1}, {1, 2, 20}};
-  float               *keys = values(7, CACHE), *values_of = values(8, CACHE), *keys_then = values(7, CACHE), *values_then = values(8, CACHE);
-  ingot_nn_cache       cache = {.keys = keys, .values = values_of, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
-  ingot_nn            *nn = open_nn(2);
+  float               *keys = values(7, CACHE), *values_of = values(8, CACHE), *keys_then = values(7, CACHE),
+        *values_then = values(8, CACHE);
+  ingot_nn_cache cache =
+      {.keys = keys, .values = values_of, .n_layer = N_LAYER, .n_slot = N_SLOT, .n_time = N_TIME, .width = KV};
+  ingot_nn *nn = open_nn(2);
   check_ok(nn->ops->cache_copy(nn, &cache, 3, copies[0], 37));
   for (int layer = 0; layer < N_LAYER; layer++)
     for (int c = 0; c < 3; c++)

@@ -331,7 +331,8 @@ static void test_top_k_of_all(void **state)
   }
 }
 
-/* The same rows: no loss, and no gradient but for roundings. alpha 0: cross_entropy bit for bit, also of rows that are long. */
+/* The same rows: no loss, and no gradient but for roundings. alpha 0: cross_entropy bit for bit, also of rows that are
+ * long. */
 static void test_equal_and_hard(void **state)
 {
   enum { WIDE = 2500 };
@@ -383,8 +384,8 @@ static void test_sure_teacher(void **state)
   assert_true(fabsf(there.soft - back.soft) < 1e-7f);
 }
 
-/* Rows without a label, NaN behind the vocabulary, and a bucket of a teacher and a student that leave nothing for it.
- */
+/* Rows without a label, NaN behind the vocabulary, and a bucket of a teacher and a student that leave nothing for
+ * it. */
 static void test_rows(void **state)
 {
   ingot_nn              *nn = *state;

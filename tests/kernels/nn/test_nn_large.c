@@ -217,8 +217,8 @@ static void test_column_sums(void **state)
 {
   (void)state;
   enum { ROWS = 3001, WIDTH = 300 };
-  ingot_nn_norm shape = {
-      .centred = true, .eps = 0, .n_token = ROWS, .n_group = 1, .width = WIDTH, .ld_x = WIDTH, .ld_y = WIDTH};
+  ingot_nn_norm shape =
+      {.centred = true, .eps = 0, .n_token = ROWS, .n_group = 1, .width = WIDTH, .ld_x = WIDTH, .ld_y = WIDTH};
   float *x = values(1, ROWS * WIDTH, 1), *dy = values(2, ROWS * WIDTH, 1), *stats = room(2 * ROWS, sizeof *stats);
   float *weight = values(3, WIDTH, 1), *dx = room(ROWS * WIDTH, sizeof *dx);
   float  dweight[WIDTH] = {0}, dbias[WIDTH] = {0}, sum[WIDTH] = {0};

@@ -135,8 +135,8 @@ static void test_max(void **state)
                   tolerance);
 }
 
-/* A class that one model rules out: a mixture keeps it, a product does not; under a negative weight it meets the floor.
- */
+/* A class that one model rules out: a mixture keeps it, a product does not; under a negative weight it meets the
+ * floor. */
 static void test_ruled_out(void **state)
 {
   static const float none[V] = {-INFINITY, 0, 0, -INFINITY}, some[V] = {0, 0, 0, -INFINITY};
@@ -158,8 +158,8 @@ static void test_ruled_out(void **state)
   nn_worked_check("floor", q, (const double[]){8.0 / 12, 2.0 / 12, 2.0 / 12, 0}, V, tolerance);
 }
 
-/* One model with weight 1 is itself bit for bit; copies mix to the same; adding to a member's logits changes nothing.
- */
+/* One model with weight 1 is itself bit for bit; copies mix to the same; adding to a member's logits changes
+ * nothing. */
 static void test_identities(void **state)
 {
   enum { WIDE = 3001 };
@@ -243,12 +243,10 @@ static void test_moments_ruled_out(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_linear),     cmocka_unit_test(test_log_linear),
-      cmocka_unit_test(test_negative),   cmocka_unit_test(test_log_z),
-      cmocka_unit_test(test_plausible),  cmocka_unit_test(test_rule_out),
-      cmocka_unit_test(test_max),        cmocka_unit_test(test_ruled_out),
-      cmocka_unit_test(test_identities), cmocka_unit_test(test_far),
-      cmocka_unit_test(test_moments),    cmocka_unit_test(test_moments_ruled_out),
+      cmocka_unit_test(test_linear), cmocka_unit_test(test_log_linear), cmocka_unit_test(test_negative),
+      cmocka_unit_test(test_log_z),  cmocka_unit_test(test_plausible),  cmocka_unit_test(test_rule_out),
+      cmocka_unit_test(test_max),    cmocka_unit_test(test_ruled_out),  cmocka_unit_test(test_identities),
+      cmocka_unit_test(test_far),    cmocka_unit_test(test_moments),    cmocka_unit_test(test_moments_ruled_out),
   };
   return cmocka_run_group_tests(tests, nn_worked_open, nn_worked_close);
 }

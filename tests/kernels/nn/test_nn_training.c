@@ -26,8 +26,8 @@ static void test_adamw(void **state)
   assert_true(weight != master);
 }
 
-/* Clipped to norm 1: (3, 4, 12) has norm 13, and without decay the first step is the rate in the gradient's direction.
- */
+/* Clipped to norm 1: (3, 4, 12) has norm 13, and without decay the first step is the rate in the gradient's
+ * direction. */
 static void test_clip(void **state)
 {
   ingot_nn   *nn = *state;

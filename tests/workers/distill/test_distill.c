@@ -1,6 +1,6 @@
 /*
- * Training of tiny students: draws and schedules by their definitions, gradients against differences, trajectories against
- * PyTorch (make_reference.py), saved states, and what bad data gets.
+ * Training of tiny students: draws and schedules by their definitions, gradients against differences, trajectories
+ * against PyTorch (make_reference.py), saved states, and what bad data gets.
  */
 #define _XOPEN_SOURCE 700
 #include "tests/check.h"
@@ -54,10 +54,20 @@ static void open_case(distill_case *c)
   c->weights[0] = c->weights[1] = 0.5;
   c->data = (ingot_distill_data){"data", c->data_path, NULL, 1.0, N_WINDOW};
   c->plan = (ingot_distill_plan){
-      .student = c->student, .teachers = c->teachers, .n_teacher = 2, .weights = c->weights, .floor = -30.0, .data = &c->data,
-      .n_data = 1, .window = {.length = LENGTH, .document = -1}, .n_step = N_STEP, .batch = N_WINDOW, .micro_batch = 3,
+      .student = c->student,
+      .teachers = c->teachers,
+      .n_teacher = 2,
+      .weights = c->weights,
+      .floor = -30.0,
+      .data = &c->data,
+      .n_data = 1,
+      .window = {.length = LENGTH, .document = -1},
+      .n_step = N_STEP,
+      .batch = N_WINDOW,
+      .micro_batch = 3,
       .loss = {.beta = 0.5f, .temperature = 1.0f, .alpha = 1.0f},
-      .optimizer = {.rate = 1e-2, .final_rate = 1e-3, .warmup = 2, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .decay = 0.1},
+      .optimizer =
+          {.rate = 1e-2, .final_rate = 1e-3, .warmup = 2, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .decay = 0.1},
       .validation = {.window = {.length = LENGTH, .document = -1}, .batch = 3, .output = c->output, .fingerprint = 7}};
   c->options.gather.n_thread = 1;
 }
@@ -106,12 +116,12 @@ static void test_draws(void **state)
   (void)state;
   enum { STEPS = 400, BATCH = 16 };
   ingot_distill_data data[2] = {{.weight = 3.0, .n_window = 50}, {.weight = 1.0, .n_window = 1000}};
-  ingot_distill_plan plan = {.data = data, .n_data = 2, .n_step = STEPS, .batch = BATCH, .seed = 5, .shift = true,
-                             .window = {.length = 64}};
-  int64_t            n_shifted = 0, shift[100] = {0}; /* of data set 0, by round */
-  int64_t            drawn[2] = {0, 0}, counted[2];
-  int                seen[50] = {0};
-  ingot_draw         draws[BATCH], again[BATCH];
+  ingot_distill_plan plan =
+      {.data = data, .n_data = 2, .n_step = STEPS, .batch = BATCH, .seed = 5, .shift = true, .window = {.length = 64}};
+  int64_t    n_shifted = 0, shift[100] = {0}; /* of data set 0, by round */
+  int64_t    drawn[2] = {0, 0}, counted[2];
+  int        seen[50] = {0};
+  ingot_draw draws[BATCH], again[BATCH];
   for (int64_t step = 0; step < STEPS; step++) {
     int64_t before[2] = {drawn[0], drawn[1]}, count = drawn[0];
     ingot_stream_draw(&plan, step, drawn, draws);
@@ -240,7 +250,8 @@ static void check_gradient(distill_case *c)
   assert_true(weights && gradient);
   memcpy(weights, c->trainer.g.model->weights, (size_t)n * sizeof *weights);
   memcpy(gradient, c->trainer.optimizer.gradient, (size_t)n * sizeof *gradient);
-  double h = 5e-3, rise = loss_at(c, weights, gradient, record.norm, h) - loss_at(c, weights, gradient, record.norm, -h);
+  double h = 5e-3,
+         rise = loss_at(c, weights, gradient, record.norm, h) - loss_at(c, weights, gradient, record.norm, -h);
   check_near("slope along the gradient", 0, rise / (2.0 * h), record.norm, 5e-3);
   free(weights);
   free(gradient);
@@ -256,7 +267,9 @@ static void test_gradients(void **state)
     for (int divergence = 0; divergence < 3; divergence++)
       for (int t = 1; t <= 2; t++) {
         c.plan.combine = (ingot_distill_combine)combine;
-        c.plan.loss = (ingot_nn_distill){.divergence = (ingot_nn_divergence)divergence, .beta = 0.4f, .temperature = (float)t,
+        c.plan.loss = (ingot_nn_distill){.divergence = (ingot_nn_divergence)divergence,
+                                         .beta = 0.4f,
+                                         .temperature = (float)t,
                                          .alpha = t == 1 ? 1.0f : 0.5f};
         check_gradient(&c);
       }
@@ -364,9 +377,10 @@ static void test_random_student(void **state)
   start(&c);
   const ingot_model *m = c.trainer.g.model;
   const float       *norm = ingot_model_weight(m, ingot_model_layout_find(&m->layout, INGOT_ROLE_NORM1_WEIGHT, 0));
-  int                q = ingot_model_layout_find(&m->layout, INGOT_ROLE_EMBEDDING, -1), down = ingot_model_layout_find(&m->layout, INGOT_ROLE_DOWN, 0);
-  double             squares[2] = {0.0, 0.0};
-  int                params[2] = {q, down};
+  int                q = ingot_model_layout_find(&m->layout, INGOT_ROLE_EMBEDDING, -1),
+      down = ingot_model_layout_find(&m->layout, INGOT_ROLE_DOWN, 0);
+  double squares[2] = {0.0, 0.0};
+  int    params[2] = {q, down};
   for (int k = 0; k < 2; k++) {
     const float *w = ingot_model_weight(m, params[k]);
     int64_t      count = m->layout.params[params[k]].n_elem;
@@ -411,12 +425,12 @@ static void test_changed_data(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_rate),         cmocka_unit_test(test_draws),
-      cmocka_unit_test(test_slices),       cmocka_unit_test(test_linear),
-      cmocka_unit_test(test_log_linear),   cmocka_unit_test(test_average_loss),
-      cmocka_unit_test(test_gradients),    cmocka_unit_test(test_micro_batches_and_routes),
-      cmocka_unit_test(test_save),         cmocka_unit_test(test_random_student),
-      cmocka_unit_test(test_not_finite),   cmocka_unit_test(test_changed_data),
+      cmocka_unit_test(test_rate),       cmocka_unit_test(test_draws),
+      cmocka_unit_test(test_slices),     cmocka_unit_test(test_linear),
+      cmocka_unit_test(test_log_linear), cmocka_unit_test(test_average_loss),
+      cmocka_unit_test(test_gradients),  cmocka_unit_test(test_micro_batches_and_routes),
+      cmocka_unit_test(test_save),       cmocka_unit_test(test_random_student),
+      cmocka_unit_test(test_not_finite), cmocka_unit_test(test_changed_data),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * Ensembles of two tiny models of different architecture: scores against distributions that were written to logits files and combined here
- * in float64; members together and one by one; learnt weights; stopped runs; what logits files are checked for.
+ * Ensembles of two tiny models of different architecture: scores against distributions that were written to logits
+ * files and combined here in float64; members together and one by one; learnt weights; stopped runs; what logits files
+ * are checked for.
  */
 #define _XOPEN_SOURCE 700
 #include "tests/check.h"
@@ -56,11 +57,22 @@ static void open_case(ensemble_case *c)
   c->data[1] = (ingot_gather_data){"learn", c->data_path, NULL, N_WINDOW};
   c->weights[0] = 0.3;
   c->weights[1] = 0.7;
-  c->plan = (ingot_ensemble_plan){
-      .gather = {.models = c->models, .n_model = 2, .data = c->data, .n_data = 1, .window = {.length = LENGTH, .document = -1},
-                 .batch = 3, .output = c->output, .fingerprint = 77},
-      .n_score = 1, .n_row = 1, .weights = c->weights, .floor = log(1e-8), .l2 = 1e-3, .group = 2, .k = N_VOCAB,
-      .logp_dtype = INGOT_DTYPE_F32};
+  c->plan = (ingot_ensemble_plan){.gather = {.models = c->models,
+                                             .n_model = 2,
+                                             .data = c->data,
+                                             .n_data = 1,
+                                             .window = {.length = LENGTH, .document = -1},
+                                             .batch = 3,
+                                             .output = c->output,
+                                             .fingerprint = 77},
+                                  .n_score = 1,
+                                  .n_row = 1,
+                                  .weights = c->weights,
+                                  .floor = log(1e-8),
+                                  .l2 = 1e-3,
+                                  .group = 2,
+                                  .k = N_VOCAB,
+                                  .logp_dtype = INGOT_DTYPE_F32};
   c->options = (ingot_gather_options){.n_thread = 1, .stop = &stop_flag};
   atomic_store(&stop_flag, 0);
   check_ok(ingot_fault_init(NULL, 0));
@@ -79,9 +91,19 @@ static void logits_sink(ensemble_case *c)
 {
   static const ingot_logits_model model = {"m", "m.h5", 5};
   ingot_tokens                   *tokens = NULL;
-  ingot_logits_info info = {.k = c->plan.k, .dtype = c->plan.logp_dtype, .tail = INGOT_LOGITS_TAIL_BUCKET, .n_vocab = N_VOCAB,
-                            .tokenizer = 0x1234, .window = c->plan.gather.window, .teacher = "linear", .models = &model, .n_model = 1,
-                            .weights = c->weights, .n_weight_row = 1, .data = &c->logits_data, .n_data = 1};
+  ingot_logits_info               info = {.k = c->plan.k,
+                                          .dtype = c->plan.logp_dtype,
+                                          .tail = INGOT_LOGITS_TAIL_BUCKET,
+                                          .n_vocab = N_VOCAB,
+                                          .tokenizer = 0x1234,
+                                          .window = c->plan.gather.window,
+                                          .teacher = "linear",
+                                          .models = &model,
+                                          .n_model = 1,
+                                          .weights = c->weights,
+                                          .n_weight_row = 1,
+                                          .data = &c->logits_data,
+                                          .n_data = 1};
   check_ok(ingot_tokens_open(c->data_path, NULL, &tokens));
   c->logits_data = (ingot_logits_data){"d", "d.u16", 0, ingot_tokens_count(tokens), N_WINDOW};
   check_ok(ingot_tokens_hash(tokens, &c->logits_data.hash));
@@ -92,8 +114,12 @@ static void logits_sink(ensemble_case *c)
   c->tensors[0] = (ingot_sink_tensor){"ids", INGOT_DTYPE_U16, {.n_dim = 2, .dim = {N_POSITION, c->plan.k}}};
   c->tensors[1] = (ingot_sink_tensor){"logp", c->plan.logp_dtype, {.n_dim = 2, .dim = {N_POSITION, c->plan.k}}};
   c->tensors[2] = (ingot_sink_tensor){"log_tail", INGOT_DTYPE_F32, {.n_dim = 1, .dim = {N_POSITION}}};
-  c->plan.gather.sink = (ingot_sink_spec){.path = c->output, .format = INGOT_SINK_HDF5, .tensors = c->tensors, .n_tensor = 3,
-                                          .files = &c->file, .n_file = 1};
+  c->plan.gather.sink = (ingot_sink_spec){.path = c->output,
+                                          .format = INGOT_SINK_HDF5,
+                                          .tensors = c->tensors,
+                                          .n_tensor = 3,
+                                          .files = &c->file,
+                                          .n_file = 1};
 }
 
 static ingot_status write_logits(ensemble_case *c, ingot_merge_timing *timing)
@@ -155,14 +181,16 @@ static void labels_of(const ensemble_case *c, int32_t *labels)
 }
 
 /* The loss of a mixture by its definition. */
-static double expected_nll(ingot_ensemble_kind kind, const double *weights, double *const logp[2], const int32_t *labels)
+static double expected_nll(ingot_ensemble_kind kind, const double *weights, double *const logp[2],
+                           const int32_t *labels)
 {
   double nll = 0.0, sum[2] = {0, 0};
   for (int i = 0; i < N_POSITION; i++) {
     double total = 0.0, of_label = 0.0, w[2] = {weights[0], weights[1]};
     if (kind == INGOT_ENSEMBLE_POSTERIOR) {
       double most = 0.0;
-      for (int m = 0; m < 2; m++) sum[m] = i % (LENGTH - 1) == 0 ? 0.0 : sum[m] + logp[m][(i - 1) * N_VOCAB + labels[i - 1]];
+      for (int m = 0; m < 2; m++)
+        sum[m] = i % (LENGTH - 1) == 0 ? 0.0 : sum[m] + logp[m][(i - 1) * N_VOCAB + labels[i - 1]];
       for (int m = 0; m < 2; m++) most += w[m] *= exp(sum[m]);
       for (int m = 0; m < 2; m++) w[m] /= most;
     }
@@ -218,7 +246,8 @@ static void test_kinds(void **state)
       } else {
         double expected = expected_nll((ingot_ensemble_kind)kind, c.weights, logp, labels);
         if (fabs(r.scores[2].nll - expected) > 1e-4 * expected)
-          fail_msg("%s: %g instead of %g", ingot_ensemble_kind_name((ingot_ensemble_kind)kind), r.scores[2].nll, expected);
+          fail_msg("%s: %g instead of %g", ingot_ensemble_kind_name((ingot_ensemble_kind)kind), r.scores[2].nll,
+                   expected);
       }
       ingot_ensemble_result_release(&r);
     }
@@ -229,7 +258,8 @@ static void test_kinds(void **state)
 }
 
 /* The loss of a log-linear mixture by its definition, over the tokens that are left, and how many are. */
-static double kept_nll(const double *weights, int reference, double share, double *const logp[2], const int32_t *labels, int *n_kept)
+static double kept_nll(const double *weights, int reference, double share, double *const logp[2], const int32_t *labels,
+                       int *n_kept)
 {
   double nll = 0.0;
   *n_kept = 0;
@@ -238,7 +268,9 @@ static double kept_nll(const double *weights, int reference, double share, doubl
     double        most = -INFINITY, total = 0.0, of_label = 0.0;
     for (int v = 0; v < N_VOCAB; v++) most = fmax(most, by[v]);
     for (int v = 0; v < N_VOCAB; v++) {
-      double q = exp(by[v]) < share * exp(most) ? 0.0 : exp(weights[0] * logp[0][i * N_VOCAB + v] + weights[1] * logp[1][i * N_VOCAB + v]);
+      double q = exp(by[v]) < share * exp(most)
+                     ? 0.0
+                     : exp(weights[0] * logp[0][i * N_VOCAB + v] + weights[1] * logp[1][i * N_VOCAB + v]);
       total += q;
       if (v == labels[i]) of_label = q;
     }
@@ -249,7 +281,8 @@ static double kept_nll(const double *weights, int reference, double share, doubl
   return nll;
 }
 
-/* Tokens that the reference finds implausible have no probability: the loss of data with such tokens is infinite, that of the others finite. */
+/* Tokens that the reference finds implausible have no probability: the loss of data with such tokens is infinite, that
+ * of the others finite. */
 static void test_plausible(void **state)
 {
   (void)state;
@@ -341,7 +374,8 @@ static void test_learn(void **state)
       }
     } else { /* the objective's differences vanish: central ones are exact to h^2 */
       for (int m = 0; m < 2; m++) {
-        double up = loss_at(&c, w[0] + (m == 0) * h, w[1] + (m == 1) * h), down = loss_at(&c, w[0] - (m == 0) * h, w[1] - (m == 1) * h);
+        double up = loss_at(&c, w[0] + (m == 0) * h, w[1] + (m == 1) * h),
+               down = loss_at(&c, w[0] - (m == 0) * h, w[1] - (m == 1) * h);
         assert_true(fabs((up - down) / (2 * h) + 1e-3 * w[m]) < 2e-3);
         assert_true(up + down > 2 * at - 1e-5); /* convex */
       }
@@ -400,7 +434,8 @@ static void test_logits_resume(void **state)
   assert_int_equal(fwrite(changed, sizeof changed, 1, f), 1);
   fclose(f);
   check_ok(ingot_tokens_open(other, NULL, &tokens));
-  check_fails(ingot_logits_find_data(l, tokens, &c.plan.gather.window, &data), INGOT_ERR_MISMATCH, "made from other tokens than those of");
+  check_fails(ingot_logits_find_data(l, tokens, &c.plan.gather.window, &data), INGOT_ERR_MISMATCH,
+              "made from other tokens than those of");
   ingot_tokens_close(&tokens);
   check_ok(ingot_logits_check_tokenizer(l, N_VOCAB, 0x1234, "m"));
   check_ok(ingot_logits_check_tokenizer(l, N_VOCAB, 0, "m"));
@@ -445,7 +480,8 @@ static void check_homes(const uint64_t *bytes, int n, int n_rank, const int *exp
   int home[8];
   ingot_placement_spread(bytes, n, n_rank, home);
   for (int i = 0; i < n; i++)
-    if (home[i] != expected[i]) fail_msg("member %d of %d is on rank %d of %d instead of %d", i, n, home[i], n_rank, expected[i]);
+    if (home[i] != expected[i])
+      fail_msg("member %d of %d is on rank %d of %d instead of %d", i, n, home[i], n_rank, expected[i]);
 }
 
 /* The largest first to the rank with least; equal ones in turn; fewer members than ranks. */
@@ -459,8 +495,8 @@ static void test_placement(void **state)
 
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_placement), cmocka_unit_test(test_kinds), cmocka_unit_test(test_plausible),
-                                     cmocka_unit_test(test_learn),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_placement),     cmocka_unit_test(test_kinds),
+                                     cmocka_unit_test(test_plausible),     cmocka_unit_test(test_learn),
                                      cmocka_unit_test(test_logits_resume), cmocka_unit_test(test_resume_scores)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

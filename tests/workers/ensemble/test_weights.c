@@ -14,8 +14,8 @@ static void test_em(void **state)
   /* Values of four steps and of the fixed point, by an independent program in float64. */
   static const double expected[4] = {-5.067206, -5.064245, -5.062913, -5.062314};
   static const double first[4] = {0.5, 0.514881, 0.524859, 0.531544};
-  float  logp[8];
-  double w[2] = {0.5, 0.5}, before = -INFINITY, likelihood = 0.0;
+  float               logp[8];
+  double              w[2] = {0.5, 0.5}, before = -INFINITY, likelihood = 0.0;
   for (int i = 0; i < 8; i++) logp[i] = (float)log(P[i / 2][i % 2]);
   for (int step = 0; step < 200; step++) {
     double sums[2] = {0, 0};
@@ -130,7 +130,8 @@ static void test_newton_not_finite(void **state)
 
 int main(void)
 {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_em), cmocka_unit_test(test_em_edges), cmocka_unit_test(test_newton),
-                                     cmocka_unit_test(test_newton_overshoot), cmocka_unit_test(test_newton_not_finite)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_em), cmocka_unit_test(test_em_edges),
+                                     cmocka_unit_test(test_newton), cmocka_unit_test(test_newton_overshoot),
+                                     cmocka_unit_test(test_newton_not_finite)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Choosing tokens without a model: draws against their distribution, truncation, beams of a worked teacher, similarity. */
+/* Choosing tokens without a model: draws against their distribution, truncation, beams of a worked teacher,
+ * similarity. */
 #include "tests/check.h"
 
 #include <math.h>
@@ -73,7 +74,8 @@ static void test_edges(void **state)
   assert_int_equal(ingot_choose_largest(3, bad), -1);
   assert_int_equal(ingot_choose_largest(2, none), -1);
   assert_int_equal(ingot_choose_sample(&(ingot_choice){1.0, 0, 1.0}, 3, bad, 0.5, room), -1);
-  for (int i = 0; i < 20; i++) assert_int_equal(ingot_choose_sample(&(ingot_choice){1.0, 0, 1.0}, 3, never, (i + 0.5) / 20, room), 1);
+  for (int i = 0; i < 20; i++)
+    assert_int_equal(ingot_choose_sample(&(ingot_choice){1.0, 0, 1.0}, 3, never, (i + 0.5) / 20, room), 1);
   assert_int_equal(ingot_choose_best(N_VOCAB, logits, 3, ids, room), 3);
   assert_true(ids[0] == 2 && ids[1] == 6 && ids[2] == 4);
   /* A place's number depends on seed, sequence and place alone. */
@@ -85,8 +87,8 @@ static void test_edges(void **state)
 
 /* ---- beams ---- */
 
-/* A teacher of two steps with three tokens: p1 = (.5, .4, .1); p2 behind 0, 1, 2. The best pair is (1, 0) with 0.36, the greedy one
- * (0, 0) with 0.20. */
+/* A teacher of two steps with three tokens: p1 = (.5, .4, .1); p2 behind 0, 1, 2. The best pair is (1, 0) with 0.36,
+ * the greedy one (0, 0) with 0.20. */
 static const double first[3] = {.5, .4, .1}, second[3][3] = {{.4, .35, .25}, {.9, .05, .05}, {.2, .2, .6}};
 
 static void search(ingot_beam *b, int width, double penalty)
@@ -142,7 +144,8 @@ static void test_best_rows(void **state)
 {
   (void)state;
   const float     one[3] = {logf(.5F), logf(.4F), logf(.1F)};
-  const float     two[9] = {logf(.4F), logf(.35F), logf(.25F), logf(.9F), logf(.05F), logf(.05F), logf(.6F), logf(.2F), logf(.2F)};
+  const float     two[9] = {logf(.4F),  logf(.35F), logf(.25F), logf(.9F), logf(.05F),
+                            logf(.05F), logf(.6F),  logf(.2F),  logf(.2F)};
   const int32_t   id_one[3] = {0, 1, 2}, id_two[9] = {0, 1, 2, 0, 1, 2, 2, 0, 1};
   const float     bad[3] = {NAN, NAN, NAN};
   int32_t         from[3], token[3];
@@ -164,12 +167,14 @@ static void test_best_rows(void **state)
   ingot_beam_release(&all);
 }
 
-/* Token 0 ends. One that ended early waits for the others: with a length penalty they may become better, without one they cannot. */
+/* Token 0 ends. One that ended early waits for the others: with a length penalty they may become better, without one
+ * they cannot. */
 static void test_end(void **state)
 {
   (void)state;
   const float     one[3] = {-0.51082563F, -0.91629073F, -INFINITY}; /* log .6, .4 */
-  const float     two[6] = {-0.051293294F, -2.9957323F, -INFINITY, -0.051293294F, -2.9957323F, -INFINITY}; /* log .95, .05 */
+  const float     two[6] = {-0.051293294F, -2.9957323F, -INFINITY,
+                            -0.051293294F, -2.9957323F, -INFINITY}; /* log .95, .05 */
   int32_t         room[6], from[2], token[2];
   ingot_beam      b;
   ingot_beam_spec spec = {.width = 1, .max_length = 3, .end = 0, .penalty = 0.0};
@@ -186,11 +191,13 @@ static void test_end(void **state)
   ingot_beam_release(&b);
 }
 
-/* A token without probability continues nothing, however many beams are free; a search whose only tokens end is over. */
+/* A token without probability continues nothing, however many beams are free; a search whose only tokens end is
+ * over. */
 static void test_ruled_out(void **state)
 {
   (void)state;
-  const float     one[4] = {-INFINITY, -0.69314718F, -INFINITY, -0.69314718F}, two[8] = {0.0F, -INFINITY, -INFINITY, -INFINITY, 0.0F, -INFINITY, -INFINITY, -INFINITY};
+  const float one[4] = {-INFINITY, -0.69314718F, -INFINITY, -0.69314718F},
+              two[8] = {0.0F, -INFINITY, -INFINITY, -INFINITY, 0.0F, -INFINITY, -INFINITY, -INFINITY};
   int32_t         room[8], from[3], token[3];
   ingot_beam      b;
   ingot_beam_spec spec = {.width = 3, .max_length = 4, .end = 0, .penalty = 0.0};
@@ -222,7 +229,8 @@ static void test_similarity(void **state)
   static const int32_t gold[] = {1, 2, 3, 4, 5}, same[] = {1, 2, 3, 4, 5}, near[] = {1, 2, 3, 9}, far[] = {7, 8};
   assert_true(fabs(ingot_similarity_bleu(same, 5, gold, 5) - 1.0) < 1e-12);
   /* 1-grams 3 of 4; 2-grams 2 of 3, 3-grams 1 of 2, 4-grams 0 of 1, each with one more; brevity exp(1 - 5/4). */
-  assert_true(fabs(ingot_similarity_bleu(near, 4, gold, 5) - exp(-0.25) * pow(0.75 * 0.75 * (2.0 / 3) * 0.5, 0.25)) < 1e-12);
+  assert_true(fabs(ingot_similarity_bleu(near, 4, gold, 5) - exp(-0.25) * pow(0.75 * 0.75 * (2.0 / 3) * 0.5, 0.25)) <
+              1e-12);
   assert_true(ingot_similarity_bleu(far, 2, gold, 5) <= 0.0);
   assert_true(ingot_similarity_bleu(NULL, 0, gold, 5) <= 0.0);
   assert_true(fabs(ingot_similarity_f1(near, 4, gold, 5) - 2.0 * 3 / 9) < 1e-12);
@@ -234,10 +242,9 @@ static void test_similarity(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_draws),   cmocka_unit_test(test_edges),      cmocka_unit_test(test_two_steps),
-      cmocka_unit_test(test_end),     cmocka_unit_test(test_ruled_out),  cmocka_unit_test(test_not_finite),
-      cmocka_unit_test(test_best_rows),
-      cmocka_unit_test(test_similarity),
+      cmocka_unit_test(test_draws),     cmocka_unit_test(test_edges),      cmocka_unit_test(test_two_steps),
+      cmocka_unit_test(test_end),       cmocka_unit_test(test_ruled_out),  cmocka_unit_test(test_not_finite),
+      cmocka_unit_test(test_best_rows), cmocka_unit_test(test_similarity),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * Token files from the models of tests/experts: greedy, beam search and mixtures against Transformers and PyTorch (make_reference.py); drawn
- * tokens against the distribution; the same bytes for any batch and number of threads, and after a stop; how sequences are written.
+ * Token files from the models of tests/experts: greedy, beam search and mixtures against Transformers and PyTorch
+ * (make_reference.py); drawn tokens against the distribution; the same bytes for any batch and number of threads, and
+ * after a stop; how sequences are written.
  */
 #define _XOPEN_SOURCE 700
 #include "tests/check.h"
@@ -60,13 +61,34 @@ static void open_case(generate_case *c, const char *first, const char *second)
   fclose(f);
   c->data[0] = (ingot_gather_data){"prompts", c->data_path, NULL, N_PROMPT * PROMPT / (PROMPT + LENGTH)};
   c->weights[0] = 1.0;
-  c->plan = (ingot_generate_plan){
-      .ensemble = {.gather = {.models = c->models, .n_model = second ? 2 : 1, .data = c->data, .n_data = 1,
-                              .window = {.length = PROMPT + LENGTH, .document = 0}, .batch = 1, .output = c->output, .fingerprint = 5,
-                              .sink = {.format = INGOT_SINK_HF_DIR}},
-                   .n_score = 1, .n_row = 1, .weights = c->weights, .floor = log(1e-8)},
-      .documents = true, .prompt = PROMPT, .prompt_end = -1, .begin = -1, .end = END, .samples = 1, .length = LENGTH,
-      .search = INGOT_SEARCH_GREEDY, .choice = {1.0, 0, 1.0}, .beams = 4, .seed = 11, .batch = 5, .n_lane = 2, .width = 2, .n_prompt = N_PROMPT};
+  c->plan = (ingot_generate_plan){.ensemble = {.gather = {.models = c->models,
+                                                          .n_model = second ? 2 : 1,
+                                                          .data = c->data,
+                                                          .n_data = 1,
+                                                          .window = {.length = PROMPT + LENGTH, .document = 0},
+                                                          .batch = 1,
+                                                          .output = c->output,
+                                                          .fingerprint = 5,
+                                                          .sink = {.format = INGOT_SINK_HF_DIR}},
+                                               .n_score = 1,
+                                               .n_row = 1,
+                                               .weights = c->weights,
+                                               .floor = log(1e-8)},
+                                  .documents = true,
+                                  .prompt = PROMPT,
+                                  .prompt_end = -1,
+                                  .begin = -1,
+                                  .end = END,
+                                  .samples = 1,
+                                  .length = LENGTH,
+                                  .search = INGOT_SEARCH_GREEDY,
+                                  .choice = {1.0, 0, 1.0},
+                                  .beams = 4,
+                                  .seed = 11,
+                                  .batch = 5,
+                                  .n_lane = 2,
+                                  .width = 2,
+                                  .n_prompt = N_PROMPT};
   c->options = (ingot_gather_options){.n_thread = 2, .stop = &stop_flag};
   atomic_store(&stop_flag, 0);
   check_ok(ingot_fault_init(NULL, 0));
@@ -203,7 +225,8 @@ static void test_distribution(void **state)
   enum { N_DRAW = 4000 };
   open_case(&c, "base", NULL);
   c.plan.ensemble.gather.n_data = 0;
-  c.plan.begin = 0, c.plan.end = -1, c.plan.prompt = 1, c.plan.n_prompt = 1, c.plan.length = 1, c.plan.samples = N_DRAW, c.plan.batch = 64;
+  c.plan.begin = 0, c.plan.end = -1, c.plan.prompt = 1, c.plan.n_prompt = 1, c.plan.length = 1, c.plan.samples = N_DRAW,
+  c.plan.batch = 64;
   c.plan.ensemble.gather.window.length = 2;
   c.plan.search = INGOT_SEARCH_SAMPLE;
   int32_t *ids = made(&c);
@@ -259,15 +282,23 @@ static void test_batches(void **state)
 /* All sequences by one lane as on a GPU, where n_thread threads choose tokens of all logits; the caller frees them. */
 static int32_t *chosen_by(generate_case *c, ingot_model *model, int n_thread)
 {
-  const size_t   width = PROMPT + LENGTH;
-  int64_t        chunk_first[2] = {0, c->plan.n_prompt * c->plan.samples};
-  int            chunk_data[1] = {0};
-  ingot_records  records = {.plan = &c->plan, .n_sequence = chunk_first[1], .n_chunk = 1, .chunk_first = chunk_first, .chunk_data = chunk_data};
-  ingot_prompts  found = {0};
-  ingot_tokens  *tokens = NULL;
-  bool           whole = false;
-  ingot_lane     lane = {.plan = &c->plan, .prompts = &found, .records = &records, .tokens_of = &tokens, .cancelled = &stop_flag};
-  int32_t       *all = calloc((size_t)chunk_first[1] * (width + 1), sizeof *all);
+  const size_t  width = PROMPT + LENGTH;
+  int64_t       chunk_first[2] = {0, c->plan.n_prompt * c->plan.samples};
+  int           chunk_data[1] = {0};
+  ingot_records records = {.plan = &c->plan,
+                           .n_sequence = chunk_first[1],
+                           .n_chunk = 1,
+                           .chunk_first = chunk_first,
+                           .chunk_data = chunk_data};
+  ingot_prompts found = {0};
+  ingot_tokens *tokens = NULL;
+  bool          whole = false;
+  ingot_lane    lane = {.plan = &c->plan,
+                        .prompts = &found,
+                        .records = &records,
+                        .tokens_of = &tokens,
+                        .cancelled = &stop_flag};
+  int32_t      *all = calloc((size_t)chunk_first[1] * (width + 1), sizeof *all);
   assert_non_null(all);
   check_ok(ingot_prompts_find(&c->plan, N_VOCAB, &found));
   check_ok(ingot_tokens_open(c->data_path, NULL, &tokens));
@@ -278,7 +309,8 @@ static int32_t *chosen_by(generate_case *c, ingot_model *model, int n_thread)
   assert_true(whole);
   for (int64_t i = 0; i < chunk_first[1]; i++) {
     all[(size_t)i * (width + 1)] = lane.sequences[i].n_token;
-    memcpy(all + (size_t)i * (width + 1) + 1, lane.sequences[i].tokens, (size_t)lane.sequences[i].n_token * sizeof *all);
+    memcpy(all + (size_t)i * (width + 1) + 1, lane.sequences[i].tokens,
+           (size_t)lane.sequences[i].n_token * sizeof *all);
   }
   ingot_lane_close(&lane);
   ingot_tokens_close(&tokens);
@@ -412,7 +444,8 @@ static void test_hdf5(void **state)
   close_case(&c);
 }
 
-/* The hypothesis nearest to the data: with as many beams as there are, the data's own continuation where it is among them. */
+/* The hypothesis nearest to the data: with as many beams as there are, the data's own continuation where it is among
+ * them. */
 static void test_nearest(void **state)
 {
   (void)state;
@@ -443,7 +476,8 @@ static void test_no_prompt(void **state)
   ingot_prompts p;
   open_case(&c, "base", NULL);
   c.plan.prompt_end = 77;
-  check_fails(ingot_prompts_find(&c.plan, N_VOCAB, &p), INGOT_ERR_MISMATCH, "no document has token 77, which ends a prompt");
+  check_fails(ingot_prompts_find(&c.plan, N_VOCAB, &p), INGOT_ERR_MISMATCH,
+              "no document has token 77, which ends a prompt");
   ingot_prompts_release(&p);
   c.plan.prompt_end = -1;
   c.plan.prompt = 9;
@@ -477,9 +511,11 @@ static void test_begin(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_greedy),  cmocka_unit_test(test_beams), cmocka_unit_test(test_mixtures), cmocka_unit_test(test_distribution),
-      cmocka_unit_test(test_batches), cmocka_unit_test(test_choosing_threads), cmocka_unit_test(test_stop),  cmocka_unit_test(test_rows),     cmocka_unit_test(test_left_out),
-      cmocka_unit_test(test_hdf5),    cmocka_unit_test(test_nearest), cmocka_unit_test(test_no_prompt), cmocka_unit_test(test_begin),
+      cmocka_unit_test(test_greedy),       cmocka_unit_test(test_beams),   cmocka_unit_test(test_mixtures),
+      cmocka_unit_test(test_distribution), cmocka_unit_test(test_batches), cmocka_unit_test(test_choosing_threads),
+      cmocka_unit_test(test_stop),         cmocka_unit_test(test_rows),    cmocka_unit_test(test_left_out),
+      cmocka_unit_test(test_hdf5),         cmocka_unit_test(test_nearest), cmocka_unit_test(test_no_prompt),
+      cmocka_unit_test(test_begin),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,9 +13,9 @@ static const char *kind(void)
 
 ingot_nn *model_case_open_nn(void)
 {
-  ingot_nn         *nn = NULL;
-  const bool        cuda = strncmp(kind(), "cuda", 4) == 0;
-  ingot_nn_options  options = {.kind = cuda ? INGOT_NN_CUDA : INGOT_NN_CPU, .n_thread = 2, .dtype = INGOT_DTYPE_F32};
+  ingot_nn        *nn = NULL;
+  const bool       cuda = strncmp(kind(), "cuda", 4) == 0;
+  ingot_nn_options options = {.kind = cuda ? INGOT_NN_CUDA : INGOT_NN_CPU, .n_thread = 2, .dtype = INGOT_DTYPE_F32};
   if (strcmp(kind(), "cuda-bf16") == 0) options.dtype = INGOT_DTYPE_BF16;
   options.tf32 = strcmp(kind(), "cuda-tf32") == 0;
   const ingot_status st = ingot_nn_open(&options, &nn);

@@ -22,8 +22,8 @@ typedef struct model_case {
   int64_t       n_label;         /* labels that are predicted */
 } model_case;
 
-void model_case_open(ingot_nn *nn, const char *name, model_case *out);
-void model_case_close(model_case *c);
+void        model_case_open(ingot_nn *nn, const char *name, model_case *out);
+void        model_case_close(model_case *c);
 ingot_batch model_case_batch(const model_case *c);
 /** A tensor of the reference, NULL when it is not there; the caller frees it. */
 float *model_case_tensor(const model_case *c, const char *prefix, const char *name, int64_t *n_elem);
@@ -43,11 +43,11 @@ void loss_head_release(loss_head *h, ingot_nn *nn);
 
 /** Gradients in one array [n_elem] in back-end memory. */
 typedef struct flat_gradients {
-  ingot_gradients            gradients;
-  const ingot_model_layout  *layout;
-  float                     *memory;
-  int                       *n_open, *n_done; /* [n_param] */
-  bool                       add;
+  ingot_gradients           gradients;
+  const ingot_model_layout *layout;
+  float                    *memory;
+  int                      *n_open, *n_done; /* [n_param] */
+  bool                      add;
 } flat_gradients;
 void flat_gradients_init(flat_gradients *g, ingot_nn *nn, const ingot_model_layout *layout);
 void flat_gradients_release(flat_gradients *g, ingot_nn *nn);

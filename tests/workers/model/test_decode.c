@@ -1,5 +1,5 @@
-/* Tokens one after the other against the whole sequence at once: every architecture, sequences of different lengths, rows that are
- * dropped, swapped and doubled. */
+/* Tokens one after the other against the whole sequence at once: every architecture, sequences of different lengths,
+ * rows that are dropped, swapped and doubled. */
 #include <stdlib.h>
 
 #include "tests/check.h"
@@ -12,7 +12,8 @@ enum { N_CASE = sizeof cases / sizeof cases[0], N_ROW = 5 };
 
 static ingot_nn *nn;
 
-/* The logits behind each token of a sequence. For a rotary embedding of type dynamic, behind each token of its own prefix. */
+/* The logits behind each token of a sequence. For a rotary embedding of type dynamic, behind each token of its own
+ * prefix. */
 static float *whole_logits(const model_case *c, int64_t batch, bool dynamic)
 {
   const int64_t      n_vocab = c->model->spec.n_vocab;
@@ -50,7 +51,8 @@ static void check_rows(const rows *r, const ingot_nn_logits *z)
   assert_int_equal(z->n_vocab, n_vocab);
   for (int64_t i = 0; i < r->n; i++) {
     check_ok(nn->ops->copy_out(nn, found, z->data + i * z->ld, (size_t)n_vocab * sizeof *found));
-    const double distance = model_case_distance(found, r->expected[r->batch[i]] + (r->length[i] - 1) * n_vocab, n_vocab);
+    const double distance =
+        model_case_distance(found, r->expected[r->batch[i]] + (r->length[i] - 1) * n_vocab, n_vocab);
     if (getenv("INGOT_TEST_VERBOSE")) print_message("distance %.2e\n", distance);
     if (!(distance <= model_case_limit(1e-5)))
       fail_msg("row %d, token %d: distance %.3e", (int)i, r->length[i], distance);
@@ -131,7 +133,8 @@ static void test_too_long(void **state)
   check_fails(ingot_decoder_open(c.model, &options, &d), INGOT_ERR_MISMATCH, "positions");
   assert_null(d);
   options = (ingot_decoder_options){.n_row = 1 << 30, .n_prompt = 1, .n_time = 2};
-  check_fails(ingot_decoder_open(c.model, &options, &d), INGOT_ERR_NOMEM, "1073741824 sequences of 2 tokens are too many");
+  check_fails(ingot_decoder_open(c.model, &options, &d), INGOT_ERR_NOMEM,
+              "1073741824 sequences of 2 tokens are too many");
   assert_null(d);
   model_case_close(&c);
 }

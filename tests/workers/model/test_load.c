@@ -81,7 +81,8 @@ static void test_binding(void **state)
   check_ok(load(nn, config, 3, &bare, 0.5F));
   check_ok(load(nn, tied_config, N_TENSOR, NULL, 0.5F)); /* a stored tied head is passed over */
   check_ok(load(nn, tied_config, 0, NULL, 0.5F));
-  check_fails(load(nn, config, 0, NULL, 0.5F), INGOT_ERR_MISMATCH, "no tensor lm_head.weight, which config.json asks for");
+  check_fails(load(nn, config, 0, NULL, 0.5F), INGOT_ERR_MISMATCH,
+              "no tensor lm_head.weight, which config.json asks for");
   check_fails(load(nn, config, N_TENSOR, &extra, 0.5F), INGOT_ERR_MISMATCH,
               "tensor model.layers.0.self_attn.q_proj.bias is not a part of a llama model");
   check_fails(load(nn, config, 3, &shape, 0.5F), INGOT_ERR_MISMATCH,

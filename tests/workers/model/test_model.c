@@ -1,12 +1,12 @@
-/* Whole models against Transformers: logits, losses, every gradient, diagonal Fisher, Gram matrices. See make_reference.py.
- * Distance: the largest difference over the largest magnitude, of the logits or of one tensor. */
+/* Whole models against Transformers: logits, losses, every gradient, diagonal Fisher, Gram matrices. See
+ * make_reference.py. Distance: the largest difference over the largest magnitude, of the logits or of one tensor. */
 #include <stdlib.h>
 
 #include "tests/check.h"
 #include "tests/workers/model/model_case.h"
 
-static const char *const cases[] = {"llama",       "llama_bias_tied", "rope_linear", "rope_dynamic", "rope_llama3",
-                                    "rope_yarn",   "mistral",         "qwen2",       "qwen3",        "gpt2"};
+static const char *const cases[] = {"llama",     "llama_bias_tied", "rope_linear", "rope_dynamic", "rope_llama3",
+                                    "rope_yarn", "mistral",         "qwen2",       "qwen3",        "gpt2"};
 enum { N_CASE = sizeof cases / sizeof cases[0] };
 
 static ingot_nn *nn;
@@ -143,12 +143,12 @@ typedef struct gram_tap {
 static ingot_status see_input(void *context, ingot_nn *back_end, int linear, int64_t n_row, int64_t width,
                               const void *x, int64_t ld, const int32_t *valid)
 {
-  gram_tap                  *tap = context;
-  const ingot_model_layout  *layout = &tap->c->model->layout;
-  const ingot_model_linear  *l = &layout->linears[linear];
-  const size_t               bytes = (size_t)(width * width) * sizeof(double);
-  double                    *memory, *sum = malloc(bytes);
-  int64_t                    n = 0;
+  gram_tap                 *tap = context;
+  const ingot_model_layout *layout = &tap->c->model->layout;
+  const ingot_model_linear *l = &layout->linears[linear];
+  const size_t              bytes = (size_t)(width * width) * sizeof(double);
+  double                   *memory, *sum = malloc(bytes);
+  int64_t                   n = 0;
   assert_int_equal(linear, tap->n_seen); /* in the order of the forward pass */
   assert_int_equal(width, l->n_in);
   assert_null(valid);

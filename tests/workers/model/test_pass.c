@@ -1,5 +1,5 @@
-/* What must hold whatever the numbers are: batches against single windows, documents against windows of their own, chunked
- * heads, taps against gradients, memory as announced. */
+/* What must hold whatever the numbers are: batches against single windows, documents against windows of their own,
+ * chunked heads, taps against gradients, memory as announced. */
 #include <stdlib.h>
 
 #include "tests/check.h"
@@ -73,7 +73,9 @@ static void test_batch(void **state)
     run(&both, &batch, NULL, false);
     for (int64_t b = 0; b < batch.n_batch; b++) {
       const int64_t     first = b * batch.n_time;
-      const ingot_batch one = {.n_batch = 1, .n_time = batch.n_time, .tokens = batch.tokens + first,
+      const ingot_batch one = {.n_batch = 1,
+                               .n_time = batch.n_time,
+                               .tokens = batch.tokens + first,
                                .labels = batch.labels + first};
       run(&single, &one, NULL, b > 0);
       same_logits(&both, first, single.h.logits, batch.n_time);
@@ -99,13 +101,20 @@ static void test_documents(void **state)
       first_key[t] = t < FIRST ? 0 : FIRST;
       labels[t] = t == FIRST - 1 ? INGOT_NN_IGNORE : packed.c.labels[t];
     }
-    const ingot_batch window = {.n_batch = 1, .n_time = ALL, .tokens = packed.c.tokens, .labels = labels,
-                                .positions = positions, .first_key = first_key};
+    const ingot_batch window = {.n_batch = 1,
+                                .n_time = ALL,
+                                .tokens = packed.c.tokens,
+                                .labels = labels,
+                                .positions = positions,
+                                .first_key = first_key};
     run(&packed, &window, NULL, false);
     const ingot_batch one = {.n_batch = 1, .n_time = FIRST, .tokens = packed.c.tokens, .labels = labels};
     run(&apart, &one, NULL, false);
     same_logits(&packed, 0, apart.h.logits, FIRST);
-    const ingot_batch two = {.n_batch = 1, .n_time = SECOND, .tokens = packed.c.tokens + FIRST, .labels = labels + FIRST};
+    const ingot_batch two = {.n_batch = 1,
+                             .n_time = SECOND,
+                             .tokens = packed.c.tokens + FIRST,
+                             .labels = labels + FIRST};
     run(&apart, &two, NULL, true);
     same_logits(&packed, FIRST, apart.h.logits, SECOND);
     same_gradients(&packed, &apart, 1e-4);
@@ -244,7 +253,8 @@ static ingot_status check_output(void *context, ingot_nn *back_end, int linear, 
   check_ok(nn->ops->copy_out(nn, expected, r->f->g.memory + layout->params[param].offset,
                              (size_t)(width * l->n_in) * sizeof *expected));
   const double distance = model_case_distance(dw, expected, width * l->n_in);
-  if (!(distance <= model_case_limit(1e-5))) fail_msg("output gradient of %s: distance %.3e", layout->params[param].name, distance);
+  if (!(distance <= model_case_limit(1e-5)))
+    fail_msg("output gradient of %s: distance %.3e", layout->params[param].name, distance);
   free(d);
   free(dw);
   free(expected);
@@ -267,7 +277,9 @@ static void test_taps(void **state)
     tap_record r = {.f = &f, .last_output = MAX_LINEAR};
     const int  n_linear = f.c.model->layout.n_linear;
     /* A tied head's weights hold the embedding's gradient too: its product is not compared. */
-    const ingot_taps taps = {.context = &r, .input = keep_input, .output_gradient = check_output,
+    const ingot_taps taps = {.context = &r,
+                             .input = keep_input,
+                             .output_gradient = check_output,
                              .head = !f.c.model->spec.tied};
     check_ok(ingot_pass_run(f.pass, &batch, &f.h.head, &taps, NULL)); /* taps alone go backward */
     assert_int_equal(r.n_input, n_linear - (taps.head ? 0 : 1));
@@ -278,8 +290,8 @@ static void test_taps(void **state)
   }
 }
 
-static ingot_status count_input(void *context, ingot_nn *back_end, int linear, int64_t n_row, int64_t width, const void *x,
-                                int64_t ld, const int32_t *valid)
+static ingot_status count_input(void *context, ingot_nn *back_end, int linear, int64_t n_row, int64_t width,
+                                const void *x, int64_t ld, const int32_t *valid)
 {
   int *n = context;
   (void)back_end, (void)n_row, (void)width, (void)x, (void)ld, (void)valid;
@@ -303,7 +315,8 @@ static void test_recompute(void **state)
     run(&again, &batch, &taps, false);
     assert_int_equal(n_input, kept.c.model->spec.n_layer * 4);
     for (int p = 0; p < kept.c.model->layout.n_param; p++) {
-      float *x = flat_gradients_read(&kept.g, nn, p, kept.g.memory), *y = flat_gradients_read(&again.g, nn, p, again.g.memory);
+      float *x = flat_gradients_read(&kept.g, nn, p, kept.g.memory),
+            *y = flat_gradients_read(&again.g, nn, p, again.g.memory);
       assert_memory_equal(x, y, (size_t)kept.c.model->layout.params[p].n_elem * sizeof *x);
       free(x);
       free(y);
@@ -356,7 +369,8 @@ static void test_forward_memory(void **state)
 {
   (void)state;
   model_case               c;
-  const ingot_pass_options forward = {.n_batch = 2, .n_time = 24}, both = {.n_batch = 2, .n_time = 24, .backward = true};
+  const ingot_pass_options forward = {.n_batch = 2, .n_time = 24},
+                           both = {.n_batch = 2, .n_time = 24, .backward = true};
   model_case_open(nn, "llama", &c);
   ingot_model_spec more = c.model->spec;
   more.n_layer = 3;
@@ -387,8 +401,8 @@ int main(void)
   nn = model_case_open_nn();
   if (!nn) return 77;
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_batch),          cmocka_unit_test(test_documents), cmocka_unit_test(test_chunks),
-      cmocka_unit_test(test_dynamic_length), cmocka_unit_test(test_taps),      cmocka_unit_test(test_bytes),
+      cmocka_unit_test(test_batch),          cmocka_unit_test(test_documents),   cmocka_unit_test(test_chunks),
+      cmocka_unit_test(test_dynamic_length), cmocka_unit_test(test_taps),        cmocka_unit_test(test_bytes),
       cmocka_unit_test(test_forward_memory), cmocka_unit_test(test_long_window), cmocka_unit_test(test_hidden),
       cmocka_unit_test(test_recompute),
   };

@@ -99,13 +99,14 @@ static void test_fields(void **state)
 }
 
 /* Keys that a small valid config of the family is completed with. */
-#define SIZES                                                                                                          \
-  "\"vocab_size\": 67, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2,"                      \
+#define SIZES                                                                                     \
+  "\"vocab_size\": 67, \"hidden_size\": 32, \"intermediate_size\": 48, \"num_hidden_layers\": 2," \
   " \"num_attention_heads\": 4, \"num_key_value_heads\": 2"
 #define LLAMA(more) "{\"model_type\": \"llama\", " SIZES more "}"
 #define MISTRAL(more) "{\"model_type\": \"mistral\", " SIZES more "}"
 #define QWEN2(more) "{\"model_type\": \"qwen2\", " SIZES more "}"
-#define GPT2(more) "{\"model_type\": \"gpt2\", \"vocab_size\": 67, \"n_embd\": 24, \"n_head\": 3, \"n_layer\": 2" more "}"
+#define GPT2(more) \
+  "{\"model_type\": \"gpt2\", \"vocab_size\": 67, \"n_embd\": 24, \"n_head\": 3, \"n_layer\": 2" more "}"
 #define ROPE(more) LLAMA(", \"rope_parameters\": {" more "}")
 
 static void test_spellings(void **state)
@@ -178,7 +179,8 @@ static const struct {
     {ROPE("\"rope_type\": \"linear\", \"factor\": -1"), INGOT_ERR_FORMAT, "factor is -1, not positive"},
     {ROPE("\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 1"),
      INGOT_ERR_FORMAT, "high_freq_factor 1 is not above low_freq_factor 4"},
-    {ROPE("\"rope_type\": \"yarn\", \"factor\": 8, \"beta_fast\": 1, \"beta_slow\": 4"), INGOT_ERR_FORMAT, "beta_fast 1"},
+    {ROPE("\"rope_type\": \"yarn\", \"factor\": 8, \"beta_fast\": 1, \"beta_slow\": 4"), INGOT_ERR_FORMAT,
+     "beta_fast 1"},
     {ROPE("\"rope_theta\": 0"), INGOT_ERR_FORMAT, "rope_theta is 0, not above 1"},
     {LLAMA(", \"rope_scaling\": 2"), INGOT_ERR_FORMAT, "rope_scaling is not an object"},
     {QWEN2(", \"rope_parameters\": {\"full_attention\": {\"rope_theta\": 5},"
@@ -348,11 +350,16 @@ static void test_linears(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_counts),           cmocka_unit_test(test_fields),
-      cmocka_unit_test(test_spellings),        cmocka_unit_test(test_refused),
-      cmocka_unit_test(test_llama3_frequencies), cmocka_unit_test(test_yarn_frequencies),
-      cmocka_unit_test(test_dynamic_frequencies), cmocka_unit_test(test_window_limit),
-      cmocka_unit_test(test_device_sizes),     cmocka_unit_test(test_flops),
+      cmocka_unit_test(test_counts),
+      cmocka_unit_test(test_fields),
+      cmocka_unit_test(test_spellings),
+      cmocka_unit_test(test_refused),
+      cmocka_unit_test(test_llama3_frequencies),
+      cmocka_unit_test(test_yarn_frequencies),
+      cmocka_unit_test(test_dynamic_frequencies),
+      cmocka_unit_test(test_window_limit),
+      cmocka_unit_test(test_device_sizes),
+      cmocka_unit_test(test_flops),
       cmocka_unit_test(test_linears),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

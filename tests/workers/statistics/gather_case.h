@@ -26,18 +26,18 @@ static inline void on_signal(int number)
 
 /* A plan for one model on the reference's tokens. */
 typedef struct plan_case {
-  scratch            s;
-  ingot_comm        *comm;
-  ingot_source      *source, *reference;
-  ingot_model_spec   spec;
-  ingot_model_layout layout;
-  int               *tensor;
-  char               model_path[PATH], data_path[PATH], output[PATH];
-  char               names[256][96];
-  ingot_sink_tensor *tensors;
-  ingot_gather_model model;
-  ingot_gather_data  data;
-  ingot_gather_plan  plan;
+  scratch              s;
+  ingot_comm          *comm;
+  ingot_source        *source, *reference;
+  ingot_model_spec     spec;
+  ingot_model_layout   layout;
+  int                 *tensor;
+  char                 model_path[PATH], data_path[PATH], output[PATH];
+  char                 names[256][96];
+  ingot_sink_tensor   *tensors;
+  ingot_gather_model   model;
+  ingot_gather_data    data;
+  ingot_gather_plan    plan;
   ingot_gather_options options;
 } plan_case;
 
@@ -59,9 +59,16 @@ static inline void open_case(plan_case *c, const char *name)
   check_ok(ingot_model_layout_bind(&c->layout, &c->spec, c->source, c->tensor));
   c->model = (ingot_gather_model){"m", c->model_path};
   c->data = (ingot_gather_data){"d", c->data_path, NULL, N_WINDOW};
-  c->plan = (ingot_gather_plan){.models = &c->model, .n_model = 1, .data = &c->data, .n_data = 1,
-                                .window = {.length = LENGTH, .document = -1}, .batch = 3, .top_k = 3, .output = c->output,
-                                .sink = {.path = c->output, .format = INGOT_SINK_HDF5}, .fingerprint = 77};
+  c->plan = (ingot_gather_plan){.models = &c->model,
+                                .n_model = 1,
+                                .data = &c->data,
+                                .n_data = 1,
+                                .window = {.length = LENGTH, .document = -1},
+                                .batch = 3,
+                                .top_k = 3,
+                                .output = c->output,
+                                .sink = {.path = c->output, .format = INGOT_SINK_HDF5},
+                                .fingerprint = 77};
   c->options = (ingot_gather_options){.n_thread = 1, .stop = &stop_flag};
   atomic_store(&stop_flag, 0);
   check_ok(ingot_fault_init(NULL, 0));
@@ -98,7 +105,8 @@ static inline void gram_tensors(plan_case *c)
   c->tensors = calloc((size_t)n, sizeof *c->tensors);
   for (int i = 0; i < n; i++) {
     int param = items[i].param >= 0 ? items[i].param : c->layout.linears[items[i].linear].first_param;
-    snprintf(c->names[i], sizeof c->names[i], "%s%s", c->layout.params[param].name, items[i].param >= 0 ? "#output" : "");
+    snprintf(c->names[i], sizeof c->names[i], "%s%s", c->layout.params[param].name,
+             items[i].param >= 0 ? "#output" : "");
     c->tensors[i] = (ingot_sink_tensor){.name = c->names[i], .dtype = INGOT_DTYPE_F32};
     c->tensors[i].shape.n_dim = 1;
     c->tensors[i].shape.dim[0] = ingot_gram_packed_count(items[i].width);

@@ -1,6 +1,6 @@
 /*
- * near A B LIMIT: whether two checkpoints of float32 tensors have the same names and shapes, and values that differ by at most
- * LIMIT times the tensor's largest magnitude. Exit code 1 and the first tensor that does not when not.
+ * near A B LIMIT: whether two checkpoints of float32 tensors have the same names and shapes, and values that differ by
+ * at most LIMIT times the tensor's largest magnitude. Exit code 1 and the first tensor that does not when not.
  */
 #include <math.h>
 #include <stdio.h>

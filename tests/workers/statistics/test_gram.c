@@ -16,7 +16,8 @@ static int check_triangles(const plan_case *c, const char *prefix, bool outputs,
     int64_t     n, n_expected, k = 0;
     if (is_output != outputs) continue;
     snprintf(wanted, sizeof wanted, "%s/%.*s", prefix, (int)(is_output ? length - 7 : length), name);
-    if (strstr(name, "embed_tokens") || strstr(name, "wte")) snprintf(wanted, sizeof wanted, "%s/lm_head.weight", prefix);
+    if (strstr(name, "embed_tokens") || strstr(name, "wte"))
+      snprintf(wanted, sizeof wanted, "%s/lm_head.weight", prefix);
     float  *found = read_all(out, name, &n), *expected = read_all(c->reference, wanted, &n_expected);
     int64_t width = (int64_t)sqrt((double)n_expected);
     assert_int_equal(width * width, n_expected);
@@ -109,8 +110,8 @@ static void test_gram_passes(void **state)
 }
 
 /*
- * By hand: 5 arrays of 4 bytes a token of a batch; of each thread's tile what the widest matrix's triangle fills: a sum in float64
- * and its mean in float32, or from a GPU two of float32.
+ * By hand: 5 arrays of 4 bytes a token of a batch; of each thread's tile what the widest matrix's triangle fills: a sum
+ * in float64 and its mean in float32, or from a GPU two of float32.
  */
 static void test_gram_host_bytes(void **state)
 {
@@ -119,7 +120,8 @@ static void test_gram_host_bytes(void **state)
   open_case(&c, "gpt2");
   uint64_t widest = 0, batch = 5 * 4 * 3 * LENGTH;
   for (int i = 0; i < c.layout.n_linear; i++)
-    if (c.layout.linears[i].layer >= 0 && (uint64_t)c.layout.linears[i].n_in > widest) widest = (uint64_t)c.layout.linears[i].n_in;
+    if (c.layout.linears[i].layer >= 0 && (uint64_t)c.layout.linears[i].n_in > widest)
+      widest = (uint64_t)c.layout.linears[i].n_in;
   uint64_t triangle = widest * (widest + 1) / 2;
   assert_true(triangle > 0 && triangle < (uint64_t)INGOT_TILE);
   assert_int_equal(ingot_gram_host_bytes(&c.plan, &c.layout, 16, false), batch + triangle * 12);

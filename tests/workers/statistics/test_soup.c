@@ -1,6 +1,7 @@
 /*
  * The search for a soup, through a scoring function of scalar models. Worked example: models 0, 1, 4, 2 and the score
- * 1 - |mean - 1.5| / 4 give .625, .875, .375, .875; with the second model 1, then the fourth, the mean is 1.5 and the score 1.
+ * 1 - |mean - 1.5| / 4 give .625, .875, .375, .875; with the second model 1, then the fourth, the mean is 1.5 and the
+ * score 1.
  */
 #include "tests/check.h"
 
@@ -13,7 +14,7 @@ static const char *const names[] = {"a", "b", "c", "d"};
 
 typedef struct scalars {
   double values[4];
-  double bad;    /* averages of this value have no finite score */
+  double bad; /* averages of this value have no finite score */
   int    n_call;
 } scalars;
 
@@ -30,7 +31,7 @@ static ingot_status score(void *context, const int *members, int n_member, doubl
 
 static ingot_status stopping(void *context, const int *members, int n_member, double *out)
 {
-  scalars *s = context;
+  scalars     *s = context;
   ingot_status st = score(context, members, n_member, out);
   return s->n_call == 5 ? ingot_fail(INGOT_STOPPED, "asked to stop") : st;
 }
@@ -134,7 +135,8 @@ static void test_stop(void **state)
   scalars    s = {{0, 1, 4, 2}, INFINITY, 0};
   ingot_soup soup;
   check_ok(ingot_soup_init(4, &soup));
-  check_fails(ingot_soup_search(names, INGOT_SOUP_GREEDY, INGOT_SOUP_STRICT, stopping, &s, &soup), INGOT_STOPPED, "asked to stop");
+  check_fails(ingot_soup_search(names, INGOT_SOUP_GREEDY, INGOT_SOUP_STRICT, stopping, &s, &soup), INGOT_STOPPED,
+              "asked to stop");
   assert_int_equal(soup.n_member, 1);
   ingot_soup_release(&soup);
 }
@@ -142,6 +144,7 @@ static void test_stop(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_worked_example), cmocka_unit_test(test_accept),
-                                     cmocka_unit_test(test_nan), cmocka_unit_test(test_uniform), cmocka_unit_test(test_stop)};
+                                     cmocka_unit_test(test_nan), cmocka_unit_test(test_uniform),
+                                     cmocka_unit_test(test_stop)};
   return cmocka_run_group_tests_name("soup", tests, NULL, NULL);
 }
