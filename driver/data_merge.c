@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
+#include "kernels/device.h"
 #include "workers/memory.h"
 
 /* ---- settings ---- */
@@ -68,6 +69,16 @@ done:
 
 /* ---- plans ---- */
 
+/* Models are in memory while layers are merged and solved: what that takes comes on top, on a GPU as well. */
+static void plan_beside(const ingot_planner *planner, const ingot_data_merge *d, ingot_gather_settings *gather)
+{
+  const ingot_merge_plan *merge = &((const ingot_merge_body *)d->merge.body)->plan;
+  uint64_t                bytes = d->merge.memory_bytes;
+  if (planner->options.on_device && ingot_device_count() > 0)
+    bytes = ingot_merge_host_bytes(merge, d->merge.n_thread, true, &gather->beside_device_bytes);
+  gather->beside_bytes = bytes > INGOT_PROCESS_BYTES ? bytes - INGOT_PROCESS_BYTES : 0;
+}
+
 ingot_status ingot_data_merge_plan(ingot_planner *planner, const ingot_job_step *step, ingot_data_merge_settings *s,
                                    ingot_data_merge *d, ingot_step_plan *plan, bool *good)
 {
@@ -81,9 +92,7 @@ ingot_status ingot_data_merge_plan(ingot_planner *planner, const ingot_job_step 
   d->gather.number = d->merge.number = plan->number;
   d->gather.output = d->merge.output = plan->output;
   INGOT_TRY(ingot_merge_plan_make(planner, &merge, &d->merge));
-  if (s->merge.live_statistics && d->merge.memory_bytes > INGOT_PROCESS_BYTES)
-    s->gather.beside_bytes =
-        d->merge.memory_bytes - INGOT_PROCESS_BYTES; /* models are in memory while layers are solved */
+  if (s->merge.live_statistics && d->merge.body) plan_beside(planner, d, &s->gather);
   INGOT_TRY(ingot_gather_plan_make(planner, &gather, &d->gather));
   plan->inputs = d->gather.inputs;
   plan->n_input = d->gather.n_input;

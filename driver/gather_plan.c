@@ -222,7 +222,8 @@ static uint64_t model_bytes(const builder *b)
   uint64_t most = 0;
   if (b->kind == STEP_FISHER) return ingot_fisher_bytes(b->plan, &b->specs[0], &b->layout);
   if (b->kind == STEP_GRAM) return ingot_gram_bytes(b->plan, &b->specs[0], &b->layout);
-  if (b->kind == STEP_BLOCKS) return ingot_regmean_plus_bytes(b->plan, &b->specs[0], &b->layout);
+  if (b->kind == STEP_BLOCKS)
+    return ingot_regmean_plus_bytes(b->plan, &b->specs[0], &b->layout) + b->settings->beside_device_bytes;
   for (int i = 0; i < b->plan->n_model; i++) {
     uint64_t bytes = ingot_evaluate_bytes(b->plan, &b->specs[i]);
     if (bytes > most) most = bytes;

@@ -38,8 +38,9 @@ typedef struct ingot_gather_settings {
   int                dtype; /* ingot_dtype_choice */
   int                labels, loss;
   uint64_t           memory_limit_bytes;
-  uint64_t beside_bytes; /* regmean_plus, found by planning: of the host, that the merge takes beside the models */
-  bool     has_document;
+  /* regmean_plus, found by planning: what the merge takes beside the models, of the host and of the GPU */
+  uint64_t             beside_bytes, beside_device_bytes;
+  bool                 has_document;
   ingot_job_reference *models; /* [n_model] */
   int                  n_model;
   ingot_job_data      *data; /* [n_data] */

@@ -57,6 +57,22 @@ uint64_t ingot_matrix_memory_bytes(const ingot_merge_plan *plan, int *tensor)
   return most;
 }
 
+uint64_t ingot_matrix_host_bytes(const ingot_merge_plan *plan, uint64_t *device_bytes)
+{
+  *device_bytes = 0;
+  for (int i = 0; i < plan->n_tensor; i++) {
+    const ingot_method_tensor *t = &plan->tensors[i].view;
+    int64_t                    n_out, n_in;
+    if (plan->tensors[i].grain != INGOT_GRAIN_MATRIX) continue;
+    ingot_matrix_extent(t, &n_out, &n_in);
+    /* on their way: weights, and a matrix as it is packed */
+    uint64_t inputs = (uint64_t)(t->n_elem + ingot_linalg_packed_count(n_in)) * sizeof(float);
+    uint64_t bytes = plan->method->matrix->bytes(t, n_out, n_in) + inputs;
+    if (bytes > *device_bytes) *device_bytes = bytes;
+  }
+  return *device_bytes > 0 ? OWN_BYTES : 0;
+}
+
 static int by_size(const void *a, const void *b)
 {
   const matrix *x = a, *y = b;
@@ -145,9 +161,9 @@ static ingot_status open_linalg(runner *r, int n_more)
   const ingot_matrix_run *run = r->run;
   double                  flops = 0;
   for (int i = 0; i < r->n; i++) flops += r->list[i].done ? 0 : r->list[i].flops * (n_more + 1);
-  bool wanted =
-      run->options->device == INGOT_DEVICE_CUDA || (run->options->device == INGOT_DEVICE_AUTO && ingot_device_built() &&
-                                                    flops / ingot_comm_size(run->comm) > GPU_FLOPS_LEAST);
+  bool wanted = run->options->device == INGOT_DEVICE_CUDA ||
+                (run->options->device == INGOT_DEVICE_AUTO && ingot_device_built() &&
+                 ((run->live && run->live->on_device) || flops / ingot_comm_size(run->comm) > GPU_FLOPS_LEAST));
   int n_device = wanted ? ingot_device_count() : 0;
   if (n_device > 0) {
     ingot_status st = ingot_linalg_open_cuda(ingot_comm_local_rank(run->comm) % n_device, &r->linalg);

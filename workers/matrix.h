@@ -34,6 +34,9 @@ ingot_status ingot_matrix_run_all(const ingot_matrix_run *run);
 /** Host memory in bytes of the largest matrix; 0 when there is none. *tensor: which (may be NULL). */
 uint64_t ingot_matrix_memory_bytes(const ingot_merge_plan *plan, int *tensor);
 
+/** The same solved on a GPU: of the host, and there. */
+uint64_t ingot_matrix_host_bytes(const ingot_merge_plan *plan, uint64_t *device_bytes);
+
 /** n_out and n_in of a tensor of MATRIX grain. */
 void ingot_matrix_extent(const ingot_method_tensor *t, int64_t *n_out, int64_t *n_in);
 

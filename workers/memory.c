@@ -127,7 +127,8 @@ static uint64_t model_bytes(const ingot_merge_plan *plan, int n_thread)
          (uint64_t)scan.n_sum * sizeof(int64_t) + (uint64_t)plan->n_tile * scan.slot_bytes;
 }
 
-uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
+/* Lanes, summaries and tables; `matrix`: what solving takes, before the lanes. */
+static uint64_t rank_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device, uint64_t matrix)
 {
   uint64_t device_bytes = 0, books = INGOT_PROCESS_BYTES + (uint64_t)plan->n_tile * (sizeof(bool) + sizeof(uint64_t));
   int      n_lane = ingot_memory_lanes(plan, n_thread, false);
@@ -135,9 +136,18 @@ uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bo
   if (on_device)
     lanes += ingot_lane_cuda_bytes(plan, &device_bytes) * (uint64_t)ingot_memory_lanes(plan, n_thread, true);
   lanes += summaries_bytes(plan, n_lane, ingot_memory_for_summaries(plan, n_thread));
-  uint64_t model = model_bytes(plan, n_thread),
-           matrix = ingot_matrix_memory_bytes(plan, NULL); /* one after the other */
+  uint64_t model = model_bytes(plan, n_thread); /* one after the other */
   if (matrix > 0) books += (uint64_t)plan->n_tile * sizeof(int64_t);
   for (int i = 0; i < plan->n_tensor; i++) books += (uint64_t)plan->tensors[i].view.n_input * TABLE_BYTES_INPUT;
   return at_least(at_least(lanes, model), matrix) + books;
+}
+
+uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device)
+{
+  return rank_bytes(plan, n_thread, on_device, ingot_matrix_memory_bytes(plan, NULL));
+}
+
+uint64_t ingot_merge_host_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device, uint64_t *device_bytes)
+{
+  return rank_bytes(plan, n_thread, on_device, ingot_matrix_host_bytes(plan, device_bytes));
 }

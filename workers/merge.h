@@ -126,6 +126,8 @@ typedef struct ingot_merge_result {
 /** Anonymous memory in bytes that one rank will take, for the plan; on_device: with the lanes of a GPU beside the
  * others. */
 uint64_t ingot_merge_memory_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device);
+/** The same where matrices are solved on a GPU; *device_bytes: what the largest takes there. */
+uint64_t ingot_merge_host_bytes(const ingot_merge_plan *plan, int n_thread, bool on_device, uint64_t *device_bytes);
 /** Rank boundaries over tiles, [n_rank + 1], cut where grains allow; the same on every rank. */
 ingot_status ingot_merge_partition(const ingot_merge_plan *plan, int n_rank, int64_t *begin);
 /** Cost in units of a byte moved by one core: of the whole plan, and of the rank that has most when n_rank share it. */
@@ -158,6 +160,7 @@ ingot_status ingot_merge_partial_read(const ingot_merge_partial *partial, int te
  */
 typedef struct ingot_merge_live {
   void      *context;
+  bool       on_device; /* a GPU is at work already: with AUTO, matrices are solved there however small they are */
   int        n_group;
   const int *group; /* [n_tensor]: of a tensor of MATRIX grain; others are not looked at */
   /** Before a group with something to solve: the statistics of its tensors. Earlier groups and other tensors are in

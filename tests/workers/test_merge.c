@@ -198,9 +198,23 @@ static void test_live_resumes(void **state)
   close_live(&c);
 }
 
+/* By hand, for 1 x 1: regmean holds two Gram and two weight matrices in float64, and 40 bytes a column; on a GPU the
+ * weight and the Gram matrix on their way, in float32, come on top, and the host has none of it. */
+static void test_matrix_memory(void **state)
+{
+  (void)state;
+  live_case c;
+  uint64_t  device_bytes = 0;
+  open_live(&c);
+  uint64_t host = ingot_merge_host_bytes(&c.plan, 2, false, &device_bytes);
+  assert_int_equal(device_bytes, 4 * 8 + 40 + 2 * 4);
+  assert_int_equal(ingot_merge_memory_bytes(&c.plan, 2, false) - host, 4 * 8 + 40);
+  close_live(&c);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_timing_of_lanes), cmocka_unit_test(test_live),
-                                     cmocka_unit_test(test_live_resumes)};
+                                     cmocka_unit_test(test_live_resumes), cmocka_unit_test(test_matrix_memory)};
   return cmocka_run_group_tests_name("merge", tests, NULL, NULL);
 }

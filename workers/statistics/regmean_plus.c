@@ -344,6 +344,7 @@ static ingot_status make_block(void *context, int block, const ingot_merge_parti
   int64_t           n = ingot_gather_window_count(p->g.plan);
   ingot_status      st = take_merged_blocks(p, block, partial);
   if (st != INGOT_OK) goto done;
+  ingot_gather_look_at_device(&p->g); /* with what solving the last block took */
   p->block = block;
   p->g.n_window = n * p->g.model->spec.n_layer;
   p->g.windows_before = n * block;
@@ -388,6 +389,7 @@ ingot_status ingot_regmean_plus_run(ingot_comm *comm, const ingot_gather_plan *g
   INGOT_TRY(ingot_comm_agree(comm, st));
   INGOT_TRY(ingot_device_sum_open(&p.g, &p.sum));
   ingot_merge_live live = {.context = &p,
+                           .on_device = gather_options->on_device,
                            .n_group = p.g.model->spec.n_layer,
                            .group = p.group,
                            .make = make_block,
