@@ -173,7 +173,7 @@ part_generate() {
   for name in greedy drawn likeliest beams; do
     if said=$(same_sequences 64 "generate-cuda/$name.u16" "generate-cpu/$name.u16" 2>&1); then echo "generate, $name: ok: $said"; else echo "generate, $name: FAILED: $said"; failed=1; fi
   done
-  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  [ -e expert-3/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
   for name in 'search = "greedy";' 'search = "sample";' 'search = "sample"; top_k = 50;' 'search = "beam"; beams = 4;'; do
     cat >generate.cfg <<END
 models = { s = "base"; };
@@ -191,7 +191,7 @@ END
 }
 
 part_large() {
-  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  [ -e expert-3/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
   large_job 4 4
   "$ingot" run --fresh --device cuda --threads "$threads" --json large.jsonl large.cfg 2>&1 | tail -n 15
   echo "ingot: $(grep -o '"tokens_per_s[^,}]*' large.jsonl | tail -n 1) $(grep -o '"utilisation[^,}]*' large.jsonl | tail -n 1)"
@@ -204,7 +204,7 @@ part_large() {
 part_two() {
   local case n rate one=
   [ "$(nvidia-smi --list-gpus | wc -l)" -ge 2 ] || { echo "training on two GPUs: not run: there is one"; return; }
-  [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
+  [ -e expert-3/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
   for case in 1:4 1:2 2:4 2:8; do
     n=${case%:*}
     large_job "${case#*:}" $((${case#*:} / n))

@@ -8,7 +8,7 @@ work=$2 millions=${3:-1100} threads=${4:-8} rounds=${5:-3}
 ingot=$build/bin/ingot
 mkdir -p "$work"
 cd "$work"
-[ -e base/model.safetensors ] || "$build/tests/bench/make_models" . 3 "$millions"
+[ -e expert-3/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 3 "$millions"
 cat ./*/model.safetensors >/dev/null
 models='models = { base = "base"; a = "expert-1"; b = "expert-2"; c = "expert-3"; };'
 three='models = ( { model = "a"; weight = 0.5; }, { model = "b"; weight = 0.3; }, { model = "c"; weight = 0.2; } );'
