@@ -73,6 +73,12 @@ bool ingot_nccl_built(void)
   return true;
 }
 
+ingot_status ingot_nccl_look(void)
+{
+  nccl_functions f = {};
+  return load(&f);
+}
+
 ingot_status ingot_nccl_id_make(unsigned char id[INGOT_NCCL_ID_BYTES])
 {
   ingot_status   st = INGOT_OK;

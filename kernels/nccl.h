@@ -26,9 +26,13 @@ typedef struct ingot_nccl ingot_nccl;
 
 /** True when the program was built with NCCL. */
 bool ingot_nccl_built(void);
+/** Whether the library is there: a rank that finds it missing only at ingot_nccl_open would leave the others waiting.
+ */
+ingot_status ingot_nccl_look(void);
 /** A fresh id: on one rank, once for each open. */
 ingot_status ingot_nccl_id_make(unsigned char id[INGOT_NCCL_ID_BYTES]);
-/** Collective over the `size` ranks that have the id. Binds the calling thread to the device. */
+/** Collective over the `size` ranks that have the id. Binds the calling thread to the device; any thread may then use
+ * what it has opened, one at a time. */
 ingot_status ingot_nccl_open(int device, int rank, int size, const unsigned char id[INGOT_NCCL_ID_BYTES],
                              ingot_nccl **out);
 /** Collective when all ranks are well; NULL is fine. Work on the stream must be over. */

@@ -13,6 +13,11 @@ bool ingot_nccl_built(void)
   return false;
 }
 
+ingot_status ingot_nccl_look(void)
+{
+  return without_nccl();
+}
+
 ingot_status ingot_nccl_id_make(unsigned char id[INGOT_NCCL_ID_BYTES])
 {
   (void)id;

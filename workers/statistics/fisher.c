@@ -33,19 +33,20 @@ typedef struct tail_class {
 } tail_class;
 
 typedef struct fisher {
-  ingot_gather     g;
-  ingot_label_head head;
-  float           *sums;   /* [layout.n_elem], of the back end */
-  float            weight; /* of the squares of the example under way */
-  scratch          pool[SCRATCH_MAX];
-  void            *top_ids, *top_logp; /* EXACT: [length][k], of the back end */
-  int32_t         *host_ids, *labels;  /* EXACT: [length][k]; [length] */
-  float           *host_logp;
-  int              k;
-  tail_class       tail;
-  float           *turned; /* sums of turned_param as the checkpoint has them; NULL: of none */
-  int              turned_param;
-  ingot_text       state;
+  ingot_gather      g;
+  ingot_label_head  head;
+  float            *sums;   /* [layout.n_elem], of the back end */
+  float             weight; /* of the squares of the example under way */
+  scratch           pool[SCRATCH_MAX];
+  void             *top_ids, *top_logp; /* EXACT: [length][k], of the back end */
+  int32_t          *host_ids, *labels;  /* EXACT: [length][k]; [length] */
+  float            *host_logp;
+  int               k;
+  tail_class        tail;
+  ingot_device_sum *sum;    /* over GPUs; NULL: through the host */
+  float            *turned; /* sums of turned_param as the checkpoint has them; NULL: of none */
+  int               turned_param;
+  ingot_text        state;
 } fisher;
 
 uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec,
@@ -330,6 +331,7 @@ done:
 static void close_fisher(fisher *f)
 {
   ingot_nn *nn = f->g.nn;
+  ingot_device_sum_close(&f->sum);
   ingot_label_head_release(&f->head);
   for (int i = 0; nn && i < SCRATCH_MAX; i++) nn->ops->free(nn, f->pool[i].memory);
   if (nn) {
@@ -396,22 +398,21 @@ static ingot_status write_fisher(fisher *f, uint64_t *checksums)
 {
   ingot_status       st = INGOT_OK;
   ingot_stat_writer *w = NULL;
-  ingot_device_sum  *sum = NULL;
   double             start_s = ingot_clock_s();
   ingot_stat_values  values = {.context = f,
                                .dtype = INGOT_DTYPE_F32,
                                .scale = 1.0 / (double)ingot_fisher_examples(f->g.plan),
                                .read = read_sums,
                                .summed = ingot_comm_size(f->g.comm) == 1};
-  INGOT_TRY(ingot_device_sum_open(&f->g, &sum));
-  if (sum) INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F32, f->g.model->layout.n_elem, f->sums));
-  values.summed = values.summed || sum;
+  INGOT_TRY(ingot_device_sum_ready(&f->g, &f->sum));
+  if (f->sum) INGOT_TRY(ingot_device_sum_add(f->sum, INGOT_DTYPE_F32, f->g.model->layout.n_elem, f->sums));
+  ingot_device_sum_end(f->sum);
+  values.summed = values.summed || f->sum;
   INGOT_TRY(ingot_stat_writer_open(f->g.comm, f->g.plan, f->g.options->n_thread, false, &w));
   for (int p = 0; p < f->g.model->layout.n_param; p++) INGOT_TRY(ingot_stat_writer_put(w, p, &values));
   INGOT_TRY(ingot_stat_writer_commit(&w, checksums));
 done:
   ingot_stat_writer_discard(&w);
-  ingot_device_sum_close(&sum);
   f->g.timing->write_s += ingot_clock_s() - start_s;
   return st;
 }
@@ -432,6 +433,7 @@ ingot_status ingot_fisher_run(ingot_comm *comm, const ingot_gather_plan *plan, c
   }
   INGOT_TRY(ingot_comm_agree(comm, st));
   f.g.n_window = n;
+  INGOT_TRY(ingot_device_sum_begin(&f.g, &f.sum));
   INGOT_TRY(ingot_gather_windows(&f.g, 0, n, n_done, &work));
   INGOT_TRY(write_fisher(&f, checksums));
 done:

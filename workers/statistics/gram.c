@@ -38,6 +38,7 @@ typedef struct gram {
   uint64_t          *hashes; /* of written tiles, of all tensors */
   size_t             hash_bytes;
   ingot_stat_writer *writer;
+  ingot_device_sum  *sum; /* over GPUs; NULL: through the host */
   ingot_text         state;
 } gram;
 
@@ -193,6 +194,7 @@ done:
 
 static void close_gram(gram *m)
 {
+  ingot_device_sum_close(&m->sum);
   ingot_label_head_release(&m->head);
   if (m->g.nn) {
     m->g.nn->ops->free(m->g.nn, m->memory);
@@ -369,7 +371,6 @@ static ingot_status read_packed(void *context, int item, int64_t first, int64_t 
 static ingot_status write_group(gram *m)
 {
   ingot_status      st = INGOT_OK;
-  ingot_device_sum *sum = NULL;
   double            start_s = ingot_clock_s();
   bool              alone = ingot_comm_size(m->g.comm) == 1;
   ingot_stat_values values = {.context = m,
@@ -377,16 +378,16 @@ static ingot_status write_group(gram *m)
                               .summed = alone,
                               .scale = mean_scale(m),
                               .read = read_rows};
-  INGOT_TRY(ingot_device_sum_open(&m->g, &sum));
-  if (sum)
-    INGOT_TRY(ingot_device_sum_add(sum, INGOT_DTYPE_F64, (int64_t)(m->memory_bytes / sizeof(double)), m->memory));
-  if (sum || (alone && m->packed))
+  INGOT_TRY(ingot_device_sum_ready(&m->g, &m->sum));
+  if (m->sum)
+    INGOT_TRY(ingot_device_sum_add(m->sum, INGOT_DTYPE_F64, (int64_t)(m->memory_bytes / sizeof(double)), m->memory));
+  if (m->at.group + 1 == m->at.n_group) ingot_device_sum_end(m->sum);
+  if (m->sum || (alone && m->packed))
     values =
         (ingot_stat_values){.context = m, .dtype = INGOT_DTYPE_F32, .summed = true, .scale = 1.0, .read = read_packed};
   if (!m->writer) INGOT_TRY(ingot_stat_writer_open(m->g.comm, m->g.plan, m->g.options->n_thread, false, &m->writer));
   for (int i = m->first; i < m->end; i++) INGOT_TRY(ingot_stat_writer_put(m->writer, i, &values));
 done:
-  ingot_device_sum_close(&sum);
   m->g.timing->write_s += ingot_clock_s() - start_s;
   return st;
 }
@@ -453,6 +454,7 @@ static ingot_status run_groups(gram *m, int64_t n_done, uint64_t *checksums)
   ingot_gather_work work = {.context = m, .batch = gram_batch, .save = save_gram};
   m->g.n_window = n * m->at.n_group;
   m->g.windows_before = n * m->at.group;
+  if (m->at.group < m->at.n_group) INGOT_TRY(ingot_device_sum_begin(&m->g, &m->sum));
   while (m->at.group < m->at.n_group) {
     take_group(m, m->at.group);
     INGOT_TRY(ingot_gather_windows(&m->g, 0, n, n_done, &work));

@@ -111,7 +111,16 @@ typedef struct ingot_device_sum ingot_device_sum;
  * ranks, and sums go through the host. That NCCL is there and cannot be opened is told, and no failure.
  */
 ingot_status ingot_device_sum_open(ingot_gather *g, ingot_device_sum **out);
-void         ingot_device_sum_close(ingot_device_sum **sum); /* NULL is fine */
+/**
+ * Collective: the same, opened by a thread of its own, beside what the rank does until it asks for it by
+ * ingot_device_sum_ready. Close in any case, on all ranks: that waits for the thread.
+ */
+ingot_status ingot_device_sum_begin(ingot_gather *g, ingot_device_sum **out);
+/** Collective: wait until it is open; *sum NULL if it cannot be. Fine more than once, and with *sum NULL. */
+ingot_status ingot_device_sum_ready(ingot_gather *g, ingot_device_sum **sum);
+/** No more sums: NCCL is closed beside what comes next. NULL is fine. */
+void ingot_device_sum_end(ingot_device_sum *sum);
+void ingot_device_sum_close(ingot_device_sum **sum); /* NULL is fine */
 /** Its ranks' way to each other; lent. */
 struct ingot_nccl *ingot_device_sum_nccl(const ingot_device_sum *sum);
 /** Memory of the back end, n values F32 or F64, becomes the sum over ranks. Collective; waits. */
