@@ -3,7 +3,7 @@
 #   cmake/install_packages.sh [--tests]
 set -euo pipefail
 packages=(build-essential cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libconfig-dev
-          libjansson-dev libxxhash-dev libcmocka-dev libopenblas-dev liblapacke-dev)
+          libjansson-dev libxxhash-dev libcmocka-dev libopenblas-dev)
 if [ "${1:-}" = --tests ]; then
   packages+=(libhdf5-dev hdf5-tools clang clang-format libclang-rt-dev libomp-dev shellcheck python3-h5py python3-numpy
              procps slurm-wlm munge libpmix-dev)

@@ -136,6 +136,7 @@ int main(int argc, char **argv)
 {
   ingot_comm *comm = NULL;
   give_memory_back();
+  setenv("OPENBLAS_NUM_THREADS", "1", 1); /* it calls OpenBLAS from threads of its own: kernels/blas.h */
   hold_standard_streams();
   catch_signals();
   ingot_status st = ingot_comm_init(&argc, &argv, &comm);

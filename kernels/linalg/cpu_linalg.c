@@ -2,8 +2,6 @@
  * Dense float64 on the CPU. Pieces of fixed sizes are handed to threads; each is one or a few BLAS calls on one thread.
  */
 #define _POSIX_C_SOURCE 200809L
-#include <cblas.h>
-#include <lapacke.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -129,27 +127,33 @@ static ingot_status cpu_dot(ingot_linalg *l, int64_t n, const ingot_linalg_array
 
 /* Matrices. */
 
+static const ingot_blas *blas_of(const ingot_linalg *l)
+{
+  return &((const cpu_linalg *)l)->blas;
+}
+
 typedef struct product {
-  int64_t       m, n, k, n_column_piece;
-  double        factor, keep;
-  const double *a, *b;
-  double       *c;
+  const ingot_blas *blas;
+  int64_t           m, n, k, n_column_piece;
+  double            factor, keep;
+  const double     *a, *b;
+  double           *c;
 } product;
 
 static void multiply_task(void *context, int64_t task)
 {
   const product *p = context;
   int64_t        i = task / p->n_column_piece * PRODUCT_ROWS, j = task % p->n_column_piece * PRODUCT_COLUMNS;
-  cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)ingot_at_most(PRODUCT_ROWS, p->m - i),
-              (blasint)ingot_at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k,
-              (blasint)p->k, p->b + j, (blasint)p->n, p->keep, p->c + i * p->n + j, (blasint)p->n);
+  p->blas->dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)ingot_at_most(PRODUCT_ROWS, p->m - i),
+                 (blasint)ingot_at_most(PRODUCT_COLUMNS, p->n - j), (blasint)p->k, p->factor, p->a + i * p->k,
+                 (blasint)p->k, p->b + j, (blasint)p->n, p->keep, p->c + i * p->n + j, (blasint)p->n);
 }
 
 static ingot_status cpu_multiply(ingot_linalg *l, int64_t m, int64_t n, int64_t k, double factor,
                                  const ingot_linalg_array *a, const ingot_linalg_array *b, double keep,
                                  ingot_linalg_array *c)
 {
-  product p = {m, n, k, ingot_pieces(n, PRODUCT_COLUMNS), factor, keep, a->at, b->at, c->at};
+  product p = {blas_of(l), m, n, k, ingot_pieces(n, PRODUCT_COLUMNS), factor, keep, a->at, b->at, c->at};
   ingot_cpu_tasks((cpu_linalg *)l, ingot_pieces(m, PRODUCT_ROWS) * p.n_column_piece, multiply_task, &p);
   return INGOT_OK;
 }
@@ -185,9 +189,10 @@ static ingot_status cpu_set_column(ingot_linalg *l, int64_t m, int64_t n, int64_
 }
 
 typedef struct factoring {
-  int64_t n, n_piece;
-  int64_t k; /* piece column that is being finished */
-  double *s;
+  const ingot_blas *blas;
+  int64_t           n, n_piece;
+  int64_t           k; /* piece column that is being finished */
+  double           *s;
 } factoring;
 
 static void mirror_task(void *context, int64_t task)
@@ -202,7 +207,7 @@ static void mirror_task(void *context, int64_t task)
 
 static ingot_status cpu_mirror(ingot_linalg *l, int64_t n, ingot_linalg_array *s)
 {
-  factoring f = {.n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
+  factoring f = {.blas = blas_of(l), .n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
   ingot_cpu_tasks((cpu_linalg *)l, f.n_piece * f.n_piece, mirror_task, &f);
   return INGOT_OK;
 }
@@ -212,8 +217,8 @@ static void panel_task(void *context, int64_t task)
 {
   const factoring *f = context;
   int64_t          n = f->n, k = f->k * PIECE, i = (f->k + 1 + task) * PIECE;
-  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)ingot_at_most(PIECE, n - i),
-              PIECE, 1.0, f->s + k * n + k, (blasint)n, f->s + i * n + k, (blasint)n);
+  f->blas->dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)ingot_at_most(PIECE, n - i),
+                 PIECE, 1.0, f->s + k * n + k, (blasint)n, f->s + i * n + k, (blasint)n);
 }
 
 /* S[i, j] -= L[i, k] L[j, k]^T of one piece right of column k, on or below the diagonal. */
@@ -225,22 +230,23 @@ static void update_task(void *context, int64_t task)
   int64_t column = task - row * (row + 1) / 2;
   int64_t i = (f->k + 1 + row) * PIECE, j = (f->k + 1 + column) * PIECE;
   if (i == j)
-    cblas_dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, -1.0,
-                f->s + i * n + k, (blasint)n, 1.0, f->s + i * n + i, (blasint)n);
+    f->blas->dsyrk(CblasRowMajor, CblasLower, CblasNoTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, -1.0,
+                   f->s + i * n + k, (blasint)n, 1.0, f->s + i * n + i, (blasint)n);
   else
-    cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, PIECE, -1.0,
-                f->s + i * n + k, (blasint)n, f->s + j * n + k, (blasint)n, 1.0, f->s + i * n + j, (blasint)n);
+    f->blas->dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)ingot_at_most(PIECE, n - i), PIECE, PIECE, -1.0,
+                   f->s + i * n + k, (blasint)n, f->s + j * n + k, (blasint)n, 1.0, f->s + i * n + j, (blasint)n);
 }
 
 static ingot_status cpu_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s, int64_t *pivot)
 {
-  factoring f = {.n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
+  factoring f = {.blas = blas_of(l), .n = n, .n_piece = ingot_pieces(n, PIECE), .s = s->at};
   *pivot = 0;
   for (f.k = 0; f.k < f.n_piece; f.k++) {
     int64_t k = f.k * PIECE, below = f.n_piece - f.k - 1;
     /* a row-major lower triangle is a column-major upper one */
-    lapack_int info = LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)ingot_at_most(PIECE, n - k),
-                                          s->at + k * n + k, (lapack_int)n);
+    const blasint size = (blasint)ingot_at_most(PIECE, n - k), ld = (blasint)n;
+    blasint       info = 0;
+    f.blas->dpotrf("U", &size, s->at + k * n + k, &ld, &info, 1);
     if (info > 0) {
       *pivot = k + info;
       return INGOT_OK;
@@ -253,9 +259,10 @@ static ingot_status cpu_factor(ingot_linalg *l, int64_t n, ingot_linalg_array *s
 }
 
 typedef struct solving {
-  int64_t       m, n;
-  const double *s;
-  double       *x;
+  const ingot_blas *blas;
+  int64_t           m, n;
+  const double     *s;
+  double           *x;
 } solving;
 
 static void solve_task(void *context, int64_t task)
@@ -263,15 +270,15 @@ static void solve_task(void *context, int64_t task)
   const solving *v = context;
   int64_t        i = task * SOLVE_ROWS, rows = ingot_at_most(SOLVE_ROWS, v->m - i), n = v->n;
   double        *x = v->x + i * n;
-  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)rows, (blasint)n, 1.0, v->s,
-              (blasint)n, x, (blasint)n);
-  cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (blasint)rows, (blasint)n, 1.0, v->s,
-              (blasint)n, x, (blasint)n);
+  v->blas->dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasTrans, CblasNonUnit, (blasint)rows, (blasint)n, 1.0, v->s,
+                 (blasint)n, x, (blasint)n);
+  v->blas->dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (blasint)rows, (blasint)n, 1.0,
+                 v->s, (blasint)n, x, (blasint)n);
 }
 
 static ingot_status cpu_solve(ingot_linalg *l, int64_t m, int64_t n, const ingot_linalg_array *s, ingot_linalg_array *x)
 {
-  solving v = {m, n, s->at, x->at};
+  solving v = {blas_of(l), m, n, s->at, x->at};
   ingot_cpu_tasks((cpu_linalg *)l, ingot_pieces(m, SOLVE_ROWS), solve_task, &v);
   return INGOT_OK;
 }
@@ -279,7 +286,6 @@ static ingot_status cpu_solve(ingot_linalg *l, int64_t m, int64_t n, const ingot
 static void cpu_close(ingot_linalg *head)
 {
   cpu_linalg *l = (cpu_linalg *)head;
-  openblas_set_num_threads(l->blas_threads);
   free(l->room);
   free(l);
 }
@@ -311,10 +317,12 @@ ingot_status ingot_linalg_open_cpu(int n_thread, ingot_linalg **out)
   cpu_linalg *l = calloc(1, sizeof *l);
   *out = NULL;
   if (!l) return ingot_fail(INGOT_ERR_NOMEM, "no memory for the linear algebra");
-  *l = (cpu_linalg){.head = {.ops = &cpu_ops},
-                    .n_thread = n_thread > 0 ? n_thread : 1,
-                    .blas_threads = openblas_get_num_threads()};
-  openblas_set_num_threads(1);
+  *l = (cpu_linalg){.head = {.ops = &cpu_ops}, .n_thread = n_thread > 0 ? n_thread : 1};
+  ingot_status st = ingot_blas_load(&l->blas);
+  if (st != INGOT_OK) {
+    free(l);
+    return st;
+  }
   *out = &l->head;
   return INGOT_OK;
 }

@@ -2,14 +2,15 @@
 #ifndef INGOT_KERNELS_LINALG_CPU_LINALG_H
 #define INGOT_KERNELS_LINALG_CPU_LINALG_H
 
+#include "kernels/blas.h"
 #include "kernels/linalg/linalg.h"
 
 typedef struct cpu_linalg {
   ingot_linalg       head;
   int                n_thread;
-  int                blas_threads; /* to put back */
-  void              *room;         /* [INGOT_LINALG_ROOM_BYTES] */
-  ingot_linalg_input input;        /* on its way */
+  ingot_blas         blas;
+  void              *room;  /* [INGOT_LINALG_ROOM_BYTES] */
+  ingot_linalg_input input; /* on its way */
   double            *to;
   int64_t            taken; /* elements */
   ingot_linalg_found found;

@@ -1,5 +1,5 @@
 /**
- * Dense float64 matrices for the merges with Gram matrices: on the CPU (OpenBLAS, LAPACK; cpu_linalg.c) or on a GPU
+ * Dense float64 matrices for the merges with Gram matrices: on the CPU (OpenBLAS; cpu_linalg.c) or on a GPU
  * (cuBLAS, cuSOLVER; cuda_linalg.cu). All matrices are row-major and contiguous.
  *
  * CPU: every product and factorisation is cut into pieces whose sizes depend on the matrices alone, and each piece is
@@ -9,7 +9,7 @@
  * A GPU handle keeps its libraries' handles, work space, page-locked buffers and freed arrays for the next matrix. Work
  * on the device is asynchronous: an operation that gives the host a number waits for it, the others do not.
  *
- * A handle is used by one thread; a CPU one holds the BLAS's process-wide number of threads at 1 until it is closed.
+ * A handle is used by one thread.
  */
 #ifndef INGOT_KERNELS_LINALG_LINALG_H
 #define INGOT_KERNELS_LINALG_LINALG_H

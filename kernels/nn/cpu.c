@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <cblas.h>
 #include <omp.h>
 #include <sys/mman.h>
 
@@ -123,6 +122,11 @@ ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out)
                          .dtype = INGOT_DTYPE_F32,
                          .n_thread = options->n_thread,
                          .device = 0};
+  ingot_status st = ingot_blas_load(&cpu->blas);
+  if (st != INGOT_OK) {
+    free(cpu);
+    return st;
+  }
   *out = &cpu->head;
   return INGOT_OK;
 }
@@ -139,11 +143,6 @@ ingot_status ingot_cpu_scratch(ingot_nn *nn, size_t bytes, float **out)
   }
   *out = cpu->scratch;
   return INGOT_OK;
-}
-
-void ingot_cpu_blas_serial(void)
-{
-  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
 }
 
 int ingot_cpu_threads(const ingot_nn *nn, int64_t n_elem)

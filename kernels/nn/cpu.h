@@ -3,32 +3,36 @@
  *
  * Threads. There is one pool, OpenMP's. Work is cut into parts that depend on shapes alone (products: on the number of
  * threads as well), the parts are taken by whichever thread is free, and each part's sums have a fixed order: so the
- * bits are the same from run to run. A product's parts are sgemm calls of one thread each; OpenBLAS is told to use one
- * thread (ingot_cpu_blas_serial), because its own pool beside OpenMP's would have both spin on the same cores. Code
- * that wants OpenBLAS's threads (a factorisation) sets their number before its own calls.
+ * bits are the same from run to run. A product's parts are sgemm calls of one thread each (kernels/blas.h): a pool of
+ * OpenBLAS's beside OpenMP's would have both spin on the same cores.
  */
 #ifndef INGOT_KERNELS_NN_CPU_H
 #define INGOT_KERNELS_NN_CPU_H
 
+#include "kernels/blas.h"
 #include "kernels/nn/nn.h"
 
 typedef struct ingot_nn_cpu {
-  ingot_nn head;
-  void    *scratch; /* grows; lent to the operator under way */
-  size_t   scratch_bytes;
+  ingot_nn   head;
+  ingot_blas blas;
+  void      *scratch; /* grows; lent to the operator under way */
+  size_t     scratch_bytes;
 } ingot_nn_cpu;
 
 ingot_status ingot_nn_cpu_open(const ingot_nn_options *options, ingot_nn **out);
 
 /** Scratch memory of at least so many bytes, 64-byte aligned, until the next call. INGOT_ERR_NOMEM. */
 ingot_status ingot_cpu_scratch(ingot_nn *nn, size_t bytes, float **out);
-/** Every operator that calls BLAS calls this first, outside of parallel regions. */
-void ingot_cpu_blas_serial(void);
 /** How many threads are worth waking for so many elements (of element-wise work; a product's are worth 32
  * multiplications). */
 int ingot_cpu_threads(const ingot_nn *nn, int64_t n_elem);
 /** This thread's number in a parallel region, 0 .. n_thread - 1: whose scratch memory it uses. */
 int ingot_cpu_thread(void);
+
+static inline const ingot_blas *ingot_cpu_blas(const ingot_nn *nn)
+{
+  return &((const ingot_nn_cpu *)nn)->blas;
+}
 
 static inline int64_t ingot_cpu_ceil_div(int64_t a, int64_t b)
 {

@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/nn/cpu_math.h"
 
 enum { QUERY_ROWS = INGOT_CPU_QUERY_ROWS, KEYS = INGOT_CPU_KEYS };
@@ -67,8 +65,9 @@ void ingot_cpu_scatter(const ingot_cpu_block *b, const float *rows, float scale,
 /* ---- forward ---- */
 
 typedef struct forward {
-  const float *q, *k, *v;
-  float       *o, *lse;
+  const ingot_blas *blas;
+  const float      *q, *k, *v;
+  float            *o, *lse;
 } forward;
 
 /* One thread's memory. */
@@ -174,11 +173,11 @@ static void forward_block(const ingot_cpu_block *b, const forward *f, forward_sc
     int64_t      n_key = end - key < KEYS ? end - key : KEYS;
     const float *k = f->k + (b->first_token + key) * shape->ld_k + b->kv_head * d;
     const float *v = f->v + (b->first_token + key) * shape->ld_v + b->kv_head * d;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)b->n_row, (blasint)n_key, d, 1, s.q, d, k,
-                (blasint)shape->ld_k, 0, s.scores, KEYS);
+    f->blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)b->n_row, (blasint)n_key, d, 1, s.q, d, k,
+                   (blasint)shape->ld_k, 0, s.scores, KEYS);
     softmax_block(b, key, n_key, &s);
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)b->n_row, d, (blasint)n_key, 1, s.scores, KEYS, v,
-                (blasint)shape->ld_v, 1, s.o, d);
+    f->blas->sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)b->n_row, d, (blasint)n_key, 1, s.scores, KEYS,
+                   v, (blasint)shape->ld_v, 1, s.o, d);
   }
   forward_finish(b, f, &s);
 }
@@ -186,14 +185,13 @@ static void forward_block(const ingot_cpu_block *b, const forward *f, forward_sc
 ingot_status ingot_cpu_attention(ingot_nn *nn, const ingot_nn_attention *shape, const void *q, const void *k,
                                  const void *v, void *o, float *lse)
 {
-  forward      f = {q, k, v, o, lse};
+  forward      f = {ingot_cpu_blas(nn), q, k, v, o, lse};
   int64_t      floats = forward_floats(shape), queries = ingot_cpu_block_queries(shape);
   int64_t      n_group = shape->n_batch * shape->n_kv_head, n_block = ingot_cpu_ceil_div(shape->n_time, queries);
   float       *memory;
   ingot_status st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
   if (st != INGOT_OK) return st;
-  ingot_cpu_blas_serial();
-  /* Late queries see many keys: they come first, so that no thread is left with a long one at the end. */
+    /* Late queries see many keys: they come first, so that no thread is left with a long one at the end. */
 #pragma omp parallel for num_threads( \
     ingot_cpu_threads(nn, n_group * shape->n_time * shape->n_time / 32 * shape->head_dim)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n_group * n_block; i++) {

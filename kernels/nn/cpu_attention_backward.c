@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/nn/cpu_math.h"
 
 /*
@@ -14,8 +12,9 @@
 enum { KEYS = INGOT_CPU_KEYS };
 
 typedef struct backward {
-  const float *q, *k, *v, *o, *lse, *d_o;
-  float       *dq, *dk, *dv;
+  const ingot_blas *blas;
+  const float      *q, *k, *v, *o, *lse, *d_o;
+  float            *dq, *dk, *dv;
 } backward;
 
 typedef struct scratch {
@@ -100,20 +99,22 @@ static void backward_keys(const ingot_cpu_block *b, const backward *w, int64_t k
   const int64_t             at_k = (b->first_token + key) * shape->ld_k + b->kv_head * d;
   const int64_t             at_v = (b->first_token + key) * shape->ld_v + b->kv_head * d;
 
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_row, n_key, d, 1, s->q, d, w->k + at_k, ld_k, 0, s->p, KEYS);
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_row, n_key, d, 1, s->d_o, d, w->v + at_v, ld_v, 0, s->ds,
-              KEYS);
+  w->blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_row, n_key, d, 1, s->q, d, w->k + at_k, ld_k, 0, s->p,
+                 KEYS);
+  w->blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_row, n_key, d, 1, s->d_o, d, w->v + at_v, ld_v, 0, s->ds,
+                 KEYS);
   for (int64_t row = 0; row < b->n_row; row++) {
     int64_t time = b->query + row % b->n_query;
     int64_t first = clamp(ingot_cpu_first_key(b, time) - key, 0, n_key);
     int64_t last = clamp(time + 1 - key, first, n_key);
     scores_backward(n_key, first, last, s->lse[row], s->dot[row], s->p + row * KEYS, s->ds + row * KEYS);
   }
-  cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n_key, d, n_row, 1, s->p, KEYS, s->d_o, d, 1, w->dv + at_v,
-              ld_v);
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n_row, d, n_key, 1, s->ds, KEYS, w->k + at_k, ld_k, 1, s->dq,
-              d);
-  cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n_key, d, n_row, 1, s->ds, KEYS, s->q, d, 1, w->dk + at_k, ld_k);
+  w->blas->sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n_key, d, n_row, 1, s->p, KEYS, s->d_o, d, 1, w->dv + at_v,
+                 ld_v);
+  w->blas->sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n_row, d, n_key, 1, s->ds, KEYS, w->k + at_k, ld_k, 1,
+                 s->dq, d);
+  w->blas->sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n_key, d, n_row, 1, s->ds, KEYS, s->q, d, 1, w->dk + at_k,
+                 ld_k);
 }
 
 static void backward_head(const ingot_nn_attention *shape, int64_t batch, int kv_head, const backward *w, scratch s)
@@ -137,12 +138,11 @@ ingot_status ingot_cpu_attention_backward(ingot_nn *nn, const ingot_nn_attention
                                           const void *v, const void *o, const float *lse, const void *d_o, void *dq,
                                           void *dk, void *dv)
 {
-  backward     w = {q, k, v, o, lse, d_o, dq, dk, dv};
+  backward     w = {ingot_cpu_blas(nn), q, k, v, o, lse, d_o, dq, dk, dv};
   int64_t      floats = scratch_floats(shape), n_group = shape->n_batch * shape->n_kv_head;
   float       *memory;
   ingot_status st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
   if (st != INGOT_OK) return st;
-  ingot_cpu_blas_serial();
 #pragma omp parallel for num_threads( \
     ingot_cpu_threads(nn, n_group * shape->n_time * shape->n_time / 32 * shape->head_dim)) schedule(dynamic, 1)
   for (int64_t i = 0; i < n_group; i++)

@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/nn/cpu.h"
 #include "kernels/nn/cpu_math.h"
 
@@ -63,8 +61,8 @@ ingot_status ingot_cpu_cache_copy(ingot_nn *nn, const ingot_nn_cache *cache, int
 }
 
 /* The heads of row `row` that share key head `kv`; scores is room for [group][n_key]. */
-static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, int64_t row, int kv, const float *q,
-                   float *o, float *scores)
+static void attend(const ingot_blas *blas, const ingot_nn_cached *shape, const ingot_nn_cache *cache, int64_t row,
+                   int kv, const float *q, float *o, float *scores)
 {
   const int     d = shape->head_dim, group = shape->n_head / shape->n_kv_head;
   const int64_t first = shape->window > 0 && shape->n_key[row] > shape->window ? shape->n_key[row] - shape->window : 0;
@@ -73,13 +71,13 @@ static void attend(const ingot_nn_cached *shape, const ingot_nn_cache *cache, in
   const float  *values = cache_at(cache, cache->values, shape->layer, shape->slot[row], first) + kv * d;
   q += row * shape->ld_q + kv * group * d;
   o += row * shape->ld_o + kv * group * d;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, group, (blasint)n_key, d, shape->scale, q, d, keys,
+  blas->sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, group, (blasint)n_key, d, shape->scale, q, d, keys,
               (blasint)cache->width, 0, scores, (blasint)n_key);
   for (int h = 0; h < group; h++) {
     const float sum = exponentials(n_key, scores + h * n_key);
     scale_row(n_key, 1.0f / sum, scores + h * n_key);
   }
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, group, d, (blasint)n_key, 1, scores, (blasint)n_key, values,
+  blas->sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, group, d, (blasint)n_key, 1, scores, (blasint)n_key, values,
               (blasint)cache->width, 0, o, d);
 }
 
@@ -93,13 +91,14 @@ ingot_status ingot_cpu_attention_cached(ingot_nn *nn, const ingot_nn_cached *sha
   }
   const int64_t floats = ingot_cpu_padded(shape->most_key * (shape->n_head / shape->n_kv_head)),
                 n_part = shape->n_row * shape->n_kv_head;
-  float       *memory;
-  ingot_status st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
+  const ingot_blas *blas = ingot_cpu_blas(nn);
+  float            *memory;
+  ingot_status      st = ingot_cpu_scratch(nn, (size_t)(floats * nn->n_thread) * sizeof(float), &memory);
   if (st != INGOT_OK) return st;
-  ingot_cpu_blas_serial();
 #pragma omp parallel for num_threads(ingot_cpu_threads(nn, total * shape->n_head * shape->head_dim / 16)) \
     schedule(dynamic, 1)
   for (int64_t i = 0; i < n_part; i++)
-    attend(shape, cache, i / shape->n_kv_head, (int)(i % shape->n_kv_head), q, o, memory + ingot_cpu_thread() * floats);
+    attend(blas, shape, cache, i / shape->n_kv_head, (int)(i % shape->n_kv_head), q, o,
+           memory + ingot_cpu_thread() * floats);
   return INGOT_OK;
 }

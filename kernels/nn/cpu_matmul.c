@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include <cblas.h>
-
 #include "kernels/clones.h"
 
 enum {
@@ -71,16 +69,16 @@ ingot_status ingot_cpu_matmul(ingot_nn *nn, int64_t m, int64_t n, int64_t k, flo
 {
   INGOT_ASSERT(c_dtype == INGOT_DTYPE_F32);
   if (m == 0 || n == 0) return INGOT_OK;
-  ingot_cpu_blas_serial();
-  grid    g = grid_of(m, n, ingot_cpu_threads(nn, m * n / 32 * k));
-  int64_t n_part = g.n_row_part * g.n_column_part;
+  const ingot_blas *blas = ingot_cpu_blas(nn);
+  grid              g = grid_of(m, n, ingot_cpu_threads(nn, m * n / 32 * k));
+  int64_t           n_part = g.n_row_part * g.n_column_part;
 
 #pragma omp parallel for num_threads((int)n_part) schedule(static, 1)
   for (int64_t part = 0; part < n_part; part++) {
     int64_t row = part % g.n_row_part * g.rows, column = part / g.n_row_part * g.columns;
     int64_t rows = m - row < g.rows ? m - row : g.rows, columns = n - column < g.columns ? n - column : g.columns;
     float  *out = (float *)c + row * ldc + column;
-    cblas_sgemm(CblasRowMajor, transposition(a.transpose), transposition(b.transpose), (blasint)rows, (blasint)columns,
+    blas->sgemm(CblasRowMajor, transposition(a.transpose), transposition(b.transpose), (blasint)rows, (blasint)columns,
                 (blasint)k, alpha, rows_of(&a, row), (blasint)a.ld, columns_of(&b, column), (blasint)b.ld, beta, out,
                 (blasint)ldc);
     if (bias) add_bias(rows, columns, (const float *)bias + column, out, ldc);
@@ -108,7 +106,8 @@ static void tile_place(int64_t tile, int64_t *row, int64_t *column)
 static void gram_of_rows(ingot_nn *nn, int64_t n_row, int64_t width, const float *x, int64_t ld, float *tiles,
                          double *sum)
 {
-  int64_t side = ingot_cpu_ceil_div(width, GRAM_TILE), n_tile = side * (side + 1) / 2;
+  const ingot_blas *blas = ingot_cpu_blas(nn);
+  int64_t           side = ingot_cpu_ceil_div(width, GRAM_TILE), n_tile = side * (side + 1) / 2;
 #pragma omp parallel for num_threads(ingot_cpu_threads(nn, n_row *width / 64 * width)) schedule(dynamic, 1)
   for (int64_t tile = 0; tile < n_tile; tile++) {
     int64_t row, column;
@@ -118,10 +117,10 @@ static void gram_of_rows(ingot_nn *nn, int64_t n_row, int64_t width, const float
     int64_t columns = width - column < GRAM_TILE ? width - column : GRAM_TILE;
     float  *out = tiles + (int64_t)ingot_cpu_thread() * GRAM_TILE * GRAM_TILE;
     if (row == column)
-      cblas_ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (blasint)rows, (blasint)n_row, 1, x + row, (blasint)ld, 0, out,
+      blas->ssyrk(CblasRowMajor, CblasUpper, CblasTrans, (blasint)rows, (blasint)n_row, 1, x + row, (blasint)ld, 0, out,
                   (blasint)columns);
     else
-      cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)rows, (blasint)columns, (blasint)n_row, 1, x + row,
+      blas->sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)rows, (blasint)columns, (blasint)n_row, 1, x + row,
                   (blasint)ld, x + column, (blasint)ld, 0, out, (blasint)columns);
     add_tile(rows, columns, out, sum + row * width + column, width);
   }
@@ -150,7 +149,6 @@ ingot_status ingot_cpu_gram(ingot_nn *nn, int64_t n_row, int64_t width, const vo
   const float *x = x_;
   int64_t      n_sum = valid ? count_valid(n_row, valid) : n_row;
   if (n_sum == 0 || width == 0) return INGOT_OK;
-  ingot_cpu_blas_serial();
 
   bool    all = n_sum == n_row;
   int64_t room = gram_copy_bytes / (width * (int64_t)sizeof(float));

@@ -20,9 +20,9 @@
 #include <string.h>
 
 #include <cblas.h>
-#include <lapacke.h>
 
 #include "base/clock.h"
+#include "kernels/blas.h"
 #include "kernels/device.h"
 #include "kernels/matrix.h"
 
@@ -128,14 +128,20 @@ static void cpu_rates(layer *y)
     for (int64_t j = i; j < d; j++, at++) a[i * d + j] = a[j * d + i] = (double)y->gram[at];
   for (int64_t i = 0; i < m * d; i++) b[i] = (double)y->weights[i];
   memset(c, 0, (size_t)(m * d) * sizeof *c);
+  ingot_blas    blas;
+  const blasint n = (blasint)d;
+  blasint       info = -1;
+  must(ingot_blas_load(&blas));
   openblas_set_num_threads(y->n_thread);
   double start = ingot_clock_s();
   cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (blasint)m, (blasint)d, (blasint)d, 1, b, (blasint)d, a,
               (blasint)d, 0, c, (blasint)d);
   y->product_s = ingot_clock_s() - start;
   start = ingot_clock_s();
-  INGOT_ASSERT(LAPACKE_dpotrf_work(LAPACK_COL_MAJOR, 'U', (lapack_int)d, a, (lapack_int)d) == 0);
+  blas.dpotrf("U", &n, a, &n, &info, 1);
+  INGOT_ASSERT(info == 0);
   y->cholesky_s = ingot_clock_s() - start;
+  openblas_set_num_threads(1);
   free(a), free(b), free(c);
 }
 

@@ -134,6 +134,7 @@ static double time_once(bench *b, kind k, void *const *operands)
   } else {
     openblas_set_num_threads(b->o.n_thread);
     blas_products(b, operands[0], operands[1], operands[2]);
+    openblas_set_num_threads(1);
   }
   must(nn->ops->wait(nn));
   return ingot_clock_s() - begin;

@@ -101,6 +101,7 @@ static void run_openblas(bench *b)
   for (int i = 0; i < 4; i++)
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)b->n_token, shapes[i][0], shapes[i][1], 1, b->wide2,
                 shapes[i][1], b->weights, shapes[i][1], 0, b->wide, shapes[i][0]);
+  openblas_set_num_threads(1);
 }
 
 static void run_norm(bench *b)

@@ -23,3 +23,15 @@ done
 
 # Nothing is made in the folder for temporary files: a session folder would be the same one for all of them.
 TMPDIR=/dev/null/none "$INGOT" run --quiet --fresh --no-sync --threads 1 run-1/lone.cfg || fail "a lone run made a session folder"
+
+# A merge does without OpenBLAS, whose threads would spin at the start of each process; what solves matrices loads it.
+loaded() { LD_DEBUG=files LD_DEBUG_OUTPUT="$PWD/$1" "$INGOT" run --quiet --fresh --no-sync --threads 1 "$2" && cat "$1".*; }
+loaded merge.ld run-1/lone.cfg >merge.txt
+grep -q libhdf5 merge.txt || fail "the loader names no library"
+if grep -q openblas merge.txt; then fail "a merge loads OpenBLAS"; fi
+cat >score.cfg <<EOT
+models = { add = "$SOURCE/tests/experts/add"; };
+steps = ( { type = "evaluate"; models = ( "add" ); data = { add = "$SOURCE/tests/experts/data/add.val.u16"; }; window = 64; limit = 1; output = "score.json"; } );
+EOT
+loaded score.ld score.cfg >score.txt 2>&1
+grep -q openblas score.txt || fail "OpenBLAS was not seen where it is needed"
