@@ -410,6 +410,7 @@ static ingot_status write_fisher(fisher *f, uint64_t *checksums)
   values.summed = values.summed || f->sum;
   INGOT_TRY(ingot_stat_writer_open(f->g.comm, f->g.plan, f->g.options->n_thread, false, &w));
   for (int p = 0; p < f->g.model->layout.n_param; p++) INGOT_TRY(ingot_stat_writer_put(w, p, &values));
+  INGOT_TRY(ingot_stat_writer_flush(w));
   INGOT_TRY(ingot_stat_writer_commit(&w, checksums));
 done:
   ingot_stat_writer_discard(&w);

@@ -387,6 +387,7 @@ static ingot_status write_group(gram *m)
         (ingot_stat_values){.context = m, .dtype = INGOT_DTYPE_F32, .summed = true, .scale = 1.0, .read = read_packed};
   if (!m->writer) INGOT_TRY(ingot_stat_writer_open(m->g.comm, m->g.plan, m->g.options->n_thread, false, &m->writer));
   for (int i = m->first; i < m->end; i++) INGOT_TRY(ingot_stat_writer_put(m->writer, i, &values));
+  INGOT_TRY(ingot_stat_writer_flush(m->writer));
 done:
   m->g.timing->write_s += ingot_clock_s() - start_s;
   return st;

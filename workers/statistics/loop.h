@@ -157,9 +157,12 @@ int64_t   ingot_stat_writer_tiles(const ingot_gather_plan *plan);
 uint64_t *ingot_stat_writer_hashes(ingot_stat_writer *w);
 /** Whether this rank's tiles of tensors 0 .. n_tensor - 1 are in the file as their hashes say. Not collective. */
 ingot_status ingot_stat_writer_verify(ingot_stat_writer *w, int n_tensor, bool *good);
-/** A whole tensor: sums over ranks times scale, as float32; each rank writes its share of the tiles. Collective. */
+/** A whole tensor: sums over ranks times scale, as float32; each rank writes its share of the tiles. Values are taken
+ * now and may be written later, beside those of tensors to come, so failures may be told later. Collective. */
 ingot_status ingot_stat_writer_put(ingot_stat_writer *w, int tensor, const ingot_stat_values *values);
-/** Collective: commit, checksums [n_tensor]. *w becomes NULL in any case. */
+/** All that was put is written, and hashed; the failure of any tile on any rank. Collective. */
+ingot_status ingot_stat_writer_flush(ingot_stat_writer *w);
+/** Collective, after a flush: commit, checksums [n_tensor]. *w becomes NULL in any case. */
 ingot_status ingot_stat_writer_commit(ingot_stat_writer **w, uint64_t *checksums);
 /** Close, and leave what is written for a later run. NULL is fine. Not collective. */
 void ingot_stat_writer_close(ingot_stat_writer **w);

@@ -1,5 +1,11 @@
-/* Tensors of float32 means into the output: sums are added over ranks tile by tile, and every rank writes its tiles. */
+/*
+ * Tensors of float32 means into the output: sums are added over ranks tile by tile, and every rank writes its tiles.
+ * The calling thread gets their values; the others turn them into means and write them meanwhile, whatever tensor they
+ * belong to.
+ */
 #include <math.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,29 +13,38 @@
 #include "base/fault.h"
 #include "base/tile.h"
 #include "io/journal.h"
-#include "workers/crew.h"
 #include "workers/statistics/loop.h"
 
 enum { SLOT_MAX = 16 };
 
+typedef enum slot_state { SLOT_FREE, SLOT_TAKEN, SLOT_FULL } slot_state; /* TAKEN: a thread is at it */
+
 /* A tile of this rank's, on its way to the file. */
 typedef struct tile {
-  void   *values; /* [INGOT_TILE] F32 or F64: sums */
-  float  *means;  /* [INGOT_TILE] */
-  int64_t index;  /* in the tensor */
+  slot_state  state;
+  void       *values; /* [INGOT_TILE] of dtype: sums */
+  float      *means;  /* [INGOT_TILE] */
+  ingot_dtype dtype;
+  double      scale;
+  int         tensor;
+  int64_t     index; /* in the tensor */
 } tile;
 
 struct ingot_stat_writer {
   ingot_comm              *comm;
   const ingot_gather_plan *plan;
   ingot_sink              *sink;
-  int                      n_thread;
   tile                     slots[SLOT_MAX];
-  int                      n_slot, n_full;
+  int                      n_slot;
   int64_t                 *first_tile; /* [n_tensor + 1] */
   uint64_t                *hashes;     /* [tiles of all tensors]: those of this rank's tiles */
-  int                      tensor;     /* that is being written, and how */
-  const ingot_stat_values *how;
+  pthread_t                helpers[SLOT_MAX];
+  int                      n_helper;
+  pthread_mutex_t          lock; /* of the slots' states and of what follows */
+  pthread_cond_t           changed;
+  bool                     ending;
+  ingot_status             status; /* of the first tile that could not be written: no more are */
+  char                     message[1024];
 };
 
 static int64_t count_of(const ingot_sink_tensor *t)
@@ -48,21 +63,6 @@ static bool is_own(const ingot_stat_writer *w, int64_t tile_of_all)
 static int64_t tile_size(int64_t count, int64_t index)
 {
   return count - index * INGOT_TILE < INGOT_TILE ? count - index * INGOT_TILE : INGOT_TILE;
-}
-
-void ingot_stat_writer_close(ingot_stat_writer **writer)
-{
-  ingot_stat_writer *w = *writer;
-  if (!w) return;
-  ingot_sink_close(&w->sink);
-  for (int i = 0; i < w->n_slot; i++) {
-    free(w->slots[i].values);
-    free(w->slots[i].means);
-  }
-  free(w->first_tile);
-  free(w->hashes);
-  free(w);
-  *writer = NULL;
 }
 
 uint64_t ingot_stat_writer_bytes(int64_t n_elem, ingot_dtype dtype, int n_thread)
@@ -91,7 +91,9 @@ static ingot_status make_writer(ingot_comm *comm, const ingot_gather_plan *plan,
   ingot_status       st = INGOT_OK;
   ingot_stat_writer *w = *out = calloc(1, sizeof *w);
   INGOT_CHECK(w, INGOT_ERR_NOMEM, "no memory to write the output");
-  *w = (ingot_stat_writer){.comm = comm, .plan = plan, .n_thread = n_thread};
+  *w = (ingot_stat_writer){.comm = comm, .plan = plan};
+  pthread_mutex_init(&w->lock, NULL);
+  pthread_cond_init(&w->changed, NULL);
   w->first_tile = calloc((size_t)plan->sink.n_tensor + 1, sizeof *w->first_tile);
   w->hashes = calloc((size_t)ingot_stat_writer_tiles(plan) + 1, sizeof *w->hashes);
   INGOT_CHECK(w->first_tile && w->hashes, INGOT_ERR_NOMEM, "no memory to write the output");
@@ -107,6 +109,182 @@ done:
   return st;
 }
 
+/* ---- tiles to the file ---- */
+
+/* Sums to means, their hash, and to the file. By any thread. */
+static ingot_status write_tile(ingot_stat_writer *w, const tile *t)
+{
+  ingot_status             st = INGOT_OK;
+  const ingot_sink_tensor *tensor = &w->plan->sink.tensors[t->tensor];
+  const int64_t            n = tile_size(count_of(tensor), t->index);
+  const float             *f = t->values;
+  const double            *d = t->values;
+  bool                     wide = t->dtype == INGOT_DTYPE_F64;
+  for (int64_t i = 0; i < n; i++) t->means[i] = (float)((wide ? d[i] : (double)f[i]) * t->scale);
+  for (int64_t i = 0; i < n; i++)
+    INGOT_CHECK(isfinite(t->means[i]), INGOT_ERR_NUMERIC, "%s: the mean of element %lld is not finite", tensor->name,
+                (long long)(t->index * INGOT_TILE + i));
+  w->hashes[w->first_tile[t->tensor] + t->index] = ingot_hash(t->means, (size_t)n * sizeof *t->means);
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
+  INGOT_TRY(ingot_sink_write(w->sink, t->tensor, (uint64_t)t->index * INGOT_TILE * sizeof *t->means,
+                             (size_t)n * sizeof *t->means, t->means));
+done:
+  return st;
+}
+
+/* With the lock; NULL: none. */
+static tile *find_slot(ingot_stat_writer *w, slot_state state)
+{
+  for (int i = 0; i < w->n_slot; i++)
+    if (w->slots[i].state == state) return &w->slots[i];
+  return NULL;
+}
+
+/* A full slot becomes free. With the lock, which is given up meanwhile. */
+static void empty_slot(ingot_stat_writer *w, tile *t)
+{
+  ingot_status st = w->status;
+  t->state = SLOT_TAKEN;
+  if (st == INGOT_OK) {
+    pthread_mutex_unlock(&w->lock);
+    st = write_tile(w, t);
+    pthread_mutex_lock(&w->lock);
+  }
+  if (st != INGOT_OK && w->status == INGOT_OK) {
+    w->status = st;
+    snprintf(w->message, sizeof w->message, "%s", ingot_error_message());
+  }
+  t->state = SLOT_FREE;
+  pthread_cond_broadcast(&w->changed);
+}
+
+static void *help(void *argument)
+{
+  ingot_stat_writer *w = argument;
+  pthread_mutex_lock(&w->lock);
+  for (;;) {
+    tile *t = find_slot(w, SLOT_FULL);
+    if (t) empty_slot(w, t);
+    else if (w->ending) break;
+    else pthread_cond_wait(&w->changed, &w->lock);
+  }
+  pthread_mutex_unlock(&w->lock);
+  return NULL;
+}
+
+/* A slot for values. The calling thread helps until there is one. */
+static tile *take_slot(ingot_stat_writer *w)
+{
+  tile *t;
+  pthread_mutex_lock(&w->lock);
+  while (!(t = find_slot(w, SLOT_FREE))) {
+    tile *full = find_slot(w, SLOT_FULL);
+    if (full) empty_slot(w, full);
+    else pthread_cond_wait(&w->changed, &w->lock);
+  }
+  t->state = SLOT_TAKEN;
+  pthread_mutex_unlock(&w->lock);
+  return t;
+}
+
+/* Back with values (FULL), or without (FREE). Fewer helpers than wanted are no failure. */
+static void give_slot(ingot_stat_writer *w, tile *t, slot_state state)
+{
+  while (state == SLOT_FULL && w->n_helper < w->n_slot - 1 &&
+         pthread_create(&w->helpers[w->n_helper], NULL, help, w) == 0)
+    w->n_helper++;
+  pthread_mutex_lock(&w->lock);
+  t->state = state;
+  pthread_cond_broadcast(&w->changed);
+  pthread_mutex_unlock(&w->lock);
+}
+
+/* All tiles are written, or given up, and the helpers are gone. */
+static void end_tiles(ingot_stat_writer *w)
+{
+  pthread_mutex_lock(&w->lock);
+  w->ending = true;
+  pthread_cond_broadcast(&w->changed);
+  for (tile *t = find_slot(w, SLOT_FULL); t; t = find_slot(w, SLOT_FULL)) empty_slot(w, t);
+  pthread_mutex_unlock(&w->lock);
+  for (; w->n_helper > 0; w->n_helper--) pthread_join(w->helpers[w->n_helper - 1], NULL);
+  w->ending = false;
+}
+
+static ingot_status failure(ingot_stat_writer *w)
+{
+  pthread_mutex_lock(&w->lock);
+  ingot_status st = w->status == INGOT_OK ? INGOT_OK : ingot_fail(w->status, "%s", w->message);
+  pthread_mutex_unlock(&w->lock);
+  return st;
+}
+
+ingot_status ingot_stat_writer_flush(ingot_stat_writer *w)
+{
+  end_tiles(w);
+  return ingot_comm_agree(w->comm, failure(w));
+}
+
+/* ---- tensors ---- */
+
+/* One tile whose values go to a slot if it is this rank's; otherwise they are this rank's share of the sum. */
+static ingot_status take_tile(ingot_stat_writer *w, int tensor, const ingot_stat_values *how, int64_t index,
+                              ingot_status before)
+{
+  ingot_status st = before;
+  int64_t      n = tile_size(count_of(&w->plan->sink.tensors[tensor]), index);
+  bool         own = is_own(w, w->first_tile[tensor] + index);
+  if (how->summed && !own) return st;
+  tile *t = take_slot(w);
+  if (st == INGOT_OK) st = how->read(how->context, tensor, index * INGOT_TILE, n, t->values);
+  if (!how->summed) {
+    INGOT_TRY(ingot_comm_agree(w->comm, st));
+    INGOT_TRY(how->dtype == INGOT_DTYPE_F64 ? ingot_comm_sum_f64(w->comm, t->values, n)
+                                            : ingot_comm_sum_f32(w->comm, t->values, n));
+  }
+  t->dtype = how->dtype;
+  t->scale = how->scale;
+  t->tensor = tensor;
+  t->index = index;
+done:
+  give_slot(w, t, own && st == INGOT_OK ? SLOT_FULL : SLOT_FREE);
+  return st;
+}
+
+ingot_status ingot_stat_writer_put(ingot_stat_writer *w, int tensor, const ingot_stat_values *values)
+{
+  ingot_status st = INGOT_OK;
+  int64_t      n_tile = w->first_tile[tensor + 1] - w->first_tile[tensor];
+  for (int64_t i = 0; i < n_tile; i++) {
+    st = take_tile(w, tensor, values, i, st); /* goes on after a failure until all ranks know of it */
+    if (st != INGOT_OK && values->summed) break;
+  }
+  if (st == INGOT_OK) st = failure(w);
+  return ingot_comm_agree(w->comm, st);
+}
+
+void ingot_stat_writer_close(ingot_stat_writer **writer)
+{
+  ingot_stat_writer *w = *writer;
+  if (!w) return;
+  pthread_mutex_lock(&w->lock);
+  for (int i = 0; i < w->n_slot; i++) /* after a failure: what waits is not written any more */
+    if (w->slots[i].state == SLOT_FULL) w->slots[i].state = SLOT_FREE;
+  pthread_mutex_unlock(&w->lock);
+  end_tiles(w);
+  ingot_sink_close(&w->sink);
+  for (int i = 0; i < w->n_slot; i++) {
+    free(w->slots[i].values);
+    free(w->slots[i].means);
+  }
+  pthread_cond_destroy(&w->changed);
+  pthread_mutex_destroy(&w->lock);
+  free(w->first_tile);
+  free(w->hashes);
+  free(w);
+  *writer = NULL;
+}
+
 ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *plan, int n_thread, bool reopen,
                                     ingot_stat_writer **out)
 {
@@ -116,74 +294,6 @@ ingot_status ingot_stat_writer_open(ingot_comm *comm, const ingot_gather_plan *p
 done:
   if (st != INGOT_OK) ingot_stat_writer_close(out);
   return st;
-}
-
-/* A full slot: sums to means, their hash, and to the file. By any thread. */
-static ingot_status finish_tile(void *context, int64_t item, int thread)
-{
-  ingot_status             st = INGOT_OK;
-  ingot_stat_writer       *w = context;
-  const tile              *t = &w->slots[item];
-  const ingot_sink_tensor *tensor = &w->plan->sink.tensors[w->tensor];
-  const int64_t            n = tile_size(count_of(tensor), t->index);
-  const float             *f = t->values;
-  const double            *d = t->values;
-  bool                     wide = w->how->dtype == INGOT_DTYPE_F64;
-  (void)thread;
-  for (int64_t i = 0; i < n; i++) t->means[i] = (float)((wide ? d[i] : (double)f[i]) * w->how->scale);
-  for (int64_t i = 0; i < n; i++)
-    INGOT_CHECK(isfinite(t->means[i]), INGOT_ERR_NUMERIC, "%s: the mean of element %lld is not finite", tensor->name,
-                (long long)(t->index * INGOT_TILE + i));
-  w->hashes[w->first_tile[w->tensor] + t->index] = ingot_hash(t->means, (size_t)n * sizeof *t->means);
-  INGOT_TRY(ingot_fault_check(INGOT_FAULT_WRITE));
-  INGOT_TRY(ingot_sink_write(w->sink, w->tensor, (uint64_t)t->index * INGOT_TILE * sizeof *t->means,
-                             (size_t)n * sizeof *t->means, t->means));
-done:
-  return st;
-}
-
-static ingot_status finish_tiles(ingot_stat_writer *w)
-{
-  int n = w->n_full;
-  w->n_full = 0;
-  return ingot_crew_run(w->n_thread, n, finish_tile, w);
-}
-
-/* One tile whose values go to the slot if it is this rank's; otherwise they are this rank's share of the sum. */
-static ingot_status take_tile(ingot_stat_writer *w, int64_t index, ingot_status before)
-{
-  ingot_status             st = before;
-  const ingot_stat_values *how = w->how;
-  tile                    *t = &w->slots[w->n_full];
-  int64_t                  n = tile_size(count_of(&w->plan->sink.tensors[w->tensor]), index);
-  bool                     own = is_own(w, w->first_tile[w->tensor] + index);
-  if (how->summed && !own) return st;
-  if (st == INGOT_OK) st = how->read(how->context, w->tensor, index * INGOT_TILE, n, t->values);
-  if (!how->summed) {
-    INGOT_TRY(ingot_comm_agree(w->comm, st));
-    INGOT_TRY(how->dtype == INGOT_DTYPE_F64 ? ingot_comm_sum_f64(w->comm, t->values, n)
-                                            : ingot_comm_sum_f32(w->comm, t->values, n));
-  }
-  if (!own || st != INGOT_OK) goto done;
-  t->index = index;
-  if (++w->n_full == w->n_slot) st = finish_tiles(w);
-done:
-  return st;
-}
-
-ingot_status ingot_stat_writer_put(ingot_stat_writer *w, int tensor, const ingot_stat_values *values)
-{
-  ingot_status st = INGOT_OK;
-  int64_t      n_tile = w->first_tile[tensor + 1] - w->first_tile[tensor];
-  w->tensor = tensor;
-  w->how = values;
-  w->n_full = 0;
-  for (int64_t i = 0; i < n_tile; i++) {
-    st = take_tile(w, i, st); /* goes on after a failure until all ranks know of it */
-    if (st != INGOT_OK && values->summed) break;
-  }
-  if (st == INGOT_OK) st = finish_tiles(w);
-  return ingot_comm_agree(w->comm, st);
 }
 
 ingot_status ingot_stat_writer_verify(ingot_stat_writer *w, int n_tensor, bool *good)
@@ -210,6 +320,7 @@ ingot_status ingot_stat_writer_commit(ingot_stat_writer **writer, uint64_t *chec
   ingot_comm        *comm = w->comm;
   int                n_tensor = w->plan->sink.n_tensor;
   int64_t           *hashes = (int64_t *)w->hashes;
+  INGOT_ASSERT(w->n_helper == 0 && !find_slot(w, SLOT_FULL)); /* flushed */
   INGOT_TRY(
       ingot_comm_sum_i64(comm, hashes, w->first_tile[n_tensor])); /* of each tile one rank has the hash, the others 0 */
   for (int i = 0; i < n_tensor; i++)
