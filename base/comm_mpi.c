@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/process.h"
+
 enum { NOTICE_TAG = 77, SWAP_TAG = 78, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096, SUM_ELEMENTS = 1 << 20 };
 
 /* A notice on its way; kept until MPI has taken it. */
@@ -340,16 +342,22 @@ ingot_status ingot_comm_agree(ingot_comm *comm, ingot_status st)
   struct {
     int  status;
     char message[MESSAGE_BYTES];
+    char origin[INGOT_ORIGIN_TEXT];
   } shared = {0};
   if (comm->rank == lowest) {
     shared.status = (int)st;
+    /* What was agreed on before comes by again: it stays the message of whoever failed first. */
+    if (*ingot_error_origin()) memcpy(shared.origin, ingot_error_origin(), strlen(ingot_error_origin()));
+    else ingot_process_rank_text(comm->rank, shared.origin, sizeof shared.origin);
     size_t length = strlen(ingot_error_message());
     if (length > MESSAGE_BYTES - 1) length = MESSAGE_BYTES - 1;
     memcpy(shared.message, ingot_error_message(), length);
   }
   if (MPI_Bcast(&shared, (int)sizeof shared, MPI_BYTE, lowest, comm->comm) != MPI_SUCCESS)
     return st != INGOT_OK ? st : ingot_fail(INGOT_ERR_MPI, "ranks could not agree on their status");
-  return ingot_fail((ingot_status)shared.status, "%s", shared.message);
+  st = ingot_fail((ingot_status)shared.status, "%s", shared.message);
+  ingot_error_set_origin(shared.origin);
+  return st;
 }
 
 ingot_status ingot_comm_notify(ingot_comm *comm, int dest, const ingot_notice *notice)

@@ -1,10 +1,10 @@
-#define _POSIX_C_SOURCE 200809L
 #include "base/log.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/process.h"
 
 /* Set once before any thread starts, read-only afterwards. */
 static struct {
@@ -57,11 +57,11 @@ void ingot_log_warning(const char *fmt, ...)
 
 void ingot_log_error(const char *fmt, ...)
 {
-  char prefix[320] = "ingot: error: ";
+  char prefix[INGOT_ORIGIN_TEXT + 32] = "ingot: error: ";
   if (log_state.n_rank > 1) {
-    char host[256] = "unknown host";
-    gethostname(host, sizeof host - 1);
-    snprintf(prefix, sizeof prefix, "ingot: error: rank %d on %.200s: ", log_state.rank, host);
+    char own[INGOT_ORIGIN_TEXT];
+    ingot_process_rank_text(log_state.rank, own, sizeof own);
+    snprintf(prefix, sizeof prefix, "ingot: error: %s: ", *ingot_error_origin() ? ingot_error_origin() : own);
   }
   va_list args;
   va_start(args, fmt);

@@ -3,7 +3,8 @@
  *
  * info:    once a run, from rank 0: what was done.
  * warning: once a run, from rank 0: done, but perhaps not as meant.
- * error:   the one line (or block) before a non-zero exit, with rank and host when there are several ranks.
+ * error:   the one line (or block) before a non-zero exit, with the rank that failed and its host when there are
+ * several (ingot_error_origin, or else this one).
  */
 #ifndef INGOT_BASE_LOG_H
 #define INGOT_BASE_LOG_H

@@ -64,3 +64,10 @@ done:
   if (f) fclose(f);
   return bytes;
 }
+
+void ingot_process_rank_text(int rank, char *text, size_t size)
+{
+  char host[256] = "";
+  if (gethostname(host, sizeof host - 1) != 0 || !host[0]) strcpy(host, "unknown host");
+  snprintf(text, size, "rank %d on %.200s", rank, host);
+}

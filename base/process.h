@@ -2,6 +2,7 @@
 #ifndef INGOT_BASE_PROCESS_H
 #define INGOT_BASE_PROCESS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -14,6 +15,8 @@ uint64_t ingot_process_anon_bytes(void);
 /** Memory that this machine has, or less where a control group (a batch system's) gives its processes less. 0: not
  * known. Any thread. */
 uint64_t ingot_process_memory_bytes(void);
+/** "rank 3 on node7" of this process into text [size], cut where it is too long. Any thread. */
+void ingot_process_rank_text(int rank, char *text, size_t size);
 
 #ifdef __cplusplus
 }

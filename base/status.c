@@ -8,6 +8,7 @@
 enum { MESSAGE_BYTES = 4096 };
 
 static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message_origin[INGOT_ORIGIN_TEXT];
 
 static const struct {
   const char *name;
@@ -47,6 +48,7 @@ ingot_status ingot_fail(ingot_status st, const char *fmt, ...)
   vsnprintf(fresh, sizeof fresh, fmt, args);
   va_end(args);
   memcpy(message, fresh, sizeof message);
+  message_origin[0] = '\0';
   return st;
 }
 
@@ -74,6 +76,19 @@ const char *ingot_error_message(void)
 void ingot_error_clear(void)
 {
   message[0] = '\0';
+  message_origin[0] = '\0';
+}
+
+const char *ingot_error_origin(void)
+{
+  return message_origin;
+}
+
+void ingot_error_set_origin(const char *origin)
+{
+  char fresh[INGOT_ORIGIN_TEXT]; /* origin may be the old one */
+  snprintf(fresh, sizeof fresh, "%s", origin);
+  memcpy(message_origin, fresh, sizeof message_origin);
 }
 
 void ingot_assert_failed(const char *cond, const char *file, int line)

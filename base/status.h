@@ -40,6 +40,14 @@ ingot_status ingot_wrap(ingot_status st, const char *fmt, ...) INGOT_PRINTF(2, 3
 /** This thread's message, or "" after success. Valid until the thread's next ingot_fail, ingot_wrap or clear. */
 const char *ingot_error_message(void);
 void        ingot_error_clear(void);
+/** Bytes of an origin, with the 0 at its end. */
+enum { INGOT_ORIGIN_TEXT = 320 };
+/**
+ * Who failed, "rank 3 on node7", where this thread's message is one that another process or this one has told to all;
+ * "" otherwise. ingot_fail and clear empty it, ingot_wrap keeps it. Valid as long as the message.
+ */
+const char *ingot_error_origin(void);
+void        ingot_error_set_origin(const char *origin);
 
 /** Run an expression of type ingot_status; on failure go to `done` with `st` set. */
 #define INGOT_TRY(expr)            \

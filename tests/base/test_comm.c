@@ -85,6 +85,14 @@ static void check_agreement(ingot_comm *comm)
   char expected[32];
   snprintf(expected, sizeof expected, "rank %d", lowest);
   CHECK(strcmp(ingot_error_message(), expected) == 0);
+  if (size == 1) return; /* nobody else could have failed */
+  strcat(expected, " on ");
+  CHECK(strncmp(ingot_error_origin(), expected, strlen(expected)) == 0);
+  /* all of them have failed now, and still it is that rank's message, with what others put in front of it */
+  st = ingot_wrap(INGOT_ERR_FORMAT, "step %d", rank);
+  CHECK(ingot_comm_agree(comm, st) == INGOT_ERR_FORMAT);
+  CHECK(strncmp(ingot_error_message(), "step 0: rank 1", 14) == 0);
+  CHECK(strncmp(ingot_error_origin(), expected, strlen(expected)) == 0);
 }
 
 static void check_notices(ingot_comm *comm)

@@ -29,6 +29,22 @@ static void messages_are_wrapped(void **state)
   assert_string_equal(ingot_error_message(), "");
 }
 
+static void origins_stay_with_their_message(void **state)
+{
+  (void)state;
+  ingot_fail(INGOT_ERR_IO, "a");
+  assert_string_equal(ingot_error_origin(), "");
+  ingot_error_set_origin("rank 3 on x");
+  ingot_wrap(INGOT_ERR_IO, "file");
+  ingot_error_set_origin(ingot_error_origin()); /* its own old text */
+  assert_string_equal(ingot_error_origin(), "rank 3 on x");
+  ingot_fail(INGOT_ERR_IO, "another");
+  assert_string_equal(ingot_error_origin(), "");
+  ingot_error_set_origin("rank 3 on x");
+  ingot_error_clear();
+  assert_string_equal(ingot_error_origin(), "");
+}
+
 static void long_messages_are_cut(void **state)
 {
   (void)state;
@@ -69,8 +85,11 @@ static void very_many_problems_are_counted(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(names_and_exit_codes),           cmocka_unit_test(messages_are_wrapped),
-      cmocka_unit_test(long_messages_are_cut),          cmocka_unit_test(problems_are_listed_in_one_go),
+      cmocka_unit_test(names_and_exit_codes),
+      cmocka_unit_test(messages_are_wrapped),
+      cmocka_unit_test(origins_stay_with_their_message),
+      cmocka_unit_test(long_messages_are_cut),
+      cmocka_unit_test(problems_are_listed_in_one_go),
       cmocka_unit_test(very_many_problems_are_counted),
   };
   return cmocka_run_group_tests_name("base/status", tests, NULL, NULL);

@@ -17,6 +17,10 @@ check() { # KIND POINT RANKS RANK
     cat stderr.txt >&2
     fail "$point on rank $rank of $n ($kind): exit code $code instead of 1, or the message is lost or printed twice"
   fi
+  if [ "$n" -gt 1 ] && ! grep -q "error: rank $rank on .*planned fault" stderr.txt; then
+    cat stderr.txt >&2
+    fail "$point on rank $rank of $n ($kind): the message names another rank"
+  fi
   [ ! -e out/m.h5 ] || fail "$point on rank $rank of $n ($kind): there is an output"
   ranks "$n" "$INGOT" run --quiet "$kind.cfg" || fail "$point on rank $rank of $n ($kind): does not continue"
   cmp "reference-$kind.h5" out/m.h5 || fail "$point on rank $rank of $n ($kind): other bytes"
