@@ -265,10 +265,7 @@ static ingot_status solve(runner *r, const matrix *m)
   INGOT_CHECK(s.reader.counted && s.rounded, INGOT_ERR_NOMEM, "%s: no memory to solve it", t->view.name);
   double start = ingot_clock_s(), moved_s = timing->read_s + timing->write_s;
   st = solve_somewhere(r, &t->view, s.reader.n_out, s.reader.n_in, &feed, &report);
-  if (st == INGOT_ERR_NOMEM) { /* the size of the layer is what takes memory here */
-    (void)ingot_wrap(st, "%s", t->view.name);
-    st = INGOT_ERR_TOO_LARGE;
-  }
+  if (st == INGOT_ERR_NOMEM) (void)ingot_wrap(st, "%s", t->view.name); /* its size is what takes memory here */
   INGOT_TRY(st);
   timing->merge_s += ingot_clock_s() - start - (timing->read_s + timing->write_s - moved_s);
   note(r, &report);
