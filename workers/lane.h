@@ -47,6 +47,15 @@ static inline int ingot_lane_first_fisher(const ingot_method_tensor *t)
   return t->n_input - t->n_statistic;
 }
 
+/**
+ * Whether under INGOT_NONFINITE_ZERO a bad value counts as the base's; otherwise as 0. Where statistics weigh the
+ * models, a base (that of mats) takes no part.
+ */
+static inline bool ingot_lane_base_fills(const ingot_method_tensor *t)
+{
+  return t->has_base && t->n_statistic == 0;
+}
+
 typedef struct ingot_lane_output {
   const void           *bytes; /* APPLY: the merged tile; lent until the next begin or finish */
   size_t                size;

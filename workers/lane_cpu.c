@@ -150,7 +150,7 @@ static void widen_block(cpu_lane *l, const ingot_task *task, int64_t at, int64_t
     if (negative) note_negative(l, i, dtype, raw, first, n, negative);
     if (count == 0) continue;
     if (task->count_nonfinite) note_nonfinite(l, i, dtype, raw, first, n, count);
-    if (replace) ingot_replace_nonfinite(wide, t->view.has_base && i > 0 ? l->wide : NULL, n);
+    if (replace) ingot_replace_nonfinite(wide, ingot_lane_base_fills(&t->view) && i > 0 ? l->wide : NULL, n);
   }
 }
 

@@ -234,7 +234,9 @@ static ingot_status submit_chunk(cuda_lane *lane, slot *s)
     INGOT_TRY(ops->scan(&t->view, s->task.state, s->task.scan, &chunk, s->device_scratch + sums_bytes(s->task.scan),
                         (int64_t *)(void *)s->device_scratch));
   } else {
-    INGOT_TRY(ops->apply(&t->view, s->task.state, &chunk));
+    ingot_method_tensor view = t->view;
+    view.has_base = ingot_lane_base_fills(&view); /* all that kernels with statistics use it for */
+    INGOT_TRY(ops->apply(&view, s->task.state, &chunk));
     INGOT_TRY(ingot_device_copy_out(s->pinned_out + (size_t)(s->chunk_first - s->first) * out_element, chunk.out,
                                     (size_t)s->chunk_n * out_element, s->stream));
   }

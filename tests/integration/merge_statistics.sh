@@ -157,6 +157,15 @@ refuse 3 'not finite at [' bad.cfg
 poison nan-fisher-2.safetensors $nan
 sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'values are not finite' bad.cfg
+# As 0 instead: there the other model alone decides, and the base of mats has no part in it.
+statistics_job zero.cfg fisher zero h5 'parameters = { floor = 0.0; }; nonfinite = "zero";'
+sed -i 's/zero-1.h5/fisher-1.h5/; s/zero-2.h5/nan-fisher-2.safetensors/' zero.cfg
+rm -rf out zeroed
+"$INGOT" run --quiet zero.cfg || fail "Fisher information that counts as 0"
+mv out zeroed
+sed 's/"fisher"/"mats"/; s/floor = 0.0;/metric = "fisher"; start = "base";/; s/nonfinite/base = "base"; nonfinite/' zero.cfg >mats-zero.cfg
+"$INGOT" run --quiet mats-zero.cfg || fail "mats: Fisher information that counts as 0"
+"$INGOT" diff zeroed/m.h5 out/m.h5 >diff.txt || fail "mats: a bad value of Fisher information is not 0: $(cat diff.txt)"
 # In a model, in a tensor that the start alone decides (rest = "start").
 cp -rL models/expert-2 nan-model
 size=$(stat -c %s nan-model/model.safetensors)
