@@ -480,10 +480,10 @@ static ingot_status make_title(builder *b)
     b->out->title = ingot_arena_printf(b->arena, "distill %d teacher%s into %s", p->n_teacher,
                                        p->n_teacher == 1 ? "" : "s", student);
   b->out->work =
-      ingot_arena_printf(b->arena, "%lld steps of %lld windows of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
-                         (long long)p->n_step, (long long)p->batch, (long long)p->window.length,
-                         (long long)p->micro_batch, ingot_compute_name(p->validation.compute),
-                         b->body->on_device ? "GPU" : "CPU", b->held,
+      ingot_arena_printf(b->arena, "%lld step%s of %lld window%s of %lld tokens, %lld in a pass, in %s on the %s%s%s%s",
+                         (long long)p->n_step, p->n_step == 1 ? "" : "s", (long long)p->batch, p->batch == 1 ? "" : "s",
+                         (long long)p->window.length, (long long)p->micro_batch,
+                         ingot_compute_name(p->validation.compute), b->body->on_device ? "GPU" : "CPU", b->held,
                          p->other ? (p->keep_best ? "; the last in " : "; the best in ") : "",
                          p->other ? p->other : "");
   INGOT_TRY_ALLOC(b->out->title && b->out->work);

@@ -213,17 +213,17 @@ static ingot_status make_title(ingot_ensemble_builder *b)
                            : ingot_arena_printf(b->arena, "logits of a %s ensemble of %d models", kind, n);
     b->out->work = ingot_arena_printf(
         b->arena,
-        "%lld windows of %lld tokens, %lld in a pass, in %s on the %s; models: %s; %.0f bytes a token (all "
+        "%lld window%s of %lld tokens, %lld in a pass, in %s on the %s; models: %s; %.0f bytes a token (all "
         "logits in float32: %lld)",
-        (long long)windows, (long long)b->plan->gather.window.length, (long long)b->plan->gather.batch,
-        ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held, bytes,
-        (long long)b->found.specs[0].n_vocab * 4);
+        (long long)windows, windows == 1 ? "" : "s", (long long)b->plan->gather.window.length,
+        (long long)b->plan->gather.batch, ingot_compute_name(b->plan->gather.compute),
+        b->gather->on_device ? "GPU" : "CPU", held, bytes, (long long)b->found.specs[0].n_vocab * 4);
     b->out->form = "logits (HDF5)";
   } else {
     b->out->title = ingot_arena_printf(b->arena, "%s ensemble of %d models%s", kind, n, weights);
     b->out->work =
-        ingot_arena_printf(b->arena, "%lld windows of %lld tokens%s, %lld in a pass, in %s on the %s; models: %s",
-                           (long long)windows, (long long)b->plan->gather.window.length,
+        ingot_arena_printf(b->arena, "%lld window%s of %lld tokens%s, %lld in a pass, in %s on the %s; models: %s",
+                           (long long)windows, windows == 1 ? "" : "s", (long long)b->plan->gather.window.length,
                            b->plan->learn ? ", besides those to learn from" : "", (long long)b->plan->gather.batch,
                            ingot_compute_name(b->plan->gather.compute), b->gather->on_device ? "GPU" : "CPU", held);
     b->out->form = b->out->sink.n_tensor ? "scores and weights (HDF5)" : "scores and weights (JSON)";

@@ -506,11 +506,14 @@ static ingot_status make_title(builder *b)
   else
     b->out->title =
         ingot_arena_printf(b->arena, b->kind == STEP_FISHER ? "Fisher information of %s" : "Gram matrices of %s", id);
-  b->out->work = ingot_arena_printf(b->arena, "%lld windows of %lld tokens, %lld in a pass, in %s on the %s",
-                                    (long long)n, (long long)b->plan->window.length, (long long)b->plan->batch,
-                                    ingot_compute_name(b->plan->compute), b->body->on_device ? "GPU" : "CPU");
+  b->out->work =
+      ingot_arena_printf(b->arena, "%lld window%s of %lld tokens, %lld in a pass, in %s on the %s", (long long)n,
+                         n == 1 ? "" : "s", (long long)b->plan->window.length, (long long)b->plan->batch,
+                         ingot_compute_name(b->plan->compute), b->body->on_device ? "GPU" : "CPU");
   if (b->kind == STEP_BLOCKS && b->out->work)
-    b->out->work = ingot_arena_printf(b->arena, "%d blocks one after the other, each by %s", n_block(b), b->out->work);
+    b->out->work =
+        ingot_arena_printf(b->arena, n_block(b) == 1 ? "%d block, by %s" : "%d blocks one after the other, each by %s",
+                           n_block(b), b->out->work);
   int passes = b->kind == STEP_GRAM ? ingot_gram_passes(b->plan, &b->layout) : 1;
   if (passes > 1 && b->out->work)
     b->out->work = ingot_arena_printf(b->arena, "%s, in %d passes over the data", b->out->work, passes);

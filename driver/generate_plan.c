@@ -301,19 +301,20 @@ static ingot_status make_title(builder *b)
   bool                       caches = true;
   for (int i = 0; i < g->n_model; i++)
     caches = caches && ingot_decoder_caches(&b->found.specs[i], p->prompt + p->length);
-  if (p->search == INGOT_SEARCH_BEAM) snprintf(how, sizeof how, "%d beams", p->beams);
+  if (p->search == INGOT_SEARCH_BEAM) snprintf(how, sizeof how, "%d beam%s", p->beams, p->beams == 1 ? "" : "s");
   else snprintf(how, sizeof how, "%s", p->search == INGOT_SEARCH_GREEDY ? "the likeliest tokens" : "drawn tokens");
   b->out->title = g->n_model == 1 ? ingot_arena_printf(b->arena, "generate from %s", g->models[0].id)
                                   : ingot_arena_printf(b->arena, "generate from a %s ensemble of %d models",
                                                        ingot_ensemble_kind_name(p->ensemble.kind), g->n_model);
-  b->out->work = ingot_arena_printf(b->arena,
-                                    "%lld sequences from %lld prompts, of %lld tokens at most, by %s, %lld at a time "
-                                    "on %d thread%s, in %s on the %s%s",
-                                    (long long)(p->n_prompt * p->samples), (long long)p->n_prompt,
-                                    (long long)(p->prompt + p->length), how, (long long)p->batch, p->n_lane,
-                                    p->n_lane == 1 ? "" : "s", ingot_compute_name(g->compute),
-                                    b->gather->on_device ? "GPU" : "CPU",
-                                    caches ? "" : "; without a cache: every token runs its whole sequence again");
+  b->out->work =
+      ingot_arena_printf(b->arena,
+                         "%lld sequence%s from %lld prompt%s, of %lld tokens at most, by %s, %lld at a time "
+                         "on %d thread%s, in %s on the %s%s",
+                         (long long)(p->n_prompt * p->samples), p->n_prompt * p->samples == 1 ? "" : "s",
+                         (long long)p->n_prompt, p->n_prompt == 1 ? "" : "s", (long long)(p->prompt + p->length), how,
+                         (long long)p->batch, p->n_lane, p->n_lane == 1 ? "" : "s", ingot_compute_name(g->compute),
+                         b->gather->on_device ? "GPU" : "CPU",
+                         caches ? "" : "; without a cache: every token runs its whole sequence again");
   b->out->form = p->ensemble.gather.sink.format == INGOT_SINK_HDF5 ? "tokens (HDF5)"
                  : p->width == 2                                   ? "tokens (16-bit ids)"
                                                                    : "tokens (32-bit ids)";

@@ -71,13 +71,13 @@ static ingot_status combine(ingot_planner *planner, const ingot_soup_settings *s
   fit_memory(s, body, plan);
   plan->title = ingot_arena_printf(&plan->arena, "%s soup of %d candidates by %s", ingot_soup_search_names[s->search],
                                    g->n_model, ingot_soup_metric_names[s->metric]);
-  plan->work =
-      ingot_arena_printf(&plan->arena, "%s%d evaluations of %lld windows of %lld tokens, %lld in a pass; %s",
-                         s->search == INGOT_SOUP_GREEDY ? "up to " : "", n, (long long)ingot_gather_window_count(g),
-                         (long long)g->window.length, (long long)g->batch,
-                         s->search == INGOT_SOUP_UNIFORM ? "one average"
-                         : body->soup.keep_sum           ? "the sum of the soup stays in memory"
-                                                         : "the models of the soup are read for every average");
+  plan->work = ingot_arena_printf(&plan->arena, "%s%d evaluation%s of %lld window%s of %lld tokens, %lld in a pass; %s",
+                                  s->search == INGOT_SOUP_GREEDY ? "up to " : "", n, n == 1 ? "" : "s",
+                                  (long long)ingot_gather_window_count(g), ingot_gather_window_count(g) == 1 ? "" : "s",
+                                  (long long)g->window.length, (long long)g->batch,
+                                  s->search == INGOT_SOUP_UNIFORM ? "one average"
+                                  : body->soup.keep_sum           ? "the sum of the soup stays in memory"
+                                                        : "the models of the soup are read for every average");
   INGOT_TRY_ALLOC(plan->title && plan->work);
 done:
   return st;

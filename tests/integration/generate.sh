@@ -54,6 +54,9 @@ steps = ( { type = "generate"; models = ( "add", "sort" ); kind = "log_linear"; 
 EOT
 "$INGOT" plan chain.cfg >plan.txt
 grep -qF "16 sequences from 16 prompts, of 36 tokens at most, by 3 beams" plan.txt || { cat plan.txt >&2; fail "the plan does not say what is done"; }
+sed 's/limit = 8/limit = 1/; s/weights = [^;]*;//; s/models = ( "add", "sort" ); kind = "log_linear"/models = ( "add" )/; s/sort = "family[^"]*";//' chain.cfg >one.cfg
+"$INGOT" plan one.cfg >one.txt
+grep -qF "1 sequence from 1 prompt, of" one.txt || { cat one.txt >&2; fail "the plan does not count one prompt"; }
 grep -qF "made by an earlier step" plan.txt || fail "the plan does not know where the data comes from"
 "$INGOT" run --quiet --device cpu chain.cfg >table.txt
 grep -q "^| average |" table.txt || fail "no scores"
