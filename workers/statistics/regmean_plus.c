@@ -43,6 +43,14 @@ static int linear_of(const ingot_model_layout *layout, int param)
   return -1;
 }
 
+/* Which of its block's inputs a linear layer has. */
+static int item_of(const ingot_model_layout *layout, int linear)
+{
+  int item = 0;
+  for (int i = 0; i < linear; i++) item += layout->linears[i].layer == layout->linears[linear].layer;
+  return item;
+}
+
 static int find_param(const ingot_model_layout *layout, const char *name)
 {
   for (int i = 0; i < layout->n_param; i++)
@@ -129,8 +137,7 @@ static ingot_status find_tensors(plus *p)
                  (linear < 0 || tensor->view.transposed == layout->params[param].transposed));
     if (linear < 0) continue;
     p->group[t] = layout->linears[linear].layer;
-    p->item[t] = 0;
-    for (int i = 0; i < linear; i++) p->item[t] += layout->linears[i].layer == p->group[t];
+    p->item[t] = item_of(layout, linear);
   }
   for (int i = 0; i < layout->n_param; i++)
     INGOT_CHECK(p->tensor[i] >= 0, INGOT_ERR_MISMATCH, "%s: the merge has no tensor %s", p->g.plan->models[0].path,
@@ -282,11 +289,9 @@ static ingot_status see_input(void *context, ingot_nn *nn, int linear, int64_t n
                               int64_t ld, const int32_t *valid)
 {
   plus                     *p = context;
-  const ingot_model_linear *linears = p->g.model->layout.linears;
-  int                       item = 0;
-  if (linears[linear].layer != p->block) return INGOT_OK;
-  for (int i = 0; i < linear; i++) item += linears[i].layer == p->block;
-  return nn->ops->gram(nn, n_row, width, x, ld, valid, p->sums[item]);
+  const ingot_model_layout *layout = &p->g.model->layout;
+  if (layout->linears[linear].layer != p->block) return INGOT_OK;
+  return nn->ops->gram(nn, n_row, width, x, ld, valid, p->sums[item_of(layout, linear)]);
 }
 
 static ingot_status run_batch(void *context, ingot_batch *batch, int64_t first)
