@@ -158,8 +158,12 @@ poison nan-fisher-2.safetensors $nan
 sed 's/fisher-2.h5/nan-fisher-2.safetensors/' fisher.cfg >bad.cfg
 refuse 3 'values are not finite' bad.cfg
 # As 0 instead: there the other model alone decides, and the base of mats has no part in it.
+cp nan-fisher-2.safetensors zero-2.safetensors
+for ((element = 1; element <= 8; element++)); do # weights of the base there have both signs
+  printf '%b' $nan | dd of=zero-2.safetensors bs=1 seek=$((size - 4 * element)) conv=notrunc status=none
+done
 statistics_job zero.cfg fisher zero h5 'parameters = { floor = 0.0; }; nonfinite = "zero";'
-sed -i 's/zero-1.h5/fisher-1.h5/; s/zero-2.h5/nan-fisher-2.safetensors/' zero.cfg
+sed -i 's/zero-1.h5/fisher-1.h5/; s/zero-2.h5/zero-2.safetensors/' zero.cfg
 rm -rf out zeroed
 "$INGOT" run --quiet zero.cfg || fail "Fisher information that counts as 0"
 mv out zeroed
