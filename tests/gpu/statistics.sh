@@ -111,6 +111,32 @@ END
   cmp negative-cpu.txt negative-cuda.txt && grep -o '[0-9]* values of Fisher information.*' negative-cuda.txt
 }
 
+# Fisher information with NaN, which counts as 0: one model's own magnitudes, every hundredth of them bad.
+zeroed_alike() {
+  local family=$root/tests/experts id
+  python3 - "$family/sort/model.safetensors" magnitudes.safetensors <<'END'
+import struct, sys
+data = bytearray(open(sys.argv[1], "rb").read())
+first = 8 + struct.unpack_from("<Q", data)[0]  # bfloat16, from here to the end
+for i in range(first + 1, len(data), 2):
+    data[i] &= 0x7F
+for i in range(first, len(data), 200):
+    data[i:i + 2] = b"\xc0\x7f"
+open(sys.argv[2], "wb").write(data)
+END
+  cat >zeroed.cfg <<END
+models = { base = "$family/base"; add = "$family/add"; sort = "$family/sort"; };
+steps = ( { type = "merge"; method = "mats"; base = "base"; dtype = "float32"; durable = false; nonfinite = "zero"; output = "zeroed";
+  parameters = { metric = "fisher"; start = "base"; iterations = 5; };
+  models = ( { model = "add"; statistics = "statistics/fisher-add.h5"; }, { model = "sort"; statistics = "magnitudes.safetensors"; } ); } );
+END
+  for id in cpu cuda; do
+    "$ingot" run --quiet --fresh --device "$id" --threads "$threads" zeroed.cfg >/dev/null || return 1
+    rm -rf "zeroed-$id" && mv zeroed "zeroed-$id"
+  done
+  python3 "$near" 1e-5 zeroed-cuda zeroed-cpu
+}
+
 # Whole merges with one set of statistics, which the CPU gathers; RegMean of two generated Llamas, with its time.
 part_merges() {
   local data="$root/tests/experts/data" models="" steps="" id name
@@ -132,6 +158,7 @@ part_merges() {
     check "merge, $name" python3 "$near" 1e-5 "merges-cuda/$name" "merges-cpu/$name"
   done
   check "Fisher information below zero" refused_alike
+  check "merge, mats-fisher, NaN as 0" zeroed_alike
   [ -e expert-2/model.safetensors ] && [ -e tokens.u16 ] || "$build/tests/bench/make_models" . 2 "$millions"
   cat >regmean.cfg <<END
 models = { a = "expert-1"; b = "expert-2"; };
