@@ -296,7 +296,8 @@ static ingot_status fill_inputs(ingot_merge_builder *b)
                                       source ? ingot_source_identity(source) : 0};
     b->body->sources[i] = source;
     p->ready = p->ready && source != NULL;
-    names[i] = ingot_arena_printf(b->arena, "%s (%s)", b->refs[i].id, b->refs[i].path);
+    bool by_path = strcmp(b->refs[i].id, b->refs[i].path) == 0;
+    names[i] = by_path ? b->refs[i].path : ingot_arena_printf(b->arena, "%s (%s)", b->refs[i].id, b->refs[i].path);
     INGOT_TRY_ALLOC(names[i]);
   }
   b->body->plan.sources = b->body->sources;

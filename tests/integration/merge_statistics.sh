@@ -184,9 +184,9 @@ poison negative-2.safetensors '\x00\x00\x80\xbf' # -1
 "$PLAIN_HDF5" negative-2.safetensors negative-2.h5
 negative='1 values of Fisher information, a mean of squares, are below zero; the first is in'
 statistics_job bad.cfg fisher negative safetensors
-refuse 3 "(negative-2.safetensors): $negative lm_head.weight[" bad.cfg
+refuse 3 "negative-2.safetensors: $negative lm_head.weight[" bad.cfg
 statistics_job bad.cfg mats negative h5 'parameters = { metric = "fisher"; }; nonfinite = "keep";'
-refuse 3 "(negative-2.h5): $negative" bad.cfg
+refuse 3 "negative-2.h5: $negative" bad.cfg
 poison negative-2.safetensors '\x00\x00\x00\x80'
 statistics_job good.cfg fisher negative safetensors
 rm -rf out
