@@ -33,41 +33,47 @@ const ingot_key ingot_distill_keys[] = {
      "instead of teachers: a logits file made from the same windows"},
     {"combine", INGOT_KEY_CHOICE, false, "linear", combine_names, FIELD(combine),
      "teachers as a mixture of distributions, a product of powers of them, or the mean of the losses with each"},
-    {"floor", INGOT_KEY_REAL, false, "-30", NULL, FIELD(floor), "log_linear: log-probabilities below it count as it"},
+    {"floor", INGOT_KEY_REAL, false, "-30", INGOT_AT_MOST(0.0), FIELD(floor),
+     "log_linear: log-probabilities below it count as it"},
     INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "teachers"),
     {"data", INGOT_KEY_ANY, true, NULL, NULL, FIELD(data_value),
      "token files: a group { name = \"path\"; ... }, or a list of paths and groups"},
-    {"window", INGOT_KEY_INT, true, NULL, NULL, FIELD(window), "tokens of a window"},
+    {"window", INGOT_KEY_INT, true, NULL, INGOT_WINDOW_TOKENS, FIELD(window), "tokens of a window"},
     {"limit", INGOT_KEY_INT, false, "0", NULL, FIELD(limit), "windows of a data set at most; 0: all"},
     {"repeat", INGOT_KEY_BOOL, false, "true", NULL, FIELD(repeat),
      "begin a data set again, in a new order, when all of it was used"},
     {"shift", INGOT_KEY_BOOL, false, "false", NULL, FIELD(shift),
      "repeat: a data set that begins again is cut into windows at another place"},
-    {"document", INGOT_KEY_INT, false, NULL, NULL, FIELD(document), "id of the token that begins a document"},
+    {"document", INGOT_KEY_INT, false, NULL, INGOT_TOKEN_ID, FIELD(document), "id of the token that begins a document"},
     {"separate", INGOT_KEY_BOOL, false, "false", NULL, FIELD(separate),
      "documents do not see each other, and their first tokens are not predicted"},
-    {"steps", INGOT_KEY_INT, true, NULL, NULL, FIELD(steps), "steps of the optimiser"},
-    {"batch", INGOT_KEY_INT, false, "32", NULL, FIELD(batch), "windows of a step, over all ranks"},
+    {"steps", INGOT_KEY_INT, true, NULL, INGOT_FROM_TO(1, 100000000), FIELD(steps), "steps of the optimiser"},
+    {"batch", INGOT_KEY_INT, false, "32", INGOT_FROM_TO(1, 1 << 20), FIELD(batch), "windows of a step, over all ranks"},
     {"micro_batch", INGOT_KEY_INT, false, "0", NULL, FIELD(micro_batch), "windows of a pass; 0: chosen by memory"},
     {"recompute", INGOT_KEY_BOOL, false, "false", NULL, FIELD(recompute),
      "keep the layers' inputs alone, and run each layer again in the backward pass: less memory, more time, the same "
      "student"},
     {"loss", INGOT_KEY_CHOICE, false, "forward_kl", loss_names, FIELD(loss), "divergence of teacher and student"},
-    {"beta", INGOT_KEY_REAL, false, "0.5", NULL, FIELD(beta),
-     "jsd: the teacher's share of the mixture, between 0 and 1"},
-    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature),
+    {"beta", INGOT_KEY_REAL, false, "0.5", INGOT_ABOVE_TO_BELOW(0.0, 1.0), FIELD(beta),
+     "jsd: the teacher's share of the mixture"},
+    {"temperature", INGOT_KEY_REAL, false, "1", INGOT_ABOVE(0.0), FIELD(temperature),
      "of teacher and student; the loss is multiplied by its square"},
-    {"alpha", INGOT_KEY_REAL, false, "1", NULL, FIELD(alpha),
+    {"alpha", INGOT_KEY_REAL, false, "1", INGOT_FROM_TO(0.0, 1.0), FIELD(alpha),
      "part of the teachers' loss, the rest is cross-entropy with the data"},
-    {"rate", INGOT_KEY_REAL, false, "0.0001", NULL, FIELD(rate), "learning rate at its peak"},
-    {"final_rate", INGOT_KEY_REAL, false, "0.1", NULL, FIELD(final_rate), "rate at the end, as a part of the peak"},
+    {"rate", INGOT_KEY_REAL, false, "0.0001", INGOT_ABOVE(0.0), FIELD(rate), "learning rate at its peak"},
+    {"final_rate", INGOT_KEY_REAL, false, "0.1", INGOT_AT_LEAST(0.0), FIELD(final_rate),
+     "rate at the end, as a part of the peak"},
     {"warmup", INGOT_KEY_INT, false, "0", NULL, FIELD(warmup), "steps in which the rate rises to its peak"},
     {"schedule", INGOT_KEY_CHOICE, false, "cosine", schedule_names, FIELD(schedule), "of the rate after the warm-up"},
-    {"beta1", INGOT_KEY_REAL, false, "0.9", NULL, FIELD(beta1), "AdamW: decay of the mean gradient"},
-    {"beta2", INGOT_KEY_REAL, false, "0.95", NULL, FIELD(beta2), "AdamW: decay of the mean squared gradient"},
-    {"epsilon", INGOT_KEY_REAL, false, "1e-8", NULL, FIELD(epsilon), "AdamW: added to the root of the mean square"},
-    {"decay", INGOT_KEY_REAL, false, "0", NULL, FIELD(decay), "weight decay of tensors with two dimensions or more"},
-    {"clip", INGOT_KEY_REAL, false, "1", NULL, FIELD(clip), "norm of the gradient at most; 0: any"},
+    {"beta1", INGOT_KEY_REAL, false, "0.9", INGOT_FROM_TO_BELOW(0.0, 1.0), FIELD(beta1),
+     "AdamW: decay of the mean gradient"},
+    {"beta2", INGOT_KEY_REAL, false, "0.95", INGOT_FROM_TO_BELOW(0.0, 1.0), FIELD(beta2),
+     "AdamW: decay of the mean squared gradient"},
+    {"epsilon", INGOT_KEY_REAL, false, "1e-8", INGOT_ABOVE(0.0), FIELD(epsilon),
+     "AdamW: added to the root of the mean square"},
+    {"decay", INGOT_KEY_REAL, false, "0", INGOT_AT_LEAST(0.0), FIELD(decay),
+     "weight decay of tensors with two dimensions or more"},
+    {"clip", INGOT_KEY_REAL, false, "1", INGOT_AT_LEAST(0.0), FIELD(clip), "norm of the gradient at most; 0: any"},
     {"validation", INGOT_KEY_ANY, false, NULL, NULL, FIELD(validation_value), "token files to validate on, as `data`"},
     {"validation_limit", INGOT_KEY_INT, false, "0", NULL, FIELD(validation_limit),
      "windows of a validation data set at most; 0: all"},
@@ -99,7 +105,8 @@ typedef struct teacher_group {
 const ingot_key ingot_teacher_keys[] = {
     {"model", INGOT_KEY_STRING, true, NULL, NULL, offsetof(teacher_group, model),
      "id of the teacher, or an earlier step"},
-    {"weight", INGOT_KEY_REAL, false, "equal", NULL, offsetof(teacher_group, weight), "its weight among the teachers"},
+    {"weight", INGOT_KEY_REAL, false, "equal", NULL, offsetof(teacher_group, weight),
+     "its weight among the teachers: above 0, with combine = \"log_linear\" any but 0"},
 };
 const int ingot_teacher_n_key = sizeof ingot_teacher_keys / sizeof ingot_teacher_keys[0];
 
@@ -241,9 +248,6 @@ static ingot_status make_weights(ingot_job *job, ingot_job_step *step, ingot_pro
     bool given = s->n_teacher > 0 && s->teachers[0].has_weight;
     for (int i = 0; i < s->n_teacher && sum != 0.0; i++)
       if (s->combine != INGOT_COMBINE_LOG_LINEAR || !given) row[i] /= sum;
-    if (s->data[d].weight <= 0.0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: weight %g of data \"%s\": must be above 0",
-                         ingot_value_place(s->data[d].value), s->data[d].weight, s->data[d].name);
   }
 done:
   return st;
@@ -264,45 +268,17 @@ done:
   return st;
 }
 
-/* ---- numbers ---- */
+/* ---- rules between keys ---- */
 
-static void check_range(const ingot_job_step *step, const char *key, double value, bool good, const char *range,
-                        ingot_problems *problems)
-{
-  if (!good || !isfinite(value))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %g is not %s", ingot_value_place(member(step, key)), value, range);
-}
-
-static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
+static void check_rules(const ingot_job_step *step, ingot_problems *problems)
 {
   const ingot_distill_settings *s = step->settings;
-  enum { LENGTH_MAX = 1 << 24, STEPS_MAX = 100000000 };
-  check_range(step, "window", (double)s->window, s->window >= 2 && s->window <= LENGTH_MAX,
-              "a number of tokens from 2 to 16777216", problems);
-  check_range(step, "steps", (double)s->steps, s->steps >= 1 && s->steps <= STEPS_MAX,
-              "a number of steps from 1 to 100000000", problems);
-  check_range(step, "batch", (double)s->batch, s->batch >= 1 && s->batch <= 1 << 20,
-              "a number of windows from 1 to 1048576", problems);
-  check_range(step, "beta", s->beta, s->beta > 0.0 && s->beta < 1.0, "between 0 and 1", problems);
-  check_range(step, "temperature", s->temperature, s->temperature > 0.0, "above 0", problems);
-  check_range(step, "alpha", s->alpha, s->alpha >= 0.0 && s->alpha <= 1.0, "from 0 to 1", problems);
-  check_range(step, "floor", s->floor, s->floor <= 0.0, "the logarithm of a probability: at most 0", problems);
-  check_range(step, "rate", s->rate, s->rate > 0.0, "above 0", problems);
-  check_range(step, "final_rate", s->final_rate, s->final_rate >= 0.0, "0 or more", problems);
-  check_range(step, "beta1", s->beta1, s->beta1 >= 0.0 && s->beta1 < 1.0, "from 0 to below 1", problems);
-  check_range(step, "beta2", s->beta2, s->beta2 >= 0.0 && s->beta2 < 1.0, "from 0 to below 1", problems);
-  check_range(step, "epsilon", s->epsilon, s->epsilon > 0.0, "above 0", problems);
-  check_range(step, "decay", s->decay, s->decay >= 0.0, "0 or more", problems);
-  check_range(step, "clip", s->clip, s->clip >= 0.0, "0 or more", problems);
-  if (s->warmup > s->steps)
+  if (s->warmup > s->steps && s->steps > 0) /* else reported */
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld steps of warm-up, and there are %lld",
                        ingot_value_place(member(step, "warmup")), (long long)s->warmup, (long long)s->steps);
   if (s->separate && !s->has_document)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: separate = true needs \"document\", the id that begins a document",
                        ingot_value_place(member(step, "separate")));
-  if (s->document > INT32_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id", ingot_value_place(member(step, "document")),
-                       (long long)s->document);
   if (s->logits && s->shift)
     ingot_problems_add(problems, INGOT_ERR_JOB,
                        "%s: a logits file is of windows at their own places: shift = false with it",
@@ -341,7 +317,7 @@ ingot_status ingot_distill_settings_read(ingot_job *job, ingot_job_step *step, i
   INGOT_TRY(make_weights(job, step, problems));
   INGOT_TRY(find_weights(job, step, problems));
   INGOT_TRY(read_plausibility(job, step, problems));
-  check_numbers(step, problems);
+  check_rules(step, problems);
   check_output(step, problems);
 done:
   return st;

@@ -138,7 +138,7 @@ static ingot_status set_weights(ingot_ensemble_builder *b)
     b->plan->kind = (ingot_ensemble_kind)ingot_ensemble_kind_find(mixture.kind);
     b->plan->n_row = mixture.n_row;
     b->plan->weights = mixture.weights;
-    if (!s->floor_value) b->plan->floor = mixture.floor;
+    if (!s->has_floor) b->plan->floor = mixture.floor;
     if (!ingot_value_member(b->step->value, "plausibility")) {
       b->plan->plausibility = mixture.plausibility;
       b->plan->reference = mixture.reference;

@@ -32,7 +32,7 @@ static const double      SUM_TOLERANCE = 1e-6;
 #define ROW_PLACEMENT INGOT_PLACEMENT_ROW(FIELD(placement), "the models")
 #define ROW_FLOOR                                                                    \
   {                                                                                  \
-    "floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(floor_value),                 \
+    "floor", INGOT_KEY_REAL, false, "1e-8", INGOT_ENSEMBLE_FLOOR, FIELD(floor),      \
         "log_linear: probabilities below count as this where the weight is negative" \
   }
 /* clang-format on */
@@ -51,7 +51,7 @@ const ingot_key ingot_ensemble_keys[] = {
     {"per_data", INGOT_KEY_BOOL, false, "false", NULL, FIELD(per_data),
      "weights = \"learn\": weights for each data set, from the entry of learn_data with its name; else one set of "
      "weights from all"},
-    {"l2", INGOT_KEY_ANY, false, "0.001", NULL, FIELD(l2_value),
+    {"l2", INGOT_KEY_REAL, false, "0.001", INGOT_FROM_TO(0.0, 1e6), FIELD(l2),
      "log_linear, learning: half of it times the weights' squared norm is added to the mean loss"},
     ROW_FLOOR,
     INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "models"),
@@ -82,7 +82,7 @@ const ingot_key ingot_logits_keys[] = {
      "step"},
     ROW_FLOOR,
     INGOT_PLAUSIBILITY_ROWS(FIELD(plausibility), "models"),
-    {"k", INGOT_KEY_INT, false, "64", NULL, FIELD(k),
+    {"k", INGOT_KEY_INT, false, "64", INGOT_AT_LEAST(1), FIELD(k),
      "log-probabilities of a position, the largest; the vocabulary's size: all"},
     {"logp_dtype", INGOT_KEY_CHOICE, false, "float16", logp_names, FIELD(logp), "of the log-probabilities"},
     {"tail", INGOT_KEY_CHOICE, false, "bucket", tail_names, FIELD(tail),
@@ -104,21 +104,6 @@ const ingot_key ingot_logits_keys[] = {
 static bool is_logits(const ingot_job_step *step)
 {
   return strcmp(step->type->name, "logits") == 0 || strcmp(step->type->name, "generate") == 0;
-}
-
-/* A number in (low, high], or the default. */
-static void read_number(const ingot_value *v, double low, double high, double fallback, ingot_problems *problems,
-                        double *out)
-{
-  *out = fallback;
-  if (!v) return;
-  if (!ingot_value_is_number(v))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a number, found %s", ingot_value_place(v),
-                       ingot_value_kind_text(v->kind));
-  else if (!(v->real >= low && v->real <= high))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %g is not between %g and %g", ingot_value_place(v), v->real, low,
-                       high);
-  else *out = v->real;
 }
 
 /* ---- weights ---- */
@@ -331,7 +316,7 @@ ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, 
   ingot_status             st = INGOT_OK;
   ingot_ensemble_settings *s = step->settings;
   ingot_job_step           evaluate = *step;
-  const ingot_value       *k = ingot_value_member(step->value, "k");
+  const ingot_value *floor = ingot_value_member(step->value, "floor"), *l2 = ingot_value_member(step->value, "l2");
   evaluate.settings = &s->gather;
   if (is_logits(step)) s->kind = ingot_ensemble_kind_find(logits_kind_names[s->kind]);
   INGOT_TRY(ingot_gather_settings_read(job, &evaluate, problems));
@@ -339,15 +324,12 @@ ingot_status ingot_ensemble_settings_read(ingot_job *job, ingot_job_step *step, 
   INGOT_TRY(read_weights(job, step, s, problems));
   INGOT_TRY(read_learning(job, step, s, problems));
   INGOT_TRY(read_plausibility(job, step, s, problems));
-  read_number(s->floor_value, 1e-300, 1.0, 1e-8, problems, &s->floor);
   s->floor = log(s->floor);
-  read_number(s->l2_value, 0.0, 1e6, 1e-3, problems, &s->l2);
-  if (s->floor_value && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"",
-                       ingot_value_place(s->floor_value));
-  if (s->l2_value && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"", ingot_value_place(s->l2_value));
-  if (k && s->k < 1) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: at least 1", ingot_value_place(k));
+  s->has_floor = floor != NULL;
+  if (floor && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"", ingot_value_place(floor));
+  if (l2 && s->kind != INGOT_ENSEMBLE_LOG_LINEAR)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for kind = \"log_linear\"", ingot_value_place(l2));
   check_output(step, s, problems);
 done:
   return st;

@@ -16,7 +16,7 @@ typedef enum ingot_weights_source {
 typedef struct ingot_ensemble_settings {
   ingot_gather_settings gather; /* data: the sets to score or write, then those to learn from; output is NULL */
   const char           *output;
-  const ingot_value    *weights_value, *learn_value, *floor_value, *l2_value;
+  const ingot_value    *weights_value, *learn_value;
   int                   kind;      /* ingot_ensemble_kind */
   int                   placement; /* ingot_placement_choice */
   bool                  per_data;  /* weights are learnt for each data set */
@@ -28,9 +28,13 @@ typedef struct ingot_ensemble_settings {
   const char           *weights_path, *weights_written; /* FILE */
   int                   weights_step;                   /* FILE: number of the earlier step that makes it; 0: none */
   int                   n_score;                        /* of gather.data */
-  double                floor, l2;                      /* floor: a logarithm */
+  double                floor, l2;                      /* floor: a logarithm once it is read */
+  bool                  has_floor;                      /* it was written */
   ingot_plausibility    plausibility;
 } ingot_ensemble_settings;
+
+/** What `floor` may be. */
+#define INGOT_ENSEMBLE_FLOOR INGOT_FROM_TO(1e-300, 1.0)
 
 extern const ingot_key ingot_ensemble_keys[], ingot_logits_keys[];
 

@@ -12,9 +12,9 @@
     "data", INGOT_KEY_ANY, true, NULL, NULL, GATHER_FIELD(data_value),                 \
         "token files: a group { name = \"path\"; ... }, or a list of paths and groups" \
   }
-#define ROW_WINDOW                                                                        \
-  {                                                                                       \
-    "window", INGOT_KEY_INT, true, NULL, NULL, GATHER_FIELD(window), "tokens of a window" \
+#define ROW_WINDOW                                                                                       \
+  {                                                                                                      \
+    "window", INGOT_KEY_INT, true, NULL, INGOT_WINDOW_TOKENS, GATHER_FIELD(window), "tokens of a window" \
   }
 #define ROW_STRIDE                                                           \
   {                                                                          \
@@ -29,13 +29,15 @@
   {                                                                                                        \
     "limit", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(limit), "windows of a data set at most; 0: all" \
   }
-#define ROW_BATCH                                                                                           \
-  {                                                                                                         \
-    "batch", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(batch), "windows of a pass; 0: chosen by memory" \
+#define ROW_BATCH                                                              \
+  {                                                                            \
+    "batch", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(batch),             \
+        "windows of a pass, of 1073741824 tokens at most; 0: chosen by memory" \
   }
-#define ROW_DOCUMENT                                                                                               \
-  {                                                                                                                \
-    "document", INGOT_KEY_INT, false, NULL, NULL, GATHER_FIELD(document), "id of the token that begins a document" \
+#define ROW_DOCUMENT                                                                \
+  {                                                                                 \
+    "document", INGOT_KEY_INT, false, NULL, INGOT_TOKEN_ID, GATHER_FIELD(document), \
+        "id of the token that begins a document"                                    \
   }
 #define ROW_SEPARATE                                                                \
   {                                                                                 \

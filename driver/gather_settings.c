@@ -68,7 +68,8 @@ const ingot_key ingot_fisher_keys[] = {
     ROW_LIMIT,
     {"labels", INGOT_KEY_CHOICE, false, "given", label_names, FIELD(labels),
      "given: the next tokens of the data; sampled from the model; exact: all classes, a pass for each"},
-    {"top_k", INGOT_KEY_INT, false, "8", NULL, FIELD(top_k), "exact: classes of their own; all others are one more"},
+    {"top_k", INGOT_KEY_INT, false, "8", INGOT_FROM_TO(1, 1024), FIELD(top_k),
+     "exact: classes of their own; all others are one more"},
     {"loss", INGOT_KEY_CHOICE, false, "mean", loss_names, FIELD(loss), "of an example: mean or sum over its tokens"},
     {"example", INGOT_KEY_INT, false, "0", NULL, FIELD(example), "predicted tokens of an example; 0: a window is one"},
     ROWS_OF_READING,
@@ -134,7 +135,7 @@ const ingot_key ingot_train_data_keys[] = {
     ROW_DATA_NAME,
     ROW_DATA_PATH,
     ROW_DATA_DTYPE,
-    {"weight", INGOT_KEY_REAL, false, "1", NULL, offsetof(data_group, weight),
+    {"weight", INGOT_KEY_REAL, false, "1", INGOT_ABOVE(0.0), offsetof(data_group, weight),
      "share of the windows, relative to the other data sets"},
     {"teachers", INGOT_KEY_LIST, false, NULL, NULL, offsetof(data_group, teachers),
      "the teachers that answer for this data set; default: all"},
@@ -233,29 +234,18 @@ done:
   return st;
 }
 
-/* Rules between keys, and ranges. */
-static void check_numbers(const ingot_job_step *step, ingot_problems *problems)
+/* Rules between keys. */
+static void check_rules(const ingot_job_step *step, ingot_problems *problems)
 {
   const ingot_gather_settings *s = step->settings;
-  const ingot_value           *window = ingot_value_member(step->value, "window");
-  enum { LENGTH_MAX = 1 << 24, PASS_MAX = 1 << 30 };
-  if (window && window->kind == INGOT_VALUE_INT && (s->window < 2 || s->window > LENGTH_MAX))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: a window has from 2 to %d tokens, found %lld",
-                       ingot_value_place(window), LENGTH_MAX, (long long)s->window);
-  if (s->batch > PASS_MAX / (s->window > 0 ? s->window : 1) && s->window <= LENGTH_MAX)
+  enum { PASS_MAX = 1 << 30 };
+  if (s->batch > PASS_MAX / (s->window > 0 ? s->window : 1))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld windows of %lld tokens; a pass has at most %d tokens",
                        ingot_value_place(ingot_value_member(step->value, "batch")), (long long)s->batch,
                        (long long)s->window, PASS_MAX);
   if (s->separate && !s->has_document)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: separate = true needs \"document\", the id that begins a document",
                        ingot_value_place(ingot_value_member(step->value, "separate")));
-  if (s->document > INT32_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is no token id",
-                       ingot_value_place(ingot_value_member(step->value, "document")), (long long)s->document);
-  const ingot_value *top_k = ingot_value_member(step->value, "top_k");
-  if (top_k && (s->top_k < 1 || s->top_k > 1024))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: from 1 to 1024 classes, found %lld", ingot_value_place(top_k),
-                       (long long)s->top_k);
 }
 
 static void check_output(const ingot_job_step *step, ingot_problems *problems)
@@ -286,7 +276,7 @@ ingot_status ingot_gather_settings_read(ingot_job *job, ingot_job_step *step, in
   s->has_document = ingot_value_member(step->value, "document") != NULL;
   INGOT_TRY(read_models(job, step, problems));
   INGOT_TRY(ingot_job_data_read(job, s->data_value, ingot_data_keys, ingot_data_n_key, problems, &s->data, &s->n_data));
-  check_numbers(step, problems);
+  check_rules(step, problems);
   check_output(step, problems);
 done:
   return st;

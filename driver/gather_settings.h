@@ -8,6 +8,11 @@
 /** Values of `dtype` of steps that run models: "auto", then as ingot_compute_name; ends with NULL. */
 extern const char *const ingot_gather_dtype_names[];
 
+enum { INGOT_WINDOW_MAX = 1 << 24 };
+/** What `window`, and keys with a token's id, may be. */
+#define INGOT_WINDOW_TOKENS INGOT_FROM_TO(2, INGOT_WINDOW_MAX)
+#define INGOT_TOKEN_ID INGOT_FROM_TO(0, INT32_MAX)
+
 /** A token file of a step. */
 typedef struct ingot_job_data {
   const char        *name;

@@ -1,6 +1,5 @@
 #include "driver/generate_settings.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "driver/step.h"
@@ -10,8 +9,6 @@
 #define FIELD(name) offsetof(ingot_generate_settings, name)
 #define GATHER_FIELD(name) FIELD(ensemble.gather.name)
 #include "driver/gather_rows.h"
-
-enum { LENGTH_MAX = 1 << 24, SAMPLES_MAX = 1 << 30, BATCH_MAX = 4096, BEAMS_MAX = 256 };
 
 static const char *const kind_names[] = {"linear", "log_linear", "max", NULL};
 static const char *const prompts_names[] = {"windows", "documents", NULL};
@@ -29,14 +26,14 @@ const ingot_key ingot_generate_keys[] = {
     {"weights", INGOT_KEY_ANY, false, "\"uniform\"", NULL, FIELD(ensemble.weights_value),
      "\"uniform\", a list with one number a model, a group { data set = list; ... }, or the output of an ensemble "
      "step"},
-    {"floor", INGOT_KEY_ANY, false, "1e-8", NULL, FIELD(ensemble.floor_value),
+    {"floor", INGOT_KEY_REAL, false, "1e-8", INGOT_ENSEMBLE_FLOOR, FIELD(ensemble.floor),
      "log_linear: probabilities below count as this where the weight is negative"},
     INGOT_PLAUSIBILITY_ROWS(FIELD(ensemble.plausibility), "models"),
     {"data", INGOT_KEY_ANY, false, NULL, NULL, GATHER_FIELD(data_value),
      "token files that prompts are taken from, as for other steps; without it every sequence starts with `begin`"},
     {"prompts", INGOT_KEY_CHOICE, false, "windows", prompts_names, FIELD(prompts),
      "a prompt from every window of prompt + length tokens, or from every document"},
-    {"prompt", INGOT_KEY_INT, false, "1", NULL, FIELD(prompt),
+    {"prompt", INGOT_KEY_INT, false, "1", INGOT_FROM_TO(1, INGOT_WINDOW_MAX), FIELD(prompt),
      "tokens of a prompt, `begin` included; with prompt_end at most"},
     {"prompt_end", INGOT_KEY_INT, false, NULL, NULL, FIELD(prompt_end),
      "id behind which a prompt ends; windows or documents without it give no prompt"},
@@ -46,18 +43,19 @@ const ingot_key ingot_generate_keys[] = {
     ROW_SHUFFLE,
     {"begin", INGOT_KEY_INT, false, NULL, NULL, FIELD(begin), "id put before every prompt that does not begin with it"},
     {"end", INGOT_KEY_INT, false, NULL, NULL, FIELD(end), "id that ends a sequence"},
-    {"length", INGOT_KEY_INT, true, NULL, NULL, FIELD(length), "tokens behind a prompt at most"},
-    {"samples", INGOT_KEY_INT, false, "1", NULL, FIELD(samples), "sequences of each prompt"},
+    {"length", INGOT_KEY_INT, true, NULL, INGOT_FROM_TO(1, INGOT_WINDOW_MAX), FIELD(length),
+     "tokens behind a prompt at most"},
+    {"samples", INGOT_KEY_INT, false, "1", INGOT_FROM_TO(1, 1 << 30), FIELD(samples), "sequences of each prompt"},
     {"search", INGOT_KEY_CHOICE, false, "sample", search_names, FIELD(search),
      "draw tokens, take the likeliest, or beam search"},
-    {"temperature", INGOT_KEY_REAL, false, "1", NULL, FIELD(temperature),
+    {"temperature", INGOT_KEY_REAL, false, "1", INGOT_ABOVE(0.0), FIELD(temperature),
      "sample: the mixture's logits are divided by it"},
-    {"top_k", INGOT_KEY_INT, false, "0", NULL, FIELD(ensemble.gather.top_k),
+    {"top_k", INGOT_KEY_INT, false, "0", INGOT_FROM_TO(0, 1024), FIELD(top_k),
      "sample: from so many of the likeliest tokens; 0: all"},
-    {"top_p", INGOT_KEY_REAL, false, "1", NULL, FIELD(top_p),
+    {"top_p", INGOT_KEY_REAL, false, "1", INGOT_ABOVE_TO(0.0, 1.0), FIELD(top_p),
      "sample: from the likeliest tokens that have this probability together"},
-    {"beams", INGOT_KEY_INT, false, "5", NULL, FIELD(beams), "beam: hypotheses that run on"},
-    {"length_penalty", INGOT_KEY_REAL, false, "0", NULL, FIELD(penalty),
+    {"beams", INGOT_KEY_INT, false, "5", INGOT_FROM_TO(1, 256), FIELD(beams), "beam: hypotheses that run on"},
+    {"length_penalty", INGOT_KEY_REAL, false, "0", INGOT_FROM_TO(-100.0, 100.0), FIELD(penalty),
      "beam: the score is the log-probability / length ^ this"},
     {"select", INGOT_KEY_CHOICE, false, "best", select_names, FIELD(select),
      "beam: the hypothesis with the best score, or the one most like the data behind the prompt (sentence BLEU, F1 of "
@@ -68,7 +66,7 @@ const ingot_key ingot_generate_keys[] = {
     {"row", INGOT_KEY_INT, false, "0", NULL, FIELD(row),
      "pack whole sequences into rows of so many tokens; 0: one behind the other"},
     {"fill", INGOT_KEY_INT, false, "end", NULL, FIELD(fill), "id that fills the end of a row"},
-    {"batch", INGOT_KEY_INT, false, "0", NULL, GATHER_FIELD(batch),
+    {"batch", INGOT_KEY_INT, false, "0", INGOT_FROM_TO(0, 4096), GATHER_FIELD(batch),
      "sequences decoded together by a thread; 0: 32, with beams 32 / beams"},
     ROW_SEED,
     ROW_DTYPE,
@@ -90,14 +88,6 @@ static void need(const ingot_job_step *step, const char *key, bool good, const c
   if (!good) ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s", ingot_value_place(member(step, key)), text);
 }
 
-static void check_range(const ingot_job_step *step, const char *key, int64_t value, int64_t low, int64_t high,
-                        ingot_problems *problems)
-{
-  if (value < low || value > high)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %s = %lld is not between %lld and %lld",
-                       ingot_value_place(member(step, key)), key, (long long)value, (long long)low, (long long)high);
-}
-
 /* Keys that say nothing here. */
 static void refuse(const ingot_job_step *step, const char *const *keys, int n, const char *what,
                    ingot_problems *problems)
@@ -114,12 +104,6 @@ static void check_search(const ingot_job_step *step, const ingot_generate_settin
   static const char *const of_beam[] = {"beams", "length_penalty", "select"};
   if (s->search != INGOT_SEARCH_SAMPLE) refuse(step, of_sample, 3, "search = \"sample\"", problems);
   if (s->search != INGOT_SEARCH_BEAM) refuse(step, of_beam, 3, "search = \"beam\"", problems);
-  need(step, "temperature", s->temperature > 0.0,
-       "temperature must be above 0 (search = \"greedy\" takes the likeliest)", problems);
-  need(step, "top_p", s->top_p > 0.0 && s->top_p <= 1.0, "top_p must be above 0 and at most 1", problems);
-  need(step, "length_penalty", fabs(s->penalty) <= 100.0, "length_penalty must be between -100 and 100", problems);
-  check_range(step, "beams", s->beams, 1, BEAMS_MAX, problems);
-  check_range(step, "samples", s->samples, 1, SAMPLES_MAX, problems);
   need(step, "samples", s->samples == 1 || s->search == INGOT_SEARCH_SAMPLE,
        "without drawing, all sequences of a prompt are the same: samples = 1", problems);
 }
@@ -135,8 +119,6 @@ static void check_prompts(const ingot_job_step *step, const ingot_generate_setti
     need(step, "select", s->select == INGOT_SELECT_BEST,
          "it compares with the data behind the prompt, and there is no \"data\"", problems);
   }
-  check_range(step, "prompt", s->prompt, 1, LENGTH_MAX, problems);
-  check_range(step, "length", s->length, 1, LENGTH_MAX, problems);
   need(step, "prompts", !documents || s->ensemble.gather.has_document,
        "prompts = \"documents\" needs \"document\", the id that begins a document", problems);
   need(step, "stride", !documents || !ingot_value_member(step->value, "stride"), "stride is for prompts = \"windows\"",
@@ -148,7 +130,6 @@ static void check_rows(const ingot_job_step *step, const ingot_generate_settings
   int64_t longest = s->prompt + s->length;
   need(step, "truncated", s->truncated == 0 || s->has_end,
        "truncated = \"drop\" needs \"end\", the id that ends a sequence", problems);
-  check_range(step, "batch", s->ensemble.gather.batch, 0, BATCH_MAX, problems);
   if (s->row == 0) {
     need(step, "fill", !s->has_fill, "fill is for rows: row = the tokens of one", problems);
     return;
@@ -185,7 +166,6 @@ ingot_status ingot_generate_settings_read(ingot_job *job, ingot_job_step *step, 
   s->has_begin = ingot_value_member(step->value, "begin") != NULL;
   s->has_end = ingot_value_member(step->value, "end") != NULL;
   s->has_fill = ingot_value_member(step->value, "fill") != NULL;
-  s->top_k = s->ensemble.gather.top_k;
   check_search(step, s, problems);
   check_prompts(step, s, problems);
   check_rows(step, s, problems);

@@ -13,8 +13,8 @@ typedef struct io_group {
 } io_group;
 
 const ingot_key ingot_io_keys[] = {
-    {"striping_factor", INGOT_KEY_INT, false, "0", NULL, offsetof(io_group, n_stripe),
-     "stripes of a new .h5 output, at most 65535; 0: as its folder has it"},
+    {"striping_factor", INGOT_KEY_INT, false, "0", INGOT_FROM_TO(0, STRIPES_MAX), offsetof(io_group, n_stripe),
+     "stripes of a new .h5 output; 0: as its folder has it"},
     {"striping_unit", INGOT_KEY_SIZE, false, "0", NULL, offsetof(io_group, stripe_bytes),
      "bytes of a stripe of a new .h5 output: a power of two from 64KiB to 1GiB; 0: as its folder has it"},
     {"hints", INGOT_KEY_GROUP, false, NULL, NULL, offsetof(io_group, hints),
@@ -116,10 +116,6 @@ ingot_status ingot_io_settings_read(const ingot_value *group, ingot_arena *arena
   ingot_sink_hint *hints = NULL;
   *out = (ingot_sink_io){0};
   ingot_keys_read(ingot_io_keys, ingot_io_n_key, group, &io, NULL, 0, problems);
-  if (io.n_stripe > STRIPES_MAX)
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected 1 to %d stripes, or 0, found %lld",
-                       ingot_value_place(ingot_value_member(group, "striping_factor")), STRIPES_MAX,
-                       (long long)io.n_stripe);
   uint64_t n = io.stripe_bytes;
   if (n != 0 && (n < STRIPE_MIN || n > STRIPE_MAX || (n & (n - 1)) != 0))
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: expected a power of two from 64KiB to 1GiB, or 0, found %llu",

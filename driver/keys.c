@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAMES_MAX = 128 };
+enum { NAMES_MAX = 128, LAYERS_MAX = 1 << 20 };
 
 int ingot_choice_index(const char *const *choices, const char *name)
 {
@@ -50,14 +50,34 @@ bool ingot_parse_size(const char *text, uint64_t *bytes)
   return false;
 }
 
+const ingot_key_range *ingot_key_range_of(const ingot_key *key)
+{
+  static const ingot_key_range not_negative = {0.0, INFINITY, false, false};
+  if (key->type != INGOT_KEY_INT && key->type != INGOT_KEY_REAL) return NULL;
+  return key->allowed || key->type == INGOT_KEY_REAL ? key->allowed : &not_negative;
+}
+
+/* "1 to 256", "0 to below 1", "above 0", "0 or more", "at most 0". */
+static ingot_status range_text(const ingot_key_range *r, ingot_text *text)
+{
+  if (isinf(r->low)) return ingot_text_printf(text, "%s %.15g", r->high_open ? "below" : "at most", r->high);
+  ingot_status st = ingot_text_printf(text, "%s%.15g", r->low_open ? "above " : "", r->low);
+  if (st != INGOT_OK) return st;
+  if (isinf(r->high)) return r->low_open ? INGOT_OK : ingot_text_printf(text, " or more");
+  return ingot_text_printf(text, " to %s%.15g", r->high_open ? "below " : "", r->high);
+}
+
 ingot_status ingot_key_type_text(const ingot_key *key, ingot_text *text)
 {
   static const char *const names[] = {"string", "integer", "bool",  "size",  "",
                                       "group",  "list",    "range", "value", "number"};
   ingot_status             st = INGOT_OK;
-  if (key->type != INGOT_KEY_CHOICE) return ingot_text_printf(text, "%s", names[key->type]);
-  for (int i = 0; st == INGOT_OK && key->choices[i]; i++)
-    st = ingot_text_printf(text, "%s%s", i ? "|" : "", key->choices[i]);
+  const ingot_key_range   *range = ingot_key_range_of(key);
+  const char *const       *choices = key->type == INGOT_KEY_CHOICE ? key->allowed : NULL;
+  if (!choices) st = ingot_text_printf(text, "%s%s", names[key->type], range ? ", " : "");
+  if (st == INGOT_OK && range) st = range_text(range, text);
+  for (int i = 0; st == INGOT_OK && choices && choices[i]; i++)
+    st = ingot_text_printf(text, "%s%s", i ? "|" : "", choices[i]);
   return st;
 }
 
@@ -79,8 +99,9 @@ static void unknown_name(const ingot_value *v, const char *what, const char *nam
 
 static void read_choice(const ingot_key *key, const ingot_value *v, int *field, ingot_problems *problems)
 {
-  int n = 0;
-  while (key->choices[n]) n++;
+  const char *const *choices = key->allowed;
+  int                n = 0;
+  while (choices[n]) n++;
   if (v->kind != INGOT_VALUE_STRING) {
     ingot_text text = {0};
     if (ingot_key_type_text(key, &text) == INGOT_OK) {
@@ -90,9 +111,9 @@ static void read_choice(const ingot_key *key, const ingot_value *v, int *field, 
     ingot_text_release(&text);
     return;
   }
-  int index = ingot_choice_index(key->choices, v->string);
+  int index = ingot_choice_index(choices, v->string);
   if (index >= 0) *field = index;
-  else unknown_name(v, "value", v->string, key->choices, n, problems);
+  else unknown_name(v, "value", v->string, choices, n, problems);
 }
 
 static void read_size(const ingot_value *v, uint64_t *field, ingot_problems *problems)
@@ -103,11 +124,26 @@ static void read_size(const ingot_value *v, uint64_t *field, ingot_problems *pro
                        ingot_value_place(v));
 }
 
+/* Whether a number is in the key's range; adds a problem where it is not. */
+static bool in_range(const ingot_key *key, const ingot_value *v, ingot_problems *problems)
+{
+  const ingot_key_range *r = ingot_key_range_of(key);
+  ingot_text             text = {0};
+  if (!r ||
+      ((r->low_open ? v->real > r->low : v->real >= r->low) && (r->high_open ? v->real < r->high : v->real <= r->high)))
+    return true;
+  if (range_text(r, &text) == INGOT_OK)
+    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %.15g is out of range: %s (%s)", ingot_value_place(v), v->real,
+                       ingot_text_string(&text), key->help);
+  ingot_text_release(&text);
+  return false;
+}
+
 static bool is_range(const ingot_value *v)
 {
   return v->kind == INGOT_VALUE_LIST && v->n_item == 2 && v->item[0]->kind == INGOT_VALUE_INT &&
          v->item[1]->kind == INGOT_VALUE_INT && v->item[0]->integer >= 0 && v->item[1]->integer > v->item[0]->integer &&
-         v->item[1]->integer <= 1 << 20;
+         v->item[1]->integer <= LAYERS_MAX;
 }
 
 /* Type and value of one key; field is where it goes, or a scratch place. */
@@ -122,9 +158,7 @@ static void read_key(const ingot_key *key, const ingot_value *v, void *field, in
     break;
   case INGOT_KEY_INT:
     if (v->kind != INGOT_VALUE_INT) wrong_type(v, "a whole number", problems);
-    else if (v->integer < 0)
-      ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %lld is negative", ingot_value_place(v), (long long)v->integer);
-    else *(int64_t *)field = v->integer;
+    else if (in_range(key, v, problems)) *(int64_t *)field = v->integer;
     break;
   case INGOT_KEY_BOOL:
     if (v->kind != INGOT_VALUE_BOOL) wrong_type(v, "true or false", problems);
@@ -143,15 +177,14 @@ static void read_key(const ingot_key *key, const ingot_value *v, void *field, in
   case INGOT_KEY_RANGE:
     if (!is_range(v))
       ingot_problems_add(problems, INGOT_ERR_JOB,
-                         "%s: expected a range of layers [first, end] with whole numbers, 0 <= first < end",
-                         ingot_value_place(v));
+                         "%s: expected a range of layers [first, end] with whole numbers, 0 <= first < end <= %d",
+                         ingot_value_place(v), LAYERS_MAX);
     else *(const ingot_value **)field = v;
     break;
   case INGOT_KEY_ANY: *(const ingot_value **)field = v; break;
   case INGOT_KEY_REAL:
-    if (v->kind == INGOT_VALUE_INT) *(double *)field = (double)v->integer;
-    else if (v->kind == INGOT_VALUE_REAL && isfinite(v->real)) *(double *)field = v->real;
-    else wrong_type(v, "a number", problems);
+    if (!ingot_value_is_number(v) || !isfinite(v->real)) wrong_type(v, "a number", problems);
+    else if (in_range(key, v, problems)) *(double *)field = v->real;
     break;
   }
 }
@@ -166,7 +199,7 @@ static void set_default(const ingot_key *key, void *field)
   case INGOT_KEY_INT: *(int64_t *)field = strtoll(text, NULL, 10); break;
   case INGOT_KEY_BOOL: *(bool *)field = strcmp(text, "true") == 0; break;
   case INGOT_KEY_SIZE: INGOT_ASSERT(ingot_parse_size(text, field)); break;
-  case INGOT_KEY_CHOICE: *(int *)field = ingot_choice_index(key->choices, text); break;
+  case INGOT_KEY_CHOICE: *(int *)field = ingot_choice_index(key->allowed, text); break;
   case INGOT_KEY_REAL: *(double *)field = strtod(text, NULL); break;
   case INGOT_KEY_GROUP:
   case INGOT_KEY_LIST:

@@ -67,25 +67,25 @@ typedef struct ingot_merge_settings {
 
 /** Rows of a key table: where a checkpoint is written, and how. */
 /* clang-format off: rows of tables */
-#define INGOT_MERGE_OUTPUT_ROWS                                                                                      \
-  {"output",                                                                                                         \
-   INGOT_KEY_STRING,                                                                                                 \
-   true,                                                                                                             \
-   NULL,                                                                                                             \
-   NULL,                                                                                                             \
-   offsetof(ingot_merge_settings, output),                                                                           \
-   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                                           \
-      {"shard_size",                                                                                                 \
-       INGOT_KEY_SIZE,                                                                                               \
-       false,                                                                                                        \
-       "5GB",                                                                                                        \
-       NULL,                                                                                                         \
-       offsetof(ingot_merge_settings, shard_bytes),                                                                  \
-       "payload of a shard of a directory at most"},                                                                 \
-  {                                                                                                                  \
-    "alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, offsetof(ingot_merge_settings, alignment_bytes),               \
-        "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; 4096 or a larger power of " \
-        "two"                                                                                                        \
+#define INGOT_MERGE_OUTPUT_ROWS                                                                                     \
+  {"output",                                                                                                        \
+   INGOT_KEY_STRING,                                                                                                \
+   true,                                                                                                            \
+   NULL,                                                                                                            \
+   NULL,                                                                                                            \
+   offsetof(ingot_merge_settings, output),                                                                          \
+   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                                          \
+      {"shard_size",                                                                                                \
+       INGOT_KEY_SIZE,                                                                                              \
+       false,                                                                                                       \
+       "5GB",                                                                                                       \
+       NULL,                                                                                                        \
+       offsetof(ingot_merge_settings, shard_bytes),                                                                 \
+       "payload of a shard of a directory at most"},                                                                \
+  {                                                                                                                 \
+    "alignment", INGOT_KEY_SIZE, false, "1MiB", NULL, offsetof(ingot_merge_settings, alignment_bytes),              \
+        "where tensors of 16 times this or more begin in a .h5 file: at multiples of it; a power of two from 4096 " \
+        "to 1GiB"                                                                                                   \
   }
 /* clang-format on */
 

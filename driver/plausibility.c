@@ -10,10 +10,7 @@ void ingot_plausibility_check(const ingot_job_step *step, ingot_plausibility *p,
   const ingot_value *share = ingot_value_member(step->value, "plausibility"),
                     *by = ingot_value_member(step->value, "reference");
   p->reference = 0;
-  if (!(p->share >= 0.0 && p->share <= 1.0))
-    ingot_problems_add(problems, INGOT_ERR_JOB, "%s: %g is not between 0 and 1",
-                       ingot_value_place(share ? share : step->value), p->share);
-  else if (share && p->share > 0.0 && !log_linear)
+  if (share && p->share > 0.0 && !log_linear)
     ingot_problems_add(problems, INGOT_ERR_JOB, "%s: it is for %s", ingot_value_place(share), kind_text);
   if (!by) return;
   if (!(p->share > 0.0)) {

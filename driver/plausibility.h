@@ -25,7 +25,7 @@ typedef struct ingot_plausibility {
    INGOT_KEY_REAL,                                                                                                \
    false,                                                                                                         \
    "0",                                                                                                           \
-   NULL,                                                                                                          \
+   INGOT_FROM_TO(0.0, 1.0),                                                                                       \
    (field) + offsetof(ingot_plausibility, share),                                                                 \
    "log_linear: tokens with less than this times the largest probability of `reference` are ruled out; 0: none"}, \
   {                                                                                                               \

@@ -33,9 +33,10 @@ static const ingot_key keys[] = {
     ROW_BATCH,
     ROWS_OF_READING,
     {"alpha", INGOT_KEY_ANY, false, "0.9", NULL, INGOT_KEY_NO_FIELD,
-     "factor of the Gram matrices' off-diagonal elements; 0: their diagonals alone"},
+     "factor of the Gram matrices' off-diagonal elements, 0 to 1; 0: their diagonals alone"},
     {"ridge", INGOT_KEY_ANY, false, "0", NULL, INGOT_KEY_NO_FIELD,
-     "added to the diagonal of the sum, in units of its mean; grows from 1e-6 where the sum is not positive definite"},
+     "added to the diagonal of the sum, in units of its mean, 0 to 1; grows from 1e-6 where the sum is not positive "
+     "definite"},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, GATHER_FIELD(memory_limit_bytes),
      "memory of a rank at most; 0: no limit"},
     ROWS_OF_MERGED_OUTPUT("model"),

@@ -85,8 +85,8 @@ static void test_io_errors(void **state)
     const char *io, *message;
   } cases[] = {
       {"io = 1;", "job.cfg:1: io: expected a group { }, found"},
-      {"io = { striping_factor = 65536; };", "io.striping_factor: expected 1 to 65535 stripes, or 0, found 65536"},
-      {"io = { striping_factor = -1; };", "io.striping_factor: -1 is negative"},
+      {"io = { striping_factor = 65536; };", "io.striping_factor: 65536 is out of range: 0 to 65535"},
+      {"io = { striping_factor = -1; };", "io.striping_factor: -1 is out of range: 0 to 65535"},
       {"io = { striping_unit = 32768; };",
        "io.striping_unit: expected a power of two from 64KiB to 1GiB, or 0, found 32768"},
       {"io = { striping_unit = \"3MiB\"; };",

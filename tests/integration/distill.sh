@@ -240,12 +240,12 @@ expect_bad 2 'weight -1: weights of combine = "linear" must be above 0' 's/( "so
 expect_bad 2 'sum to 0.9' 's/( "sort", "dates" )/( { model = "sort"; weight = 0.5; }, { model = "dates"; weight = 0.4; } )/; s/teachers = ( "sort" );//'
 expect_bad 2 '1 of 2 teachers have a weight' 's/( "sort", "dates" )/( { model = "sort"; weight = 0.5; }, "dates" )/'
 expect_bad 2 'is none of this step'"'"'s teachers' 's/teachers = ( "sort" );/teachers = ( "base" );/'
-expect_bad 2 'weight 0 of data "dates": must be above 0' 's/weight = 2/weight = 0/'
-expect_bad 2 '0 is not above 0' 's/rate = 0.001/rate = 0/'
+expect_bad 2 'dates.weight: 0 is out of range: above 0' 's/weight = 2/weight = 0/'
+expect_bad 2 'rate: 0 is out of range: above 0' 's/rate = 0.001/rate = 0/'
 sed 's/limit = 32;/limit = 32; shift = true;/' logits.cfg >shifted.cfg
 expect 2 'a logits file is of windows at their own places' "$INGOT" plan shifted.cfg
-expect_bad 2 '1e-08 is not the logarithm of a probability: at most 0' 's/batch = 8;/batch = 8; floor = 1e-8;/'
-expect_bad 2 '2 is not from 0 to 1' 's/batch = 8;/batch = 8; alpha = 2;/'
+expect_bad 2 'floor: 1e-08 is out of range: at most 0 (log_linear: log-probabilities' 's/batch = 8;/batch = 8; floor = 1e-8;/'
+expect_bad 2 'alpha: 2 is out of range: 0 to 1' 's/batch = 8;/batch = 8; alpha = 2;/'
 expect_bad 2 'steps of warm-up, and there are' 's/warmup = 2;/warmup = 2000;/'
 expect_bad 2 'a student is written to a .h5 file or a directory' 's/out.bad/out\/bad.safetensors/'
 expect_bad 2 'dtype = "bfloat16" needs a GPU' 's/batch = 8;/batch = 8; dtype = "bfloat16";/'

@@ -138,7 +138,7 @@ refuse 3 "big.u16: token 300 is 255, and ids go from 0 to 78 (the model's vocabu
 refuse 3 "windows of 128 tokens, and model \"sort\" (family/sort) has 64 positions" 'steps[0].window=128'
 refuse 3 "model \"sort\" (bare) has no config.json" 'models.sort="bare"'
 refuse 3 "mamba" 'models.sort="strange"'
-refuse 2 "a window has from 2 to" 'steps[0].window=1'
+refuse 2 "window: 1 is out of range: 2 to 16777216" 'steps[0].window=1'
 refuse 2 "dtype = \"bfloat16\" needs a GPU" 'steps[0].dtype="bfloat16"'
 refuse 3 "and memory_limit is 1.00 MiB" 'steps[0].memory_limit="1MiB"'
 refuse 2 "statistics are written to a .h5 file or a directory" 'steps[0].output="out/s.safetensors"'
