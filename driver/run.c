@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "driver/begun.h"
 #include "driver/manifest.h"
 #include "driver/memory_watch.h"
@@ -286,6 +287,18 @@ done:
   return st;
 }
 
+/* The error event, with the rank that failed where there are several; the message and its origin stay. */
+static void write_error(const ingot_run_context *context, ingot_status st)
+{
+  json_t *members = json_pack("{s:s, s:i, s:o}", "status", ingot_status_name(st), "exit_code",
+                              ingot_status_exit_code(st), "message", ingot_json_text(ingot_error_message()));
+  char    who[INGOT_ORIGIN_TEXT];
+  ingot_process_rank_text(ingot_comm_rank(context->comm), who, sizeof who);
+  if (*ingot_error_origin()) snprintf(who, sizeof who, "%s", ingot_error_origin());
+  if (members && ingot_comm_size(context->comm) > 1) json_object_set_new(members, "rank", ingot_json_text(who));
+  ingot_events_write(context->events, "error", members);
+}
+
 ingot_status ingot_run_job(ingot_run_context *context, const ingot_run_request *request)
 {
   ingot_status st = INGOT_OK;
@@ -298,10 +311,7 @@ ingot_status ingot_run_job(ingot_run_context *context, const ingot_run_request *
   INGOT_TRY(ingot_comm_bcast(context->comm, &n_step, sizeof n_step, 0));
   for (int number = 1; number <= n_step; number++) INGOT_TRY(do_step(&state, context, request, number));
 done:
-  if (st != INGOT_OK)
-    ingot_events_write(context->events, "error",
-                       json_pack("{s:s, s:i, s:o}", "status", ingot_status_name(st), "exit_code",
-                                 ingot_status_exit_code(st), "message", ingot_json_text(ingot_error_message())));
+  if (st != INGOT_OK) write_error(context, st);
   ingot_events_write(context->events, "job_end", json_pack("{s:i}", "exit_code", ingot_status_exit_code(st)));
   if (state.planner_made) ingot_planner_release(&state.planner);
   if (state.job_read) ingot_job_release(&state.job);
