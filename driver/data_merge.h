@@ -20,24 +20,24 @@ typedef struct ingot_data_merge_settings {
 /** Rows of such a step's keys. Define DATA_MERGE_FIELD(name) as the offset of a field of its
  * ingot_data_merge_settings. */
 /* clang-format off: rows of tables */
-#define ROWS_OF_MERGED_OUTPUT(first)                                                                \
-  {"output",                                                                                        \
-   INGOT_KEY_STRING,                                                                                \
-   true,                                                                                            \
-   NULL,                                                                                            \
-   NULL,                                                                                            \
-   DATA_MERGE_FIELD(output),                                                                        \
-   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                          \
-      {"output_dtype",                                                                              \
-       INGOT_KEY_STRING,                                                                            \
-       false,                                                                                       \
-       "source",                                                                                    \
-       NULL,                                                                                        \
-       DATA_MERGE_FIELD(output_dtype),                                                              \
-       "dtype of the output: source (each tensor as in the first " first "), or such as bfloat16"}, \
-  {                                                                                                 \
-    "shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, DATA_MERGE_FIELD(merge.shard_bytes),          \
-        "payload of a shard of a directory at most"                                                 \
+#define ROWS_OF_MERGED_OUTPUT(first)                                                                          \
+  {"output",                                                                                                  \
+   INGOT_KEY_STRING,                                                                                          \
+   true,                                                                                                      \
+   NULL,                                                                                                      \
+   NULL,                                                                                                      \
+   DATA_MERGE_FIELD(output),                                                                                  \
+   "where to write: .h5, .safetensors, or else a Hugging Face directory"},                                    \
+      {"output_dtype",                                                                                        \
+       INGOT_KEY_STRING,                                                                                      \
+       false,                                                                                                 \
+       "source",                                                                                              \
+       NULL,                                                                                                  \
+       DATA_MERGE_FIELD(output_dtype),                                                                        \
+       "dtype of the output: source (each tensor as in the first " first "), or one of " INGOT_FLOAT_DTYPES}, \
+  {                                                                                                           \
+    "shard_size", INGOT_KEY_SIZE, false, "5GB", NULL, DATA_MERGE_FIELD(merge.shard_bytes),                    \
+        "payload of a shard of a directory at most"                                                           \
   }
 /* clang-format on */
 

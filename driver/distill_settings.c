@@ -85,7 +85,7 @@ const ingot_key ingot_distill_keys[] = {
     {"dtype", INGOT_KEY_CHOICE, false, "auto", ingot_gather_dtype_names, FIELD(dtype),
      "arithmetic: bfloat16 and tf32 need a GPU; auto: bfloat16 there, float32 on a CPU"},
     {"output_dtype", INGOT_KEY_STRING, false, "source", NULL, FIELD(output_dtype),
-     "dtype of the output: source (as the student's tensors; float32 for a config), or such as bfloat16"},
+     "dtype of the output: source (as the student's tensors; float32 for a config), or one of " INGOT_FLOAT_DTYPES},
     {"memory_limit", INGOT_KEY_SIZE, false, "0", NULL, FIELD(memory_limit_bytes),
      "memory for weights, activations and the optimiser of a rank at most; 0: what there is"},
     INGOT_PLACEMENT_ROW(FIELD(placement), "the teachers"),

@@ -41,6 +41,9 @@ typedef struct ingot_key_range {
 #define INGOT_ABOVE_TO_BELOW(low, high) (&(const ingot_key_range){(low), (high), true, true})
 #define INGOT_FROM_TO_BELOW(low, high) (&(const ingot_key_range){(low), (high), false, true})
 
+/** The floating-point dtypes, for the help of keys that take one. */
+#define INGOT_FLOAT_DTYPES "float64, float32, float16, bfloat16, float8_e4m3fn, float8_e5m2"
+
 typedef struct ingot_key {
   const char    *name;
   ingot_key_type type;

@@ -26,7 +26,7 @@ const ingot_key ingot_merge_keys[] = {
     {"slices", INGOT_KEY_LIST, false, NULL, NULL, FIELD(slices_value),
      "layers to stack, instead of models: groups { sources = ( ... ); parameters = { ... }; }"},
     {"dtype", INGOT_KEY_STRING, false, "source", NULL, FIELD(dtype_name),
-     "dtype of the output: source (each tensor as in the base or first model), or such as bfloat16"},
+     "dtype of the output: source (each tensor as in the base or first model), or one of " INGOT_FLOAT_DTYPES},
     {"seed", INGOT_KEY_INT, false, "the job's", NULL, FIELD(seed), "seed of this step's random choices"},
     {"nonfinite", INGOT_KEY_CHOICE, false, "fail", nonfinite_names, FIELD(nonfinite),
      "what to do with NaN and infinities in the inputs"},

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/dtype.h"
 #include "driver/distill_settings.h"
 #include "driver/gather_settings.h"
 #include "driver/job.h"
@@ -131,9 +132,20 @@ static void test_tables(void **state)
   assert_true(n > 100);
 }
 
+static void test_dtypes(void **state)
+{
+  ingot_text text = {0};
+  (void)state;
+  for (int i = 0; i < INGOT_DTYPE_COUNT; i++)
+    if (ingot_dtype_is_float((ingot_dtype)i))
+      check_ok(ingot_text_printf(&text, "%s%s", text.size ? ", " : "", ingot_dtype_long_name((ingot_dtype)i)));
+  assert_string_equal(INGOT_FLOAT_DTYPES, ingot_text_string(&text));
+  ingot_text_release(&text);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_texts), cmocka_unit_test(test_ends),
-                                     cmocka_unit_test(test_tables)};
+                                     cmocka_unit_test(test_tables), cmocka_unit_test(test_dtypes)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
