@@ -95,7 +95,8 @@ static ingot_status add_teachers(builder *b)
   ingot_gather_model           *models = ingot_arena_alloc(b->arena, (size_t)s->n_teacher + 1, sizeof *models);
   b->teachers = ingot_arena_alloc(b->arena, (size_t)s->n_teacher + 1, sizeof(ingot_input *));
   b->specs = calloc((size_t)s->n_teacher + 1, sizeof *b->specs);
-  INGOT_TRY_ALLOC(models && b->teachers && b->specs);
+  INGOT_CHECK(b->specs, INGOT_ERR_NOMEM, "no memory for %d teachers", s->n_teacher);
+  INGOT_TRY_ALLOC(models && b->teachers);
   b->plan->teachers = models;
   b->plan->n_teacher = n;
   b->plan->weights = s->weights;

@@ -103,7 +103,8 @@ static ingot_status add_models(builder *b)
   b->specs = calloc((size_t)s->n_model + 1, sizeof *b->specs);
   b->body->model_written = ingot_arena_alloc(b->arena, (size_t)s->n_model + 1, sizeof(char *));
   b->body->model_identity = ingot_arena_alloc(b->arena, (size_t)s->n_model + 1, sizeof(uint64_t));
-  INGOT_TRY_ALLOC(models && b->inputs && b->specs && b->body->model_written && b->body->model_identity);
+  INGOT_CHECK(b->specs, INGOT_ERR_NOMEM, "no memory for %d models", s->n_model);
+  INGOT_TRY_ALLOC(models && b->inputs && b->body->model_written && b->body->model_identity);
   b->plan->models = models;
   b->plan->n_model = s->n_model;
   b->out->ready = true;

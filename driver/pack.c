@@ -206,7 +206,8 @@ ingot_status ingot_step_plan_unpack(const void *bytes, size_t size, ingot_step_p
   ingot_status   st = INGOT_OK;
   ingot_unpacker u = {bytes, (const char *)bytes + size, false};
   *p = (ingot_step_plan){0};
-  const char            *type_name = ingot_unpack_string(&u, &p->arena);
+  const char *type_name = ingot_unpack_string(&u, &p->arena);
+  INGOT_TRY(ingot_unpack_status(&u));
   const ingot_step_type *type = type_name ? ingot_step_type_find(type_name) : NULL;
   INGOT_CHECK(type, INGOT_ERR_INTERNAL, "a plan of an unknown type came from rank 0");
   p->number = (int)ingot_unpack_i64(&u);

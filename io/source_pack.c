@@ -68,7 +68,7 @@ done:
 typedef struct cursor {
   const char *at;
   size_t      left;
-  bool        bad;
+  bool        bad, no_memory;
   char       *string[2]; /* the last strings taken; owned */
 } cursor;
 
@@ -92,7 +92,7 @@ static const char *take_string(cursor *c, int slot)
   if (size > c->left) c->bad = true;
   free(c->string[slot]);
   c->string[slot] = ingot_strndup(c->at, c->bad ? 0 : (size_t)size);
-  if (!c->string[slot]) c->bad = true;
+  if (!c->string[slot]) c->bad = c->no_memory = true;
   if (c->bad) return "";
   c->at += size;
   c->left -= size;
@@ -146,6 +146,7 @@ ingot_status ingot_source_unpack(const void *bytes, size_t size, ingot_source **
     c.left -= sizeof magic;
     INGOT_TRY(take_all(&c, out));
   }
+  INGOT_CHECK(!c.no_memory, INGOT_ERR_NOMEM, "no memory for the names of a packed source of %zu bytes", size);
   INGOT_CHECK(!c.bad && c.left == 0, INGOT_ERR_INTERNAL, "a packed source of %zu bytes does not unpack", size);
   INGOT_TRY(ingot_source_freeze(*out));
 done:
