@@ -18,7 +18,7 @@ typedef enum ingot_key_type {
   INGOT_KEY_INT,    /* int64_t; without a range of its own 0 or more */
   INGOT_KEY_BOOL,   /* bool */
   INGOT_KEY_SIZE,   /* uint64_t bytes: "5GB", "512MiB" or a whole number */
-  INGOT_KEY_CHOICE, /* int: index into choices */
+  INGOT_KEY_CHOICE, /* int: index into the names allowed */
   INGOT_KEY_GROUP,  /* const ingot_value *, as are the next */
   INGOT_KEY_LIST,   /* ( ) or [ ] */
   INGOT_KEY_RANGE,  /* [first, end): whole numbers, checked */
