@@ -10,7 +10,7 @@
 
 #include "base/process.h"
 
-enum { NOTICE_TAG = 77, SWAP_TAG = 78, CHUNK_BYTES = 1 << 30, MESSAGE_BYTES = 4096, SUM_ELEMENTS = 1 << 20 };
+enum { NOTICE_TAG = 77, SWAP_TAG = 78, CHUNK_BYTES = 1 << 30, SUM_ELEMENTS = 1 << 20 };
 
 /* A notice on its way; kept until MPI has taken it. */
 typedef struct pending_notice {
@@ -341,7 +341,7 @@ ingot_status ingot_comm_agree(ingot_comm *comm, ingot_status st)
 
   struct {
     int  status;
-    char message[MESSAGE_BYTES];
+    char message[INGOT_MESSAGE_TEXT];
     char origin[INGOT_ORIGIN_TEXT];
   } shared = {0};
   if (comm->rank == lowest) {
@@ -350,7 +350,7 @@ ingot_status ingot_comm_agree(ingot_comm *comm, ingot_status st)
     if (*ingot_error_origin()) memcpy(shared.origin, ingot_error_origin(), strlen(ingot_error_origin()));
     else ingot_process_rank_text(comm->rank, shared.origin, sizeof shared.origin);
     size_t length = strlen(ingot_error_message());
-    if (length > MESSAGE_BYTES - 1) length = MESSAGE_BYTES - 1;
+    if (length > INGOT_MESSAGE_TEXT - 1) length = INGOT_MESSAGE_TEXT - 1;
     memcpy(shared.message, ingot_error_message(), length);
   }
   if (MPI_Bcast(&shared, (int)sizeof shared, MPI_BYTE, lowest, comm->comm) != MPI_SUCCESS)

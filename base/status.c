@@ -5,9 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MESSAGE_BYTES = 4096 };
-
-static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message[INGOT_MESSAGE_TEXT];
 static _Thread_local char message_origin[INGOT_ORIGIN_TEXT];
 
 static const struct {
@@ -42,7 +40,7 @@ int ingot_status_exit_code(ingot_status st)
 
 ingot_status ingot_fail(ingot_status st, const char *fmt, ...)
 {
-  char    fresh[MESSAGE_BYTES]; /* the arguments may point into the old message */
+  char    fresh[INGOT_MESSAGE_TEXT]; /* the arguments may point into the old message */
   va_list args;
   va_start(args, fmt);
   vsnprintf(fresh, sizeof fresh, fmt, args);
@@ -55,7 +53,7 @@ ingot_status ingot_fail(ingot_status st, const char *fmt, ...)
 ingot_status ingot_wrap(ingot_status st, const char *fmt, ...)
 {
   if (st == INGOT_OK) return st;
-  char    fresh[MESSAGE_BYTES];
+  char    fresh[INGOT_MESSAGE_TEXT];
   va_list args;
   va_start(args, fmt);
   int used = vsnprintf(fresh, sizeof fresh, fmt, args);
@@ -89,6 +87,18 @@ void ingot_error_set_origin(const char *origin)
   char fresh[INGOT_ORIGIN_TEXT]; /* origin may be the old one */
   snprintf(fresh, sizeof fresh, "%s", origin);
   memcpy(message_origin, fresh, sizeof message_origin);
+}
+
+void ingot_error_save(ingot_error *out)
+{
+  memcpy(out->message, message, sizeof message);
+  memcpy(out->origin, message_origin, sizeof message_origin);
+}
+
+void ingot_error_restore(const ingot_error *saved)
+{
+  memcpy(message, saved->message, sizeof message);
+  memcpy(message_origin, saved->origin, sizeof message_origin);
 }
 
 void ingot_assert_failed(const char *cond, const char *file, int line)

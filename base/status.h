@@ -40,14 +40,23 @@ ingot_status ingot_wrap(ingot_status st, const char *fmt, ...) INGOT_PRINTF(2, 3
 /** This thread's message, or "" after success. Valid until the thread's next ingot_fail, ingot_wrap or clear. */
 const char *ingot_error_message(void);
 void        ingot_error_clear(void);
-/** Bytes of an origin, with the 0 at its end. */
-enum { INGOT_ORIGIN_TEXT = 320 };
+/** Bytes of a message and of an origin, with the 0 at their end. */
+enum { INGOT_MESSAGE_TEXT = 4096, INGOT_ORIGIN_TEXT = 320 };
 /**
  * Who failed, "rank 3 on node7", where this thread's message is one that another process or this one has told to all;
  * "" otherwise. ingot_fail and clear empty it, ingot_wrap keeps it. Valid as long as the message.
  */
 const char *ingot_error_origin(void);
 void        ingot_error_set_origin(const char *origin);
+
+/** A message with its origin, put by while more is tried that may fail: the first error is the one to tell. */
+typedef struct ingot_error {
+  char message[INGOT_MESSAGE_TEXT], origin[INGOT_ORIGIN_TEXT];
+} ingot_error;
+/** This thread's message and origin, "" after success. */
+void ingot_error_save(ingot_error *out);
+/** They are this thread's again, whatever came since. */
+void ingot_error_restore(const ingot_error *saved);
 
 /** Run an expression of type ingot_status; on failure go to `done` with `st` set. */
 #define INGOT_TRY(expr)            \

@@ -149,18 +149,15 @@ done:
  */
 static void leave_step(ingot_status st, const ingot_step_plan *plan)
 {
-  char         message[4096], origin[INGOT_ORIGIN_TEXT];
+  ingot_error  first;
   ingot_status left = INGOT_OK;
-  snprintf(message, sizeof message, "%s", ingot_error_message());
-  snprintf(origin, sizeof origin, "%s", ingot_error_origin());
+  ingot_error_save(&first);
   if (st == INGOT_ERR_NUMERIC && !plan->type->keeps_states) {
     left = ingot_sink_remove_partial(plan->output);
     if (left == INGOT_OK) left = ingot_gather_forget(plan->output);
   }
   if (left == INGOT_OK) left = ingot_begun_remove(plan->output, true);
-  if (left == INGOT_OK) return;
-  ingot_fail(st, "%s", message);
-  ingot_error_set_origin(origin);
+  ingot_error_restore(&first);
 }
 
 /* Run one step whose plan all ranks have. */

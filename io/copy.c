@@ -184,10 +184,10 @@ done:
   /* The error stands (BUSY: all of it is another run's by now); what cannot be removed stays behind under its temporary
    * name. */
   if (st != INGOT_OK && st != INGOT_ERR_BUSY && created && ingot_comm_rank(comm) == 0) {
-    char *message = ingot_strdup(ingot_error_message());
+    ingot_error first;
+    ingot_error_save(&first);
     (void)ingot_sink_remove_partial(options->path);
-    if (message) ingot_fail(st, "%s", message);
-    free(message);
+    ingot_error_restore(&first);
   }
   copy_release(&c);
   return st;

@@ -133,10 +133,10 @@ static ingot_status allocate_files(const ingot_sink *s)
   ingot_status st = INGOT_OK;
   for (int i = 0; st == INGOT_OK && i < s->n_file; i++) st = allocate(&s->files[i]);
   if (st == INGOT_OK) return st;
-  char *message = ingot_strdup(ingot_error_message());
+  ingot_error first;
+  ingot_error_save(&first);
   (void)ingot_file_remove(s->partial); /* it holds nothing yet, and may fill the disk */
-  if (message) ingot_fail(st, "%s", message);
-  free(message);
+  ingot_error_restore(&first);
   return st;
 }
 

@@ -318,11 +318,11 @@ static ingot_status solve_mine(runner *r)
     st = ingot_fail(INGOT_STOPPED, "stopped on request; the same command continues");
 done:
   if (st != INGOT_OK && !leave) {
-    char         message[2048];
+    ingot_error  first;
     ingot_notice notice = {.kind = INGOT_NOTICE_STOP, .value = {(int64_t)st}};
-    snprintf(message, sizeof message, "%s", ingot_error_message());
-    if (ingot_comm_notify(run->comm, -1, &notice) != INGOT_OK) ingot_error_clear();
-    st = ingot_fail(st, "%s", message);
+    ingot_error_save(&first);
+    (void)ingot_comm_notify(run->comm, -1, &notice);
+    ingot_error_restore(&first);
   }
   return st;
 }

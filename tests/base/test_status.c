@@ -45,6 +45,24 @@ static void origins_stay_with_their_message(void **state)
   assert_string_equal(ingot_error_origin(), "");
 }
 
+static void errors_are_put_by(void **state)
+{
+  ingot_error first, none;
+  (void)state;
+  ingot_error_clear();
+  ingot_error_save(&none);
+  ingot_fail(INGOT_ERR_IO, "first");
+  ingot_error_set_origin("rank 3 on x");
+  ingot_error_save(&first);
+  ingot_fail(INGOT_ERR_IO, "second");
+  ingot_error_restore(&first);
+  assert_string_equal(ingot_error_message(), "first");
+  assert_string_equal(ingot_error_origin(), "rank 3 on x");
+  ingot_error_restore(&none);
+  assert_string_equal(ingot_error_message(), "");
+  assert_string_equal(ingot_error_origin(), "");
+}
+
 static void long_messages_are_cut(void **state)
 {
   (void)state;
@@ -88,6 +106,7 @@ int main(void)
       cmocka_unit_test(names_and_exit_codes),
       cmocka_unit_test(messages_are_wrapped),
       cmocka_unit_test(origins_stay_with_their_message),
+      cmocka_unit_test(errors_are_put_by),
       cmocka_unit_test(long_messages_are_cut),
       cmocka_unit_test(problems_are_listed_in_one_go),
       cmocka_unit_test(very_many_problems_are_counted),

@@ -112,6 +112,7 @@ for n in $(rank_counts); do
   for point in write read; do
     rm -rf out
     INGOT_FAULT="$point@$((n - 1)):1" expect 1 "planned fault: $point" ranks "$n" "$INGOT" run --quiet --device cpu fisher.cfg
+    [ "$n" = 1 ] || grep -q "error: rank $((n - 1)) on " stderr.txt || fail "$n ranks, $point: $(cat stderr.txt)"
     [ ! -e out/s.h5 ] || fail "$point fails, $n ranks: there is an output"
   done
 done

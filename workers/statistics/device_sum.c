@@ -10,7 +10,6 @@
 
 #include "base/log.h"
 #include "base/process.h"
-#include "base/text.h"
 #include "kernels/device.h"
 #include "kernels/nccl.h"
 #include "kernels/nn/cuda_open.h"
@@ -172,12 +171,10 @@ void ingot_device_sum_end(ingot_device_sum *s)
 /* A failure of the thread is no news any more: what has ended the run is. */
 static void wait_quietly(ingot_device_sum *s)
 {
-  char *kept = ingot_strdup(ingot_error_message());
-  if (ingot_crew_wait(&s->flight) != INGOT_OK) {
-    ingot_error_clear();
-    if (kept && kept[0]) ingot_fail(INGOT_ERR_INTERNAL, "%s", kept); /* the message alone: the status is the caller's */
-  }
-  free(kept);
+  ingot_error first;
+  ingot_error_save(&first);
+  (void)ingot_crew_wait(&s->flight);
+  ingot_error_restore(&first);
 }
 
 void ingot_device_sum_close(ingot_device_sum **sum)

@@ -343,12 +343,9 @@ void ingot_stat_writer_discard(ingot_stat_writer **writer)
   ingot_stat_writer_close(writer);
   /* The first error is the one to tell: this one's message would hide it. */
   if (ingot_comm_barrier(comm) == INGOT_OK && ingot_comm_rank(comm) == 0) {
-    ingot_text   kept = {0};
-    ingot_status st = ingot_text_printf(&kept, "%s", ingot_error_message());
-    if (ingot_sink_remove_partial(path) != INGOT_OK || st != INGOT_OK) ingot_error_clear();
-    if (kept.size)
-      ingot_fail(INGOT_ERR_INTERNAL, "%s",
-                 ingot_text_string(&kept)); /* the message alone: the status is the caller's */
-    ingot_text_release(&kept);
+    ingot_error first;
+    ingot_error_save(&first);
+    (void)ingot_sink_remove_partial(path);
+    ingot_error_restore(&first);
   }
 }
