@@ -12,9 +12,10 @@ static const struct {
   const char  *name;
   ingot_status status;
 } points[INGOT_FAULT_COUNT] = {
-    [INGOT_FAULT_READ] = {"read", INGOT_ERR_IO},     [INGOT_FAULT_WRITE] = {"write", INGOT_ERR_NOSPACE},
-    [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO}, [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
-    [INGOT_FAULT_STOP] = {"stop", INGOT_OK},         [INGOT_FAULT_SLOW] = {"slow", INGOT_OK},
+    [INGOT_FAULT_READ] = {"read", INGOT_ERR_IO},       [INGOT_FAULT_WRITE] = {"write", INGOT_ERR_NOSPACE},
+    [INGOT_FAULT_COMMIT] = {"commit", INGOT_ERR_IO},   [INGOT_FAULT_KILL] = {"kill", INGOT_ERR_INTERNAL},
+    [INGOT_FAULT_LIST] = {"list", INGOT_ERR_INTERNAL}, [INGOT_FAULT_TIDY] = {"tidy", INGOT_ERR_INTERNAL},
+    [INGOT_FAULT_STOP] = {"stop", INGOT_OK},           [INGOT_FAULT_SLOW] = {"slow", INGOT_OK},
 };
 
 /* Set before threads start; afterwards only the counter changes. */
@@ -52,7 +53,7 @@ ingot_status ingot_fault_check(ingot_fault_point point)
     return INGOT_OK;
   }
   if (atomic_fetch_add(&fault.seen, 1) + 1 != fault.at) return INGOT_OK;
-  if (point == INGOT_FAULT_KILL) raise(SIGKILL);
+  if (point == INGOT_FAULT_KILL || point == INGOT_FAULT_LIST || point == INGOT_FAULT_TIDY) raise(SIGKILL);
   if (point == INGOT_FAULT_STOP) {
     kill(getpid(), SIGTERM); /* as from outside: any thread may get it */
     return INGOT_OK;

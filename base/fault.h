@@ -18,6 +18,8 @@ typedef enum ingot_fault_point {
   INGOT_FAULT_WRITE,  /* a write of the output: INGOT_ERR_NOSPACE */
   INGOT_FAULT_COMMIT, /* before the output is renamed into place: INGOT_ERR_IO */
   INGOT_FAULT_KILL,   /* at a write, or a batch of windows: the process kills itself with SIGKILL */
+  INGOT_FAULT_LIST,   /* an output has its name, and no manifest yet: likewise */
+  INGOT_FAULT_TIDY,   /* an output is complete, and what was kept for a restart still there: likewise */
   INGOT_FAULT_STOP,   /* at a write, or a batch of windows: the process sends itself SIGTERM; no failure */
   INGOT_FAULT_SLOW,   /* every write waits N milliseconds: time for signals from outside to arrive; no failure */
   INGOT_FAULT_COUNT

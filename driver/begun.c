@@ -1,7 +1,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "driver/begun.h"
 
-#include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,45 +161,67 @@ done:
 
 /* ---- the file ---- */
 
+static ingot_status count_one(void *context, int folder, const char *name, const char *tail)
+{
+  (void)folder;
+  (void)name;
+  (void)tail;
+  ++*(int *)context;
+  return INGOT_OK;
+}
+
 /* Whether there is unfinished work beside an output: tiles written, or the saved states of a step that runs models. */
 static bool is_needed(const char *output)
 {
   static const char *const kinds[] = {".partial", ".journal", ".state."};
-  bool                     found = false;
-  char                    *name = ingot_file_sibling(output, "");
-  char                    *slash = name ? strrchr(name, '/') : NULL;
-  const char              *base = slash ? slash + 1 : name;
-  if (!name) return true;
-  if (slash) *slash = '\0';
-  DIR   *folder = opendir(!slash ? "." : slash == name ? "/" : name);
-  size_t n = strlen(base);
-  for (struct dirent *entry = folder ? readdir(folder) : NULL; entry && !found; entry = readdir(folder))
-    for (int i = 0; i < 3; i++)
-      found = found ||
-              (strncmp(entry->d_name, base, n) == 0 && strncmp(entry->d_name + n, kinds[i], strlen(kinds[i])) == 0);
-  if (folder) closedir(folder);
-  free(name);
-  return found;
+  int                      n = 0;
+  for (int i = 0; i < 3; i++)
+    if (ingot_file_each_beside(output, kinds[i], count_one, &n) != INGOT_OK) {
+      ingot_error_clear();
+      return true;
+    }
+  return n > 0;
+}
+
+/* *tree becomes NULL where there is no file, or none that can be read. */
+static ingot_status read_note(const char *output, json_t **tree)
+{
+  ingot_status st = INGOT_OK;
+  char        *path = ingot_file_sibling(output, SUFFIX);
+  *tree = NULL;
+  INGOT_CHECK(path, INGOT_ERR_NOMEM, "%s: no memory for its name", output);
+  if (access(path, F_OK) == 0 && ingot_json_read(path, BEGUN_MAX, tree) != INGOT_OK) ingot_error_clear();
+done:
+  free(path);
+  return st;
+}
+
+static bool has_fingerprint(const json_t *tree, uint64_t fingerprint)
+{
+  char text[24];
+  snprintf(text, sizeof text, "%016" PRIx64, fingerprint);
+  return strcmp(member_text(tree, "fingerprint"), text) == 0;
 }
 
 ingot_status ingot_begun_look(const ingot_step_plan *plan, ingot_text *why)
 {
   ingot_status st = INGOT_OK;
   json_t      *tree = NULL;
-  char         now[24];
-  char        *path = ingot_file_sibling(plan->output, SUFFIX);
-  INGOT_CHECK(path, INGOT_ERR_NOMEM, "%s: no memory for its name", plan->output);
-  if (access(path, F_OK) != 0 || !is_needed(plan->output)) goto done;
-  if (ingot_json_read(path, BEGUN_MAX, &tree) != INGOT_OK) {
-    ingot_error_clear();
-    goto done;
-  }
-  snprintf(now, sizeof now, "%016" PRIx64, plan->fingerprint);
-  if (strcmp(member_text(tree, "fingerprint"), now) != 0) st = ingot_begun_difference(tree, plan, why);
+  INGOT_TRY(read_note(plan->output, &tree));
+  if (tree && is_needed(plan->output) && !has_fingerprint(tree, plan->fingerprint))
+    st = ingot_begun_difference(tree, plan, why);
 done:
   json_decref(tree);
-  free(path);
   return st;
+}
+
+bool ingot_begun_by(const ingot_step_plan *plan)
+{
+  json_t *tree = NULL;
+  if (read_note(plan->output, &tree) != INGOT_OK) ingot_error_clear();
+  bool same = tree && has_fingerprint(tree, plan->fingerprint);
+  json_decref(tree);
+  return same;
 }
 
 ingot_status ingot_begun_write(const ingot_step_plan *plan)

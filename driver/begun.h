@@ -17,6 +17,8 @@
  * empty when there is none. INGOT_ERR_NOMEM only: a file that cannot be read is no witness.
  */
 ingot_status ingot_begun_look(const ingot_step_plan *plan, ingot_text *why);
+/** Whether the file is there and has the plan's fingerprint. A file that cannot be read is not. */
+bool ingot_begun_by(const ingot_step_plan *plan);
 /** Write the file; INGOT_ERR_IO, INGOT_ERR_NOSPACE. One process at a time: the holder of the output's lock. */
 ingot_status ingot_begun_write(const ingot_step_plan *plan);
 /** Remove the file; with `unless_needed` only when there is no unfinished work that it speaks of. */

@@ -12,6 +12,7 @@
 #include "driver/begun.h"
 #include "driver/manifest.h"
 #include "io/journal.h"
+#include "io/lock.h"
 
 /* The real path of what exists of `path`, with the rest behind it as written ("." and ".." cannot be in a rest). */
 static ingot_status real_path(const char *path, ingot_text *text)
@@ -193,9 +194,8 @@ done:
 static ingot_status check_begun(ingot_planner *planner, const char *place, const ingot_step_plan *plan)
 {
   ingot_status st = INGOT_OK;
-  ingot_text   why = {0}, lock = {0};
-  INGOT_TRY(ingot_text_printf(&lock, "%s.lock", plan->output));
-  if (access(ingot_text_string(&lock), F_OK) == 0) goto done;
+  ingot_text   why = {0};
+  if (ingot_lock_is_there(plan->output)) goto done;
   INGOT_TRY(ingot_begun_look(plan, &why));
   if (why.size > 0)
     ingot_problems_add(
@@ -204,7 +204,6 @@ static ingot_status check_begun(ingot_planner *planner, const char *place, const
         plan->output, ingot_text_string(&why));
 done:
   ingot_text_release(&why);
-  ingot_text_release(&lock);
   return st;
 }
 

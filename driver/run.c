@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "driver/begun.h"
@@ -99,7 +100,22 @@ done:
   return withdrawn != INGOT_OK ? withdrawn : st;
 }
 
-/* Rank 0: manifests, then the journals go, then the summary. */
+/*
+ * Rank 0, with the lock: what was kept for a restart goes. The note of what the output was begun from goes last: as
+ * long as it is there, a run that finds the output complete knows that there may be more.
+ */
+static ingot_status tidy(const ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  if (plan->other) INGOT_TRY(ingot_sink_remove_partial(plan->other));
+  INGOT_TRY(ingot_sink_remove_partial(plan->output));
+  INGOT_TRY(ingot_gather_forget(plan->output));
+  st = ingot_begun_remove(plan->output, false);
+done:
+  return st;
+}
+
+/* Rank 0: manifests, then what was kept for a restart goes, then the summary. */
 static ingot_status finish_step(run_state *state, ingot_run_context *context, const ingot_step_plan *plan,
                                 const ingot_step_result *result, const ingot_merge_timing *timing, const char *started)
 {
@@ -108,10 +124,10 @@ static ingot_status finish_step(run_state *state, ingot_run_context *context, co
   ingot_report       report;
   int                n_rank = ingot_comm_size(context->comm);
   ingot_manifest_run run = {started, n_rank, context->n_thread, timing[0].on_device ? "cuda" : "cpu", timing};
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_LIST));
   INGOT_TRY(write_manifests(state, plan, result, &run));
-  if (plan->other) INGOT_TRY(ingot_sink_remove_partial(plan->other));
-  INGOT_TRY(ingot_sink_remove_partial(plan->output));
-  INGOT_TRY(ingot_begun_remove(plan->output, false));
+  INGOT_TRY(ingot_fault_check(INGOT_FAULT_TIDY));
+  INGOT_TRY(tidy(plan));
   ingot_report_make(timing, n_rank, &report);
   report.windows = plan->work != NULL;
   report.planned_bytes = plan->memory_bytes;
@@ -149,14 +165,10 @@ done:
  */
 static void leave_step(ingot_status st, const ingot_step_plan *plan)
 {
-  ingot_error  first;
-  ingot_status left = INGOT_OK;
+  ingot_error first;
   ingot_error_save(&first);
-  if (st == INGOT_ERR_NUMERIC && !plan->type->keeps_states) {
-    left = ingot_sink_remove_partial(plan->output);
-    if (left == INGOT_OK) left = ingot_gather_forget(plan->output);
-  }
-  if (left == INGOT_OK) left = ingot_begun_remove(plan->output, true);
+  if (st == INGOT_ERR_NUMERIC && !plan->type->keeps_states) (void)tidy(plan);
+  else (void)ingot_begun_remove(plan->output, true);
   ingot_error_restore(&first);
 }
 
@@ -198,15 +210,40 @@ typedef enum step_order { STEP_SKIP, STEP_RUN, STEP_WAIT } step_order;
 
 enum { WAIT_POLL_NS = 300 * 1000 * 1000 };
 
+static ingot_status take_lock(run_state *state, const ingot_run_request *request, const ingot_step_plan *plan)
+{
+  ingot_text   what = {0};
+  ingot_status st = ingot_text_printf(&what, "job %s", request->job_path);
+  if (st == INGOT_OK) st = ingot_lock_take(plan->output, ingot_text_string(&what), &state->lock);
+  ingot_text_release(&what);
+  return st;
+}
+
+/*
+ * The output is complete. A run that was killed behind its manifest has left what was kept for a restart: it goes,
+ * under the lock. A run that is still at work there tidies up itself, and a folder that nobody may write in stays as it
+ * is.
+ */
+static ingot_status tidy_behind(run_state *state, const ingot_run_request *request, ingot_step_plan *plan)
+{
+  ingot_status st = INGOT_OK;
+  if (!ingot_begun_by(plan) && !ingot_lock_is_there(plan->output)) goto done;
+  if (take_lock(state, request, plan) != INGOT_OK) {
+    ingot_error_clear();
+    goto done;
+  }
+  INGOT_TRY(ingot_planner_replan(&state->planner, plan->number)); /* another run may have begun it anew in between */
+  if (plan->complete && ingot_begun_by(plan)) st = tidy(plan);
+done:
+  return st;
+}
+
 /* Take the lock of the step's output; STEP_WAIT while another run holds it and this one is to wait for it. */
 static ingot_status lock_output(run_state *state, const ingot_run_request *request, const ingot_step_plan *plan,
                                 step_order *order)
 {
-  ingot_text   what = {0};
   double       now_s = ingot_clock_s();
-  ingot_status st = ingot_text_printf(&what, "job %s", request->job_path);
-  if (st == INGOT_OK) st = ingot_lock_take(plan->output, ingot_text_string(&what), &state->lock);
-  ingot_text_release(&what);
+  ingot_status st = take_lock(state, request, plan);
   *order = STEP_RUN;
   if (st != INGOT_ERR_BUSY || !request->wait) return st;
   if (state->waiting_s == 0) {
@@ -229,7 +266,10 @@ static ingot_status order_step(run_state *state, ingot_run_context *context, con
   *order = STEP_SKIP;
   if (!plan->type) goto done; /* not asked for */
   if (!plan->ready) INGOT_TRY(ingot_planner_replan(&state->planner, number));
-  if (!plan->complete) {
+  if (plan->complete) {
+    *order = STEP_RUN;
+    INGOT_TRY(tidy_behind(state, request, plan));
+  } else {
     INGOT_TRY(lock_output(state, request, plan, order));
     if (*order == STEP_WAIT) goto done;
     /* Another run may have finished it since it was planned here. */

@@ -229,7 +229,6 @@ static ingot_status run_distill(const ingot_run_context *context, const ingot_st
   if (t.terminal && t.shown) fprintf(stderr, "\r\033[K");
   INGOT_TRY(st);
   st = root ? write_picture(&p, &history) : INGOT_OK;
-  if (root && st == INGOT_OK) st = ingot_gather_forget(p.sink.path);
   st = ingot_comm_agree(context->comm, st);
 done:
   ingot_distill_history_release(&history);

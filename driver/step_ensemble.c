@@ -60,9 +60,7 @@ static ingot_status run_ensemble(const ingot_run_context *context, const ingot_s
   const written             w = {body, &found};
   const ingot_scores_output output = {g->output, g->fingerprint, &g->sink,      "ingot_ensemble",
                                       &w,        written_json,   written_lines, written_table};
-  INGOT_TRY(ingot_scores_output_write(context, &output, result->checksums));
-  st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(plan->output) : INGOT_OK;
-  st = ingot_comm_agree(context->comm, st);
+  st = ingot_scores_output_write(context, &output, result->checksums);
 done:
   ingot_ensemble_result_release(&found);
   return st;

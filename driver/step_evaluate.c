@@ -53,9 +53,7 @@ static ingot_status run_evaluate(const ingot_run_context *context, const ingot_s
   const written             w = {plan->body, scores};
   const ingot_scores_output output = {g->output, g->fingerprint, &g->sink,      "ingot_evaluation",
                                       &w,        written_json,   written_lines, written_table};
-  INGOT_TRY(ingot_scores_output_write(context, &output, result->checksums));
-  st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(g->output) : INGOT_OK;
-  st = ingot_comm_agree(context->comm, st);
+  st = ingot_scores_output_write(context, &output, result->checksums);
 done:
   free(scores);
   return st;

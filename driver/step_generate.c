@@ -41,7 +41,6 @@ static ingot_status finish(const ingot_generate_body *body, const ingot_generate
                  (long long)result->n_written, (long long)result->n_token, (long long)result->n_ended,
                  (long long)result->n_sequence,
                  result->n_dropped + result->n_duplicate > 0 ? "; others, or doubles, are left out" : "");
-  st = ingot_gather_forget(body->plan.ensemble.gather.output);
 done:
   return st;
 }

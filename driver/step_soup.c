@@ -137,8 +137,6 @@ static ingot_status run_soup(const ingot_run_context *context, const ingot_step_
   INGOT_TRY(ingot_comm_agree(context->comm, st));
   INGOT_TRY(merge_members(context, body, &soup, result));
   ingot_data_merge_add_timing(&result->timing, &timing);
-  st = root ? ingot_gather_forget(plan->output) : INGOT_OK;
-  st = ingot_comm_agree(context->comm, st);
 done:
   ingot_soup_release(&soup);
   free(scores);

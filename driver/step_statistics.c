@@ -17,9 +17,7 @@ static ingot_status run_statistics(const ingot_run_context *context, const ingot
   ingot_status st =
       result->checksums ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for %d checksums", g.sink.n_tensor);
   INGOT_TRY(ingot_comm_agree(context->comm, st));
-  INGOT_TRY(gather(context->comm, &g, &options, result->checksums, &result->timing));
-  st = ingot_comm_rank(context->comm) == 0 ? ingot_gather_forget(g.output) : INGOT_OK;
-  st = ingot_comm_agree(context->comm, st);
+  st = gather(context->comm, &g, &options, result->checksums, &result->timing);
 done:
   ingot_progress_finish(&progress);
   return st;

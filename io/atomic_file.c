@@ -78,6 +78,25 @@ static char *parent_of(const char *path)
   return n ? ingot_strndup(path, n) : ingot_strdup(".");
 }
 
+ingot_status ingot_file_each_beside(const char *path, const char *suffix, ingot_file_visit visit, void *context)
+{
+  ingot_status st = INGOT_OK;
+  DIR         *listing = NULL;
+  char        *dir = parent_of(path), *beside = ingot_file_sibling(path, suffix);
+  INGOT_CHECK(dir && beside, INGOT_ERR_NOMEM, "%s: no memory for its parent's name", path);
+  const char *slash = strrchr(beside, '/'), *prefix = slash ? slash + 1 : beside;
+  size_t      n = strlen(prefix);
+  listing = opendir(dir);
+  for (struct dirent *entry = listing ? readdir(listing) : NULL; entry; entry = readdir(listing))
+    if (strncmp(entry->d_name, prefix, n) == 0)
+      INGOT_TRY(visit(context, dirfd(listing), entry->d_name, entry->d_name + n));
+done:
+  if (listing) closedir(listing);
+  free(beside);
+  free(dir);
+  return st;
+}
+
 ingot_status ingot_file_make_parents(const char *path)
 {
   ingot_status st = INGOT_OK;

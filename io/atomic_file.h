@@ -26,6 +26,13 @@ ingot_status ingot_file_pwrite(int fd, const char *path, uint64_t offset, const 
 ingot_status ingot_file_pread(int fd, const char *path, uint64_t offset, void *bytes, size_t size);
 /** A path without the slashes at its end, and with a suffix; on the heap, NULL when memory is out. */
 char *ingot_file_sibling(const char *path, const char *suffix);
+/**
+ * Visit what lies beside a path under its name with a suffix and more: "dir/m.h5" and ".state." lead to
+ * "m.h5.state.0-of-2", whose `tail` is "0-of-2". Names are relative to `folder`, an open directory. The first failure
+ * of a visit ends it and is returned. A folder that cannot be listed holds nothing.
+ */
+typedef ingot_status (*ingot_file_visit)(void *context, int folder, const char *name, const char *tail);
+ingot_status ingot_file_each_beside(const char *path, const char *suffix, ingot_file_visit visit, void *context);
 /** Make the directories above a path, as mkdir -p does. */
 ingot_status ingot_file_make_parents(const char *path);
 /** Flush the directory that holds a path, so that a rename in it lasts. File systems that cannot are left alone. */

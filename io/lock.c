@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +156,21 @@ done:
   return st;
 }
 
+/* Files of runs that were killed while they took or took over a lock, "<lock>.<token>": theirs to remove no longer. */
+static ingot_status sweep(void *context, int folder, const char *name, const char *tail)
+{
+  const ingot_lock *lock = context;
+  ingot_lock_holder holder;
+  int               fd = openat(folder, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  (void)tail;
+  if (fd < 0) return INGOT_OK;
+  kernel_answer answer = kernel_lock(fd);
+  if (read_holder(fd, &holder) != INGOT_OK) ingot_error_clear();
+  else if (holder.token[0] && is_gone(lock, &holder, answer, age_s(fd, lock->fd))) (void)unlinkat(folder, name, 0);
+  close(fd);
+  return INGOT_OK;
+}
+
 static ingot_status acquire(ingot_lock *lock)
 {
   ingot_status st = INGOT_OK;
@@ -176,6 +190,7 @@ static ingot_status acquire(ingot_lock *lock)
   st = ingot_fail(INGOT_ERR_BUSY, "%s: other runs are taking and giving back this lock all the time", lock->path);
 done:
   if (lock->fd >= 0 && fresh.bytes) unlink(fresh.bytes);
+  if (placed && ingot_file_each_beside(lock->path, ".", sweep, lock) != INGOT_OK) ingot_error_clear();
   ingot_text_release(&fresh);
   ingot_text_release(&aside);
   return st;
@@ -222,6 +237,14 @@ static void *beat(void *argument)
   }
   pthread_mutex_unlock(&lock->mutex);
   return NULL;
+}
+
+bool ingot_lock_is_there(const char *output_path)
+{
+  char *path = ingot_file_sibling(output_path, ".lock");
+  bool  found = path && access(path, F_OK) == 0;
+  free(path);
+  return found;
 }
 
 ingot_status ingot_lock_take(const char *output_path, const char *what, ingot_lock **out)

@@ -15,6 +15,8 @@
 #ifndef INGOT_IO_LOCK_H
 #define INGOT_IO_LOCK_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 #ifdef __cplusplus
@@ -33,6 +35,8 @@ typedef struct ingot_lock ingot_lock;
  *         INGOT_ERR_NOSPACE, INGOT_ERR_NOMEM.
  */
 ingot_status ingot_lock_take(const char *output_path, const char *what, ingot_lock **out);
+/** Whether an output has a lock file: of a run at work, or of one that is gone. */
+bool ingot_lock_is_there(const char *output_path);
 /** Look whether the lock is still ours, and renew it. INGOT_ERR_BUSY when not: the output must not be touched. Any
  * thread. */
 ingot_status ingot_lock_check(ingot_lock *lock);

@@ -3,7 +3,9 @@
 #include "tests/check.h"
 
 #include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 
@@ -54,6 +56,28 @@ static void stop_is_a_signal(void **state)
   assert_int_equal(sigaction(SIGTERM, &before, NULL), 0);
 }
 
+static void kills_are_kills(void **state)
+{
+  static const struct {
+    const char       *spec;
+    ingot_fault_point point;
+  } kills[] = {{"kill@0:2", INGOT_FAULT_KILL}, {"list@0:2", INGOT_FAULT_LIST}, {"tidy@0:2", INGOT_FAULT_TIDY}};
+  (void)state;
+  for (size_t i = 0; i < sizeof kills / sizeof *kills; i++) {
+    int   how;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+      if (ingot_fault_init(kills[i].spec, 0) != INGOT_OK || ingot_fault_check(kills[i].point) != INGOT_OK) _exit(1);
+      (void)ingot_fault_check(kills[i].point);
+      _exit(2);
+    }
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how));
+    assert_int_equal(WTERMSIG(how), SIGKILL);
+  }
+}
+
 /* The wait is the kernel's to keep: it is never shorter than asked for. */
 static void slow_waits_on_every_rank(void **state)
 {
@@ -79,9 +103,9 @@ static void bad_specs(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(nothing_planned),          cmocka_unit_test(nth_call_fails),
-      cmocka_unit_test(other_ranks_go_on),        cmocka_unit_test(stop_is_a_signal),
-      cmocka_unit_test(slow_waits_on_every_rank), cmocka_unit_test(bad_specs),
+      cmocka_unit_test(nothing_planned),  cmocka_unit_test(nth_call_fails),  cmocka_unit_test(other_ranks_go_on),
+      cmocka_unit_test(stop_is_a_signal), cmocka_unit_test(kills_are_kills), cmocka_unit_test(slow_waits_on_every_rank),
+      cmocka_unit_test(bad_specs),
   };
   return cmocka_run_group_tests_name("base/fault", tests, NULL, NULL);
 }

@@ -71,16 +71,22 @@ static void assert_busy(const fixture *f, const char *who)
 }
 
 /* A lock file by hand, `age_s` old; other fields as in this process's own record. */
-static void forge(const fixture *f, const ingot_lock_holder *holder, int age_s)
+static void forge_as(const fixture *f, const char *name, const ingot_lock_holder *holder, int age_s)
 {
-  char   text[INGOT_LOCK_FILE_BYTES];
+  char   text[INGOT_LOCK_FILE_BYTES], path[SCRATCH_PATH];
   size_t size = ingot_lock_holder_print(holder, text);
   assert_true(size > 0);
-  scratch_write(&f->scratch, "out.h5.lock", text, size);
+  scratch_write(&f->scratch, name, text, size);
+  scratch_path(&f->scratch, name, path);
   struct timespec now, times[2];
   clock_gettime(CLOCK_REALTIME, &now);
   times[0] = times[1] = (struct timespec){.tv_sec = now.tv_sec - age_s};
-  assert_int_equal(utimensat(AT_FDCWD, f->path, times, 0), 0);
+  assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+static void forge(const fixture *f, const ingot_lock_holder *holder, int age_s)
+{
+  forge_as(f, "out.h5.lock", holder, age_s);
 }
 
 static void one_holder(void **state)
@@ -161,6 +167,33 @@ static void killed_holder(void **state)
   assert_int_equal(waitpid(child, NULL, 0), child);
   assert_files(f, 1);
   assert_takes(f);
+}
+
+/* What a run leaves that is killed before its file has the lock's name goes with the next lock; other files stay. */
+static void killed_while_taking(void **state)
+{
+  fixture          *f = *state;
+  ingot_lock_holder gone, far;
+  ingot_lock_holder_self("job x.cfg", &gone);
+  far = gone;
+  gone.start += 1; /* the number belongs to another process now */
+  gone.kernel_lock = true;
+  snprintf(far.host, sizeof far.host, "node17.example");
+  forge_as(f, "out.h5.lock.1111", &gone, 0);
+  forge_as(f, "out.h5.lock.2222.old", &gone, 0);
+  forge_as(f, "out.h5.lock.3333", &far, INGOT_LOCK_STALE_S + 5);
+  assert_takes(f);
+
+  ingot_lock *lock = NULL;
+  forge_as(f, "out.h5.lock.4444", &far, INGOT_LOCK_STALE_S - 60); /* may be at it */
+  forge_as(f, "out.h5.lockfile", &gone, 0);
+  scratch_text(&f->scratch, "out.h5.lock.txt", "somebody's notes");
+  assert_int_equal(ingot_lock_take(f->output, "test", &lock), INGOT_OK);
+  assert_true(ingot_lock_is_there(f->output));
+  assert_files(f, 4);
+  ingot_lock_release(&lock);
+  assert_files(f, 3);
+  assert_false(ingot_lock_is_there(f->output));
 }
 
 static void without_kernel_lock(void **state)
@@ -331,6 +364,7 @@ int main(void)
       cmocka_unit_test_setup_teardown(one_holder, begin, end),
       cmocka_unit_test_setup_teardown(file_says, begin, end),
       cmocka_unit_test_setup_teardown(killed_holder, begin, end),
+      cmocka_unit_test_setup_teardown(killed_while_taking, begin, end),
       cmocka_unit_test_setup_teardown(without_kernel_lock, begin, end),
       cmocka_unit_test_setup_teardown(foreign_host, begin, end),
       cmocka_unit_test_setup_teardown(requeued_job, begin, end),

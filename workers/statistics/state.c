@@ -6,7 +6,6 @@
  * windows done i64, payload bytes u64, checksum u64, zeros; then the payload. The checksum is over the hashes of the
  * payload's chunks, seeded with the hash of the header before it: so threads hash, read and write chunks in any order.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -368,55 +367,38 @@ done:
   return st;
 }
 
-/* The folder of an output, open, and how the names of its states begin. *listing NULL: no folder, so no states. */
-static ingot_status list_states(const char *output, DIR **listing, ingot_text *prefix)
+typedef struct other_states {
+  char ending[32]; /* of the states of as many ranks */
+  bool found;
+} other_states;
+
+static ingot_status look_at_ending(void *context, int folder, const char *name, const char *tail)
 {
-  ingot_status st = INGOT_OK;
-  ingot_text   folder = {0};
-  size_t       n = strlen(output);
-  *listing = NULL;
-  while (n > 1 && output[n - 1] == '/') n--;
-  size_t cut = n;
-  while (cut > 0 && output[cut - 1] != '/') cut--;
-  INGOT_TRY(ingot_text_printf(&folder, "%.*s", (int)(cut ? cut : 1), cut ? output : "."));
-  INGOT_TRY(ingot_text_printf(prefix, "%.*s%s", (int)(n - cut), output + cut, SUFFIX));
-  *listing = opendir(ingot_text_string(&folder));
-done:
-  ingot_text_release(&folder);
-  return st;
+  other_states *other = context;
+  const char   *of = strstr(tail, "-of-");
+  (void)folder;
+  (void)name;
+  other->found = other->found || (of && strcmp(of, other->ending) != 0 && !strstr(of, ".new"));
+  return INGOT_OK;
 }
 
 bool ingot_state_other_ranks(const char *output, int size)
 {
-  ingot_text prefix = {0};
-  DIR       *listing = NULL;
-  bool       found = false;
-  char       ending[32];
-  snprintf(ending, sizeof ending, "-of-%d", size);
-  if (list_states(output, &listing, &prefix) != INGOT_OK) ingot_error_clear();
-  for (struct dirent *entry = listing ? readdir(listing) : NULL; entry; entry = readdir(listing)) {
-    if (strncmp(entry->d_name, ingot_text_string(&prefix), prefix.size) != 0) continue;
-    const char *of = strstr(entry->d_name + prefix.size, "-of-");
-    found = found || (of && strcmp(of, ending) != 0 && !strstr(of, ".new"));
-  }
-  if (listing) closedir(listing);
-  ingot_text_release(&prefix);
-  return found;
+  other_states other = {.found = false};
+  snprintf(other.ending, sizeof other.ending, "-of-%d", size);
+  if (ingot_file_each_beside(output, SUFFIX, look_at_ending, &other) != INGOT_OK) ingot_error_clear();
+  return other.found;
+}
+
+/* Of the output whose path is the context. */
+static ingot_status remove_state(void *context, int folder, const char *name, const char *tail)
+{
+  (void)tail;
+  if (unlinkat(folder, name, 0) == 0 || errno == ENOENT) return INGOT_OK;
+  return ingot_fail(INGOT_ERR_IO, "%s beside %s: cannot be removed: %s", name, (const char *)context, strerror(errno));
 }
 
 ingot_status ingot_gather_forget(const char *output)
 {
-  ingot_status st = INGOT_OK;
-  ingot_text   prefix = {0};
-  DIR         *listing = NULL;
-  INGOT_TRY(list_states(output, &listing, &prefix));
-  for (struct dirent *entry = listing ? readdir(listing) : NULL; entry; entry = readdir(listing)) {
-    if (strncmp(entry->d_name, ingot_text_string(&prefix), prefix.size) != 0) continue;
-    if (unlinkat(dirfd(listing), entry->d_name, 0) != 0 && errno != ENOENT)
-      st = ingot_fail(INGOT_ERR_IO, "%s beside %s: cannot be removed: %s", entry->d_name, output, strerror(errno));
-  }
-done:
-  if (listing) closedir(listing);
-  ingot_text_release(&prefix);
-  return st;
+  return ingot_file_each_beside(output, SUFFIX, remove_state, (void *)(uintptr_t)output); /* only read */
 }
