@@ -346,9 +346,7 @@ ingot_status ingot_comm_agree(ingot_comm *comm, ingot_status st)
   } shared = {0};
   if (comm->rank == lowest) {
     shared.status = (int)st;
-    /* What was agreed on before comes by again: it stays the message of whoever failed first. */
-    if (*ingot_error_origin()) memcpy(shared.origin, ingot_error_origin(), strlen(ingot_error_origin()));
-    else ingot_process_rank_text(comm->rank, shared.origin, sizeof shared.origin);
+    ingot_process_failed_rank(comm->rank, shared.origin); /* of a message agreed on before: whoever failed first */
     size_t length = strlen(ingot_error_message());
     if (length > INGOT_MESSAGE_TEXT - 1) length = INGOT_MESSAGE_TEXT - 1;
     memcpy(shared.message, ingot_error_message(), length);

@@ -59,9 +59,9 @@ void ingot_log_error(const char *fmt, ...)
 {
   char prefix[INGOT_ORIGIN_TEXT + 32] = "ingot: error: ";
   if (log_state.n_rank > 1) {
-    char own[INGOT_ORIGIN_TEXT];
-    ingot_process_rank_text(log_state.rank, own, sizeof own);
-    snprintf(prefix, sizeof prefix, "ingot: error: %s: ", *ingot_error_origin() ? ingot_error_origin() : own);
+    char who[INGOT_ORIGIN_TEXT];
+    ingot_process_failed_rank(log_state.rank, who);
+    snprintf(prefix, sizeof prefix, "ingot: error: %s: ", who);
   }
   va_list args;
   va_start(args, fmt);

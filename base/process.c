@@ -65,9 +65,13 @@ done:
   return bytes;
 }
 
-void ingot_process_rank_text(int rank, char *text, size_t size)
+void ingot_process_failed_rank(int rank, char text[INGOT_ORIGIN_TEXT])
 {
   char host[256] = "";
+  if (*ingot_error_origin()) {
+    snprintf(text, INGOT_ORIGIN_TEXT, "%s", ingot_error_origin());
+    return;
+  }
   if (gethostname(host, sizeof host - 1) != 0 || !host[0]) strcpy(host, "unknown host");
-  snprintf(text, size, "rank %d on %.200s", rank, host);
+  snprintf(text, INGOT_ORIGIN_TEXT, "rank %d on %.200s", rank, host);
 }

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/status.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -15,8 +17,11 @@ uint64_t ingot_process_anon_bytes(void);
 /** Memory that this machine has, or less where a control group (a batch system's) gives its processes less. 0: not
  * known. Any thread. */
 uint64_t ingot_process_memory_bytes(void);
-/** "rank 3 on node7" of this process into text [size], cut where it is too long. Any thread. */
-void ingot_process_rank_text(int rank, char *text, size_t size);
+/**
+ * Who failed, "rank 3 on node7": where this thread's error came from (ingot_error_origin), or else this process, which
+ * is `rank`. Any thread.
+ */
+void ingot_process_failed_rank(int rank, char text[INGOT_ORIGIN_TEXT]);
 
 #ifdef __cplusplus
 }

@@ -330,8 +330,7 @@ static void write_error(const ingot_run_context *context, ingot_status st)
   json_t *members = json_pack("{s:s, s:i, s:o}", "status", ingot_status_name(st), "exit_code",
                               ingot_status_exit_code(st), "message", ingot_json_text(ingot_error_message()));
   char    who[INGOT_ORIGIN_TEXT];
-  ingot_process_rank_text(ingot_comm_rank(context->comm), who, sizeof who);
-  if (*ingot_error_origin()) snprintf(who, sizeof who, "%s", ingot_error_origin());
+  ingot_process_failed_rank(ingot_comm_rank(context->comm), who);
   if (members && ingot_comm_size(context->comm) > 1) json_object_set_new(members, "rank", ingot_json_text(who));
   ingot_events_write(context->events, "error", members);
 }
