@@ -6,10 +6,43 @@
 
 struct ingot_model_filler {
   ingot_model *model;
-  float       *turned; /* NULL: no parameter is transposed */
-  void        *narrow; /* nn->dtype */
-  int64_t      capacity;
+  float       *turned; /* a transposed parameter; NULL: there is none */
+  void        *narrow; /* a piece in nn->dtype; NULL: float32 */
 };
+
+int64_t ingot_model_piece(const ingot_model_param *param)
+{
+  return param->transposed || param->n_elem < INGOT_MODEL_PIECE ? param->n_elem : INGOT_MODEL_PIECE;
+}
+
+int64_t ingot_model_largest_piece(const ingot_model_layout *layout)
+{
+  int64_t largest = 0;
+  for (int i = 0; i < layout->n_param; i++) {
+    const int64_t piece = ingot_model_piece(&layout->params[i]);
+    if (piece > largest) largest = piece;
+  }
+  return largest;
+}
+
+/* Bytes of the largest piece in the weights' dtype; 0: float32, which needs no other form. */
+static size_t narrow_bytes(const ingot_model_layout *layout, ingot_dtype dtype)
+{
+  return dtype == INGOT_DTYPE_F32 ? 0 : (size_t)ingot_model_largest_piece(layout) * ingot_dtype_size(dtype);
+}
+
+static size_t turned_bytes(const ingot_model_layout *layout)
+{
+  int64_t largest = 0;
+  for (int i = 0; i < layout->n_param; i++)
+    if (layout->params[i].transposed && layout->params[i].n_elem > largest) largest = layout->params[i].n_elem;
+  return (size_t)largest * sizeof(float);
+}
+
+uint64_t ingot_model_filler_bytes(const ingot_model_layout *layout, ingot_dtype dtype)
+{
+  return narrow_bytes(layout, dtype) + turned_bytes(layout);
+}
 
 void ingot_model_filler_close(ingot_model_filler **filler)
 {
@@ -23,30 +56,18 @@ void ingot_model_filler_close(ingot_model_filler **filler)
 
 ingot_status ingot_model_filler_open(ingot_model *model, ingot_model_filler **out)
 {
-  ingot_status              st = INGOT_OK;
-  const ingot_model_layout *layout = &model->layout;
-  bool                      transposed = false;
-  ingot_model_filler       *f = *out = calloc(1, sizeof *f);
+  ingot_status        st = INGOT_OK;
+  const size_t        narrow = narrow_bytes(&model->layout, model->nn->dtype), turned = turned_bytes(&model->layout);
+  ingot_model_filler *f = *out = calloc(1, sizeof *f);
   INGOT_CHECK(f, INGOT_ERR_NOMEM, "no memory to fill a model");
-  *f = (ingot_model_filler){.model = model, .capacity = INGOT_MODEL_PIECE};
-  for (int i = 0; i < layout->n_param; i++) {
-    const ingot_model_param *p = &layout->params[i];
-    transposed = transposed || p->transposed;
-    if (p->transposed && p->n_elem > f->capacity) f->capacity = p->n_elem;
-  }
-  f->turned = transposed ? malloc((size_t)f->capacity * sizeof(float)) : NULL;
-  f->narrow = malloc((size_t)f->capacity * sizeof(float));
-  INGOT_CHECK(f->narrow && (f->turned || !transposed), INGOT_ERR_NOMEM,
-              "no memory for weights in pieces of %" PRId64 " elements", f->capacity);
+  f->model = model;
+  f->narrow = narrow ? malloc(narrow) : NULL;
+  f->turned = turned ? malloc(turned) : NULL;
+  INGOT_CHECK((f->narrow || !narrow) && (f->turned || !turned), INGOT_ERR_NOMEM,
+              "no memory for weights in pieces of %zu bytes", narrow > turned ? narrow : turned);
 done:
   if (st != INGOT_OK) ingot_model_filler_close(out);
   return st;
-}
-
-int64_t ingot_model_filler_piece(const ingot_model_filler *f, int param)
-{
-  const ingot_model_param *p = &f->model->layout.params[param];
-  return p->transposed || p->n_elem < f->capacity ? p->n_elem : f->capacity;
 }
 
 ingot_status ingot_model_filler_put(ingot_model_filler *f, int param, int64_t first, int64_t n, const float *values)
@@ -73,11 +94,12 @@ ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *wei
   ingot_status        st = INGOT_OK;
   ingot_model_filler *f = NULL;
   float              *values = NULL;
+  const int64_t       largest = ingot_model_largest_piece(&model->layout);
   INGOT_TRY(ingot_model_filler_open(model, &f));
-  values = malloc((size_t)f->capacity * sizeof *values);
-  INGOT_CHECK(values, INGOT_ERR_NOMEM, "no memory for weights in pieces of %" PRId64 " elements", f->capacity);
+  values = malloc((size_t)largest * sizeof *values);
+  INGOT_CHECK(values, INGOT_ERR_NOMEM, "no memory for weights in pieces of %" PRId64 " elements", largest);
   for (int i = 0; i < model->layout.n_param; i++) {
-    const int64_t n_elem = model->layout.params[i].n_elem, piece = ingot_model_filler_piece(f, i);
+    const int64_t n_elem = model->layout.params[i].n_elem, piece = ingot_model_piece(&model->layout.params[i]);
     for (int64_t first = 0; first < n_elem; first += piece) {
       const int64_t n = n_elem - first < piece ? n_elem - first : piece;
       INGOT_TRY(weights->read(weights->context, i, first, n, values));

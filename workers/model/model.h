@@ -33,6 +33,9 @@ typedef struct ingot_weight_source {
 
 /** Elements that are asked for at a time at most; a transposed parameter is asked for at once. */
 enum { INGOT_MODEL_PIECE = 1 << 22 };
+/** Elements of a parameter that are asked for at a time, but for the last; and the most of all parameters. */
+int64_t ingot_model_piece(const ingot_model_param *param);
+int64_t ingot_model_largest_piece(const ingot_model_layout *layout);
 /** Give a model other weights; after a failure they are undefined. */
 ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *weights);
 
@@ -40,9 +43,10 @@ ingot_status ingot_model_fill(ingot_model *model, const ingot_weight_source *wei
 typedef struct ingot_model_filler ingot_model_filler;
 ingot_status                      ingot_model_filler_open(ingot_model *model, ingot_model_filler **out);
 void                              ingot_model_filler_close(ingot_model_filler **filler); /* NULL is fine */
-/** Elements of a parameter that are given at a time at most. */
-int64_t ingot_model_filler_piece(const ingot_model_filler *filler, int param);
-/** Elements first .. first + n - 1 of a parameter, in the order of the checkpoint; the whole of a transposed one. */
+/** Bytes of host memory that a filler takes, for weights of that dtype. */
+uint64_t ingot_model_filler_bytes(const ingot_model_layout *layout, ingot_dtype dtype);
+/** Elements first .. first + n - 1 of a parameter, in the order of the checkpoint: at most ingot_model_piece of them,
+ * and the whole of a transposed one. */
 ingot_status ingot_model_filler_put(ingot_model_filler *filler, int param, int64_t first, int64_t n,
                                     const float *values);
 /** Parameters first .. first + n - 1 from a source; tensor [n_param] as ingot_model_layout_bind has it. Errors as of

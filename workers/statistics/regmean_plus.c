@@ -82,10 +82,15 @@ static uint64_t sums_bytes(const int64_t *width, int n)
   return bytes;
 }
 
+static ingot_dtype weights_dtype(const ingot_gather_plan *gather)
+{
+  return gather->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+}
+
 uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec,
                                   const ingot_model_layout *layout)
 {
-  ingot_dtype        dtype = gather->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype        dtype = weights_dtype(gather);
   ingot_pass_options pass = ingot_gather_pass_options(gather, false, true);
   int64_t            width[ITEMS];
   int                n = block_widths(layout, 0, width);
@@ -99,25 +104,18 @@ static int64_t of_a_tile(int64_t n)
 
 uint64_t ingot_regmean_plus_host_bytes(const ingot_gather_plan *gather, const ingot_model_layout *layout)
 {
-  int64_t  width[ITEMS], piece = 0, largest = 0;
+  int64_t  width[ITEMS], largest = 0;
   int      n = block_widths(layout, 0, width);
   uint64_t packed = 0;
-  bool     transposed = false;
   for (int i = 0; i < n; i++) {
     int64_t count = ingot_gram_packed_count(width[i]);
     packed += (uint64_t)count * sizeof(float);
     if (count > largest) largest = count;
   }
-  for (int i = 0; i < layout->n_param; i++) {
-    const ingot_model_param *p = &layout->params[i];
-    transposed = transposed || p->transposed;
-    int64_t most = p->transposed || p->n_elem < INGOT_MODEL_PIECE ? p->n_elem : INGOT_MODEL_PIECE;
-    if (most > piece) piece = most;
-  }
-  uint64_t pieces = (uint64_t)piece * sizeof(float) * (transposed ? 2 : 1) +
-                    (uint64_t)of_a_tile(piece) * sizeof(float); /* as stored */
+  const int64_t piece = ingot_model_largest_piece(layout);
+  uint64_t      pieces = (uint64_t)(piece + of_a_tile(piece)) * sizeof(float); /* one is as it is stored */
   return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces +
-         (uint64_t)of_a_tile(largest) * sizeof(double);
+         ingot_model_filler_bytes(layout, weights_dtype(gather)) + (uint64_t)of_a_tile(largest) * sizeof(double);
 }
 
 /* ---- what belongs to what ---- */
@@ -203,8 +201,7 @@ static ingot_status open_block(plus *p)
                 p->g.plan->n_model);
   }
   INGOT_TRY(ingot_model_filler_open(p->g.model, &p->filler));
-  for (int i = 0; i < p->g.model->layout.n_param; i++)
-    if (ingot_model_filler_piece(p->filler, i) > piece) piece = ingot_model_filler_piece(p->filler, i);
+  piece = ingot_model_largest_piece(&p->g.model->layout);
   p->values = malloc((size_t)piece * sizeof *p->values);
   INGOT_CHECK(p->values, INGOT_ERR_NOMEM, "no memory for weights in pieces of %lld elements", (long long)piece);
 done:
@@ -237,8 +234,9 @@ static void release(plus *p)
 /* A merged parameter from the partial output. Collective; what goes wrong on this rank alone is kept in *mine. */
 static ingot_status take_merged(plus *p, int param, const ingot_merge_partial *partial, ingot_status *mine)
 {
-  ingot_status st = INGOT_OK;
-  int64_t      n_elem = p->g.model->layout.params[param].n_elem, piece = ingot_model_filler_piece(p->filler, param);
+  ingot_status  st = INGOT_OK;
+  const int64_t n_elem = p->g.model->layout.params[param].n_elem;
+  const int64_t piece = ingot_model_piece(&p->g.model->layout.params[param]);
   for (int64_t first = 0; first < n_elem; first += piece) {
     int64_t n = n_elem - first < piece ? n_elem - first : piece;
     INGOT_TRY(ingot_merge_partial_read(partial, p->tensor[param], first, n, p->values));
