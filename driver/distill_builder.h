@@ -1,5 +1,5 @@
-/** How the plan of a distill step comes about: shared by distill_plan.c (what is read) and distill_sink.c (what is
- * written). */
+/** How the plan of a distill step comes about: shared by distill_plan.c (what is read), distill_memory.c (what that
+ * takes) and distill_sink.c (what is written). */
 #ifndef INGOT_DRIVER_DISTILL_BUILDER_H
 #define INGOT_DRIVER_DISTILL_BUILDER_H
 
@@ -33,6 +33,9 @@ const char *ingot_distill_combine_name(ingot_distill_combine combine);
  * ready when a step has yet to make it. INGOT_ERR_MISMATCH with what does not fit; errors of ingot_mixture_read.
  */
 ingot_status ingot_distill_take_weights(ingot_distill_builder *b);
+/** Where the teachers are held, windows of a pass, bytes of a rank. What does not fit is a problem that says what
+ * would. */
+ingot_status ingot_distill_fit_memory(ingot_distill_builder *b);
 /** Where the second checkpoint goes, if one is kept: "student.last.h5" for "student.h5", "student.last" for a
  * directory. */
 ingot_status ingot_distill_name_other(ingot_distill_builder *b);

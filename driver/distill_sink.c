@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "driver/distill_builder.h"
-#include "driver/gather_plan.h"
 #include "driver/model_config.h"
+#include "driver/placement.h"
 #include "driver/recipe.h"
 #include "driver/step_sink.h"
 #include "io/json.h"

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "driver/ensemble_plan.h"
+#include "driver/placement.h"
 #include "driver/plausibility.h"
 #include "driver/recipe.h"
 

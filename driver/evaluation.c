@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "driver/gather_plan.h"
+#include "driver/placement.h"
 #include "driver/recipe.h"
 
 static double mean_nll(const ingot_score *s)

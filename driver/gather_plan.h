@@ -18,9 +18,6 @@ typedef struct ingot_gather_body {
   uint64_t         *data_identity;
 } ingot_gather_body;
 
-/** "float32", "tf32", "bfloat16". */
-const char *ingot_compute_name(ingot_compute compute);
-
 /** As ingot_step_type.plan, .pack and .unpack, of all three types; other types that run models plan that part with
  * it. */
 ingot_status ingot_gather_plan_make(ingot_planner *planner, const ingot_job_step *step, ingot_step_plan *plan);

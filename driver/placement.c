@@ -1,11 +1,37 @@
 #include "driver/placement.h"
 
 #include "base/process.h"
+#include "driver/gather_settings.h"
 #include "kernels/device.h"
 #include "workers/memory.h"
 #include "workers/model/model.h"
 
 const char *const ingot_placement_names[] = {"auto", "replicated", "spread", NULL};
+
+const char *ingot_compute_name(ingot_compute compute)
+{
+  static const char *const names[] = {"float32", "tf32", "bfloat16"};
+  return names[compute];
+}
+
+ingot_compute ingot_compute_choose(ingot_planner *planner, const ingot_job_step *step, int choice, bool *on_device)
+{
+  bool          gpu = *on_device = planner->options.on_device && ingot_device_count() > 0;
+  ingot_compute compute = choice == INGOT_DTYPE_TF32                                              ? INGOT_COMPUTE_TF32
+                          : choice == INGOT_DTYPE_BFLOAT16 || (choice == INGOT_DTYPE_AUTO && gpu) ? INGOT_COMPUTE_BF16
+                                                                                                  : INGOT_COMPUTE_F32;
+  if (!gpu && compute != INGOT_COMPUTE_F32)
+    ingot_problems_add(&planner->problems, INGOT_ERR_JOB, "%s: dtype = \"%s\" needs a GPU, and this run uses none",
+                       ingot_value_place(ingot_value_member(step->value, "dtype")), ingot_compute_name(compute));
+  return compute;
+}
+
+int64_t ingot_batch_default(bool on_device, int64_t n_token)
+{
+  enum { TOKENS_GPU = 16384, TOKENS_CPU = 2048, MOST = 64 };
+  int64_t n = (on_device ? TOKENS_GPU : TOKENS_CPU) / n_token;
+  return n > MOST ? MOST : n > 0 ? n : 1;
+}
 
 ingot_status ingot_rank_memory_find(const ingot_planner *planner, bool on_device, uint64_t memory_limit,
                                     ingot_rank_memory *out)
@@ -44,8 +70,7 @@ uint64_t ingot_rank_host_need(bool on_device, ingot_compute compute, const ingot
   uint64_t most = host_bytes;
   if (!on_device) return 0;
   for (int i = 0; i < n_model; i++) {
-    uint64_t load =
-        ingot_model_load_bytes(&specs[i], compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32, n_thread);
+    uint64_t load = ingot_model_load_bytes(&specs[i], ingot_compute_dtype(compute), n_thread);
     if (load > most) most = load;
   }
   return ingot_nn_host_bytes(INGOT_NN_CUDA) + most;

@@ -1,9 +1,20 @@
-/** Where the models of a step go: the setting `placement`, and the memory that a rank has for them. */
+/** Where the models of a step run: on the GPU or the CPU and in what arithmetic, the setting `placement`, and the
+ * memory that a rank has for them. */
 #ifndef INGOT_DRIVER_PLACEMENT_H
 #define INGOT_DRIVER_PLACEMENT_H
 
 #include "driver/planner.h"
 #include "workers/statistics/gather.h"
+
+/** "float32", "tf32", "bfloat16". */
+const char *ingot_compute_name(ingot_compute compute);
+/**
+ * What a step computes in: `choice` is its setting `dtype` (ingot_dtype_choices), "auto" bfloat16 on a GPU and float32
+ * on a CPU. *on_device: there is a GPU to run on. A dtype that needs one, and has none, is a problem.
+ */
+ingot_compute ingot_compute_choose(ingot_planner *planner, const ingot_job_step *step, int choice, bool *on_device);
+/** Windows of n_token tokens that go through a model at a time, where the job does not say: at least 1. */
+int64_t ingot_batch_default(bool on_device, int64_t n_token);
 
 /** placement = "..." of the steps that run several models. */
 typedef enum ingot_placement_choice {

@@ -93,7 +93,7 @@ done:
 uint64_t ingot_distill_bytes(const ingot_distill_plan *plan, const ingot_model_spec *student,
                              const ingot_model_spec *teachers, int n_rank)
 {
-  ingot_dtype        dtype = plan->validation.compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype        dtype = ingot_compute_dtype(plan->validation.compute);
   ingot_pass_options pass = {.n_batch = plan->micro_batch,
                              .n_time = plan->window.length,
                              .backward = true,

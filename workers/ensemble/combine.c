@@ -69,7 +69,7 @@ static uint64_t largest_member(const ingot_gather_plan *g, ingot_dtype dtype, co
 ingot_ensemble_memory ingot_combine_bytes(const ingot_ensemble_plan *plan, const ingot_model_spec *specs, int n_rank)
 {
   const ingot_gather_plan *g = &plan->gather;
-  ingot_dtype              dtype = g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype              dtype = ingot_compute_dtype(g->compute);
   ingot_members_options    members = ingot_combine_members(plan, NULL);
   ingot_pass_options       pass = {.n_batch = g->batch, .n_time = g->window.length};
   ingot_ensemble_memory    memory = {0};

@@ -38,7 +38,7 @@ ingot_ensemble_memory ingot_generate_bytes(const ingot_generate_plan *plan, cons
                                            bool on_device, int n_thread)
 {
   const ingot_gather_plan *g = &plan->ensemble.gather;
-  ingot_dtype              dtype = on_device && g->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype              dtype = on_device ? ingot_compute_dtype(g->compute) : INGOT_DTYPE_F32;
   ingot_decoder_options    decoder = {.n_row = ingot_lane_rows(plan),
                                       .n_prompt = plan->prompt,
                                       .n_time = plan->prompt + plan->length};

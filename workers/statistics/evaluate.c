@@ -14,7 +14,7 @@ typedef struct saved_score {
 
 uint64_t ingot_evaluate_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec)
 {
-  ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype        dtype = ingot_compute_dtype(plan->compute);
   ingot_pass_options pass = {.n_batch = plan->batch, .n_time = plan->window.length};
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) +
          (uint64_t)plan->batch * (uint64_t)plan->window.length * (sizeof(float) + sizeof(int32_t));

@@ -52,7 +52,7 @@ typedef struct fisher {
 uint64_t ingot_fisher_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec,
                             const ingot_model_layout *layout)
 {
-  ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype        dtype = ingot_compute_dtype(plan->compute);
   ingot_pass_options pass = {.n_batch = 1, .n_time = plan->window.length, .backward = true};
   uint64_t           most = 0;
   for (int i = 0; i < layout->n_param; i++)

@@ -46,6 +46,8 @@ typedef enum ingot_compute {
   INGOT_COMPUTE_BF16, /* GPU */
   INGOT_COMPUTE_COUNT
 } ingot_compute;
+/** The dtype of weights and activations: float32 for tf32, which is a way of multiplying. */
+ingot_dtype ingot_compute_dtype(ingot_compute compute);
 
 /** Everything that decides the result. All pointers are borrowed. */
 typedef struct ingot_gather_plan {

@@ -124,7 +124,7 @@ static bool needs_head(const ingot_gather_plan *plan)
 
 uint64_t ingot_gram_bytes(const ingot_gather_plan *plan, const ingot_model_spec *spec, const ingot_model_layout *layout)
 {
-  ingot_dtype        dtype = plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+  ingot_dtype        dtype = ingot_compute_dtype(plan->compute);
   ingot_pass_options pass = ingot_gather_pass_options(plan, plan->outputs, !needs_head(plan));
   return ingot_model_bytes(spec, dtype) + ingot_pass_bytes(spec, dtype, &pass) + ingot_gram_sums_bytes(plan, layout);
 }

@@ -71,12 +71,17 @@ static ingot_status open_nn(ingot_gather *g)
     int n = ingot_device_count();
     options.kind = INGOT_NN_CUDA;
     options.device = n > 0 ? ingot_comm_local_rank(g->comm) % n : 0;
-    options.dtype = g->plan->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
+    options.dtype = ingot_compute_dtype(g->plan->compute);
     options.tf32 = g->plan->compute == INGOT_COMPUTE_TF32;
   }
   g->timing->on_device = g->options->on_device;
   ingot_status st = ingot_nn_open(&options, &g->nn);
   return st == INGOT_OK && g->options->on_device ? start_libraries(g) : st;
+}
+
+ingot_dtype ingot_compute_dtype(ingot_compute compute)
+{
+  return compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
 }
 
 ingot_pass_options ingot_gather_pass_options(const ingot_gather_plan *plan, bool backward, bool headless)

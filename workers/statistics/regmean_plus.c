@@ -82,15 +82,10 @@ static uint64_t sums_bytes(const int64_t *width, int n)
   return bytes;
 }
 
-static ingot_dtype weights_dtype(const ingot_gather_plan *gather)
-{
-  return gather->compute == INGOT_COMPUTE_BF16 ? INGOT_DTYPE_BF16 : INGOT_DTYPE_F32;
-}
-
 uint64_t ingot_regmean_plus_bytes(const ingot_gather_plan *gather, const ingot_model_spec *spec,
                                   const ingot_model_layout *layout)
 {
-  ingot_dtype        dtype = weights_dtype(gather);
+  ingot_dtype        dtype = ingot_compute_dtype(gather->compute);
   ingot_pass_options pass = ingot_gather_pass_options(gather, false, true);
   int64_t            width[ITEMS];
   int                n = block_widths(layout, 0, width);
@@ -115,7 +110,8 @@ uint64_t ingot_regmean_plus_host_bytes(const ingot_gather_plan *gather, const in
   const int64_t piece = ingot_model_largest_piece(layout);
   uint64_t      pieces = (uint64_t)(piece + of_a_tile(piece)) * sizeof(float); /* one is as it is stored */
   return ingot_gather_batch_bytes(gather) + (uint64_t)gather->n_model * packed + pieces +
-         ingot_model_filler_bytes(layout, weights_dtype(gather)) + (uint64_t)of_a_tile(largest) * sizeof(double);
+         ingot_model_filler_bytes(layout, ingot_compute_dtype(gather->compute)) +
+         (uint64_t)of_a_tile(largest) * sizeof(double);
 }
 
 /* ---- what belongs to what ---- */
