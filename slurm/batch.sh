@@ -31,29 +31,36 @@ ingot_requeue() {
   fi
   say "stopped; requeue $((count + 1)) of at most $INGOT_MAX_REQUEUE"
   trap - TERM
-  scontrol requeue "$id" && sleep 300
+  if scontrol requeue "$id"; then sleep 300; else say "the job could not be put back into the queue"; fi
 }
 
 ingot_batch() {
-  local launch child code asked='' module
+  local launch child='' code=75 asked='' again=yes nothing module
   [ -n "${SLURM_JOB_ID:-}" ] || die 2 "not inside a Slurm job: use slurm/submit, or sbatch this script"
+  # Signals come at any moment, when the program has just ended too: a trap that fails would end this script (set -e).
+  # With srun, TERM of the job reaches the ranks directly; a second one from here would end them at once.
+  trap 'asked=${asked:-USR1} again=yes; kill -s USR1 "$child" 2>/dev/null || :' USR1
+  trap 'asked=TERM again=yes; [ "$INGOT_LAUNCHER" = srun ] || kill -s USR1 "$child" 2>/dev/null || :' TERM
   for module in $INGOT_MODULES; do module load "$module"; done
   if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
     export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take it over by itself since 22.05
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
   fi
   ingot_launch_words
-  # With srun, TERM of the job reaches the ranks directly; a second one from here would end them at once.
-  trap 'asked=${asked:-USR1}; kill -s USR1 "$child" 2>/dev/null' USR1
-  trap 'asked=TERM; [ "$INGOT_LAUNCHER" = srun ] || kill -s USR1 "$child" 2>/dev/null' TERM
   say "$(date +%FT%T) on ${SLURM_JOB_NODELIST:-this node}, ${SLURM_NTASKS:-1} ranks, start $((${SLURM_RESTART_COUNT:-0} + 1)): ingot run $*"
-  "${launch[@]}" "$INGOT" run "$@" </dev/null &
-  child=$!
-  while :; do
-    code=0
-    wait "$child" || code=$? # a trapped signal ends `wait` early
-    kill -0 "$child" 2>/dev/null || break
-  done
+  if [ -z "$asked" ]; then
+    "${launch[@]}" "$INGOT" run "$@" </dev/null &
+    child=$!
+    [ "$asked" != USR1 ] || kill -s USR1 "$child" 2>/dev/null || : # it came before this was known
+    # Not `wait`: when a trapped signal comes as the program ends, bash may lose the code for good. Of what has ended it keeps it.
+    exec {nothing}<> <(:)
+    while kill -0 "$child" 2>/dev/null; do read -r -t 0.2 -u "$nothing" _ || :; done
+    while [ -n "$again" ]; do # a trapped signal ends `wait` early
+      again='' code=0
+      wait "$child" || code=$?
+    done
+  fi
+  [ "$code$asked" != 138USR1 ] || code=75 # srun or mpirun was not ready to pass it on, and died of it
   if [ "$code" = 75 ] && [ "$asked" != TERM ]; then ingot_requeue; fi
   return "$code"
 }
