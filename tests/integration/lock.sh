@@ -6,14 +6,15 @@ job ties.cfg out/m.h5 ties 'parameters = { density = 0.4; };'
 "$INGOT" run --quiet --threads 2 ties.cfg && mv out/m.h5 reference.h5
 rm -rf out
 
-# hold N: a run on N ranks, stopped by SIGSTOP once it has the lock and a journal; its first process is $held.
+# hold: a run that is stopped by SIGSTOP once it has the lock and a journal; its process is $held. It writes slowly, so that it is
+# not over before this script looks.
 held=""
 trap 'kill -KILL $held 2>/dev/null || true; cleanup' EXIT
 hold() {
   local n
   for n in 1 2 3 4 5 6 7 8 9 10; do
     rm -rf out
-    "$INGOT" run --quiet --threads 1 ties.cfg 2>held.txt &
+    INGOT_FAULT=slow@-1:20 "$INGOT" run --quiet --threads 1 ties.cfg 2>held.txt &
     held=$!
     while [ ! -e out/m.h5.journal ] && kill -0 "$held" 2>/dev/null; do sleep 0.002; done
     kill -STOP "$held" 2>/dev/null || true

@@ -8,14 +8,19 @@ steps = ( { type = "merge"; method = "linear"; models = ( "add", "sort" ); param
 CFG
 export INGOT_FAULT=slow@-1:150
 started() { [ -e out/slurm.h5.journal ]; }
+# Held while the others begin: they may take long to be started.
+hold() { pgrep -f -- "^$INGOT run jobs/slurm.cfg" | xargs -r kill "-$1" || fail "the first job is over already"; }
 first=$("$slurm/submit" --parsable --name first jobs/slurm.cfg)
-until_true 30 started || fail "the first job does not start"
+until_true 60 started || fail "the first job does not start"
+hold STOP
 refused=$("$slurm/submit" --parsable --name refused jobs/slurm.cfg)
 waits=$("$slurm/submit" --parsable --name waits jobs/slurm.cfg -- --wait)
 wait_end "$refused"
 [ "$(field "$refused" ExitCode)" = 2:0 ] || fail "the second job ended with $(field "$refused" ExitCode) instead of 2"
 grep -q 'slurm.h5.lock' "refused-$refused.out" || fail "the second job does not name the lock"
 grep -q "Slurm job $first" "refused-$refused.out" || fail "the second job does not name the Slurm job that holds it"
+until_true 60 grep -q 'waiting: .*slurm.h5.lock' "waits-$waits.out" || fail "the third job does not wait"
+hold CONT
 wait_end "$first"
 wait_end "$waits"
 [ "$(field "$first" JobState)$(field "$waits" JobState)" = COMPLETEDCOMPLETED ] || fail "first and waiting job: $(field "$first" JobState), $(field "$waits" JobState)"

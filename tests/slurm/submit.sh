@@ -43,8 +43,8 @@ mv out/student.h5 reference/student.h5
 rm -rf out
 id=$(INGOT_FAULT=slow@-1:400 sbatch --parsable --cpus-per-task=1 "$slurm/distill.sbatch" jobs/student.cfg)
 steps_run() { grep -q "step 1" "ingot-distill-$id.out"; }
-until_true 30 steps_run || fail "distill.sbatch does not start"
-sleep 1.5
+until_true 60 steps_run || fail "distill.sbatch does not start"
+sleep 0.5
 scancel -b -s USR1 "$id"
 wait_end "$id"
 [ "$(field "$id" JobState)" = COMPLETED ] || fail "distill.sbatch: $(field "$id" JobState)"
@@ -98,7 +98,7 @@ id=$("$slurm/submit" --parsable --begin now+3 --every 1day jobs/daily.cfg -- --s
 wait_end "$id"
 [ "$(field "$id" JobState)" = COMPLETED ] || fail "the scheduled job: $(field "$id" JobState)"
 [ $(($(date +%s) - before)) -ge 3 ] || fail "the scheduled job ran before its time"
-[ -e "out/daily-$(date +%F).h5" ] || fail "no output of the day"
+[ -e "out/daily-$(date -d "@$before" +%F).h5" ] || [ -e "out/daily-$(date +%F).h5" ] || fail "no output of the day"
 [ "$(squeue -h -t pending -o %i | wc -l)" = 1 ] || fail "the scheduled job has no successor: $(squeue -h)"
 scancel -u root
 

@@ -297,11 +297,12 @@ static void count_start(void)
   atomic_fetch_add(&n_start, 1);
 }
 
-/* 1000 tasks, of passes so far: with 999 of them done little is left, with one done nearly all. */
+/* 1000 tasks, of passes so far: with 999 of them done little is left, with one done nearly all. The look is late enough
+ * for this thread to say so before. */
 static void counts_passes(void **unused)
 {
   (void)unused;
-  static const ingot_hand_over_limits limits = {.look_s = 0.02, .min_start_s = 5.0};
+  static const ingot_hand_over_limits limits = {.look_s = 0.2, .min_start_s = 5.0};
   static const int                    done[] = {999, 1};
   ingot_hand_over_spec                spec = {.n_local_rank = 1, .n_task = 1000, .limits = &limits};
   fake_device_starting = count_start;
@@ -311,7 +312,7 @@ static void counts_passes(void **unused)
     atomic_store(&n_start, 0);
     check_ok(ingot_hand_over_start(&spec, &h));
     ingot_hand_over_note(h, false, 0.01, done[i], 0);
-    for (int k = 0; k < (i ? 1000 : 20) && atomic_load(&n_start) == 0; k++)
+    for (int k = 0; k < (i ? 1000 : 40) && atomic_load(&n_start) == 0; k++)
       wait_us(10000); /* ten seconds of patience */
     ingot_hand_over_finish(&h);
     assert_int_equal(atomic_load(&n_start), i);
