@@ -184,7 +184,8 @@ ingot_status ingot_distill_make_sink(ingot_distill_builder *b)
   INGOT_TRY(add_files(b));
   INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));
   b->out->fingerprint = ingot_step_fingerprint(b->out, OUTPUT_VERSION);
-  b->out->bytes_written = ingot_sink_bytes(sink) * (b->plan->other ? 2 : 1);
+  INGOT_TRY(ingot_sink_bytes(sink, &b->out->bytes_written));
+  if (b->plan->other) b->out->bytes_written *= 2;
   b->plan->sink = *sink;
   b->plan->validation.output = sink->path;
   b->plan->validation.fingerprint = b->out->fingerprint;

@@ -186,7 +186,7 @@ static ingot_status make_sink(ingot_ensemble_builder *b)
   b->gather->plan.fingerprint = b->out->fingerprint;
   b->gather->plan.batch = b->plan->gather.batch;
   b->plan->gather = b->gather->plan;
-  b->out->bytes_written = sink.n_tensor > 0 ? ingot_sink_bytes(&sink) : 0;
+  if (sink.n_tensor > 0) INGOT_TRY(ingot_sink_bytes(&sink, &b->out->bytes_written));
   b->out->bytes_read = members->bytes_read;
   for (int i = 0; b->plan->placement == INGOT_PLACEMENT_SPREAD && i < b->plan->gather.n_model;
        i++) /* read by one rank, not by all */

@@ -161,7 +161,7 @@ ingot_status ingot_gather_make_sink(builder *b)
   if (ingot_gather_makes_statistics(b->kind)) INGOT_TRY(add_statistics(b));
   INGOT_TRY(ingot_step_sink_attributes(b->planner->job, b->out));
   b->out->fingerprint = ingot_step_fingerprint(b->out, OUTPUT_VERSION);
-  b->out->bytes_written = sink->n_tensor > 0 ? ingot_sink_bytes(sink) : 0;
+  if (sink->n_tensor > 0) INGOT_TRY(ingot_sink_bytes(sink, &b->out->bytes_written));
   b->plan->output = sink->path;
   b->plan->sink = *sink;
   b->plan->fingerprint = b->out->fingerprint;

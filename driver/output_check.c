@@ -281,8 +281,8 @@ ingot_status ingot_output_check_space(ingot_planner *planner)
     INGOT_TRY(ingot_existing_folder(plan->output, &folder));
     if (stat(ingot_text_string(&folder), &info) != 0 || statvfs(ingot_text_string(&folder), &fs) != 0) continue;
     INGOT_TRY(partial_bytes(plan->output, &have));
-    uint64_t bytes = ingot_sink_bytes(&plan->sink);
-    INGOT_CHECK(bytes < UINT64_MAX, INGOT_ERR_NOMEM, "%s: no memory to lay it out", plan->output);
+    uint64_t bytes;
+    INGOT_TRY(ingot_sink_bytes(&plan->sink, &bytes));
     if (plan->other) bytes *= 2;
     device[i] = info.st_dev;
     need[i] = bytes > have ? bytes - have : 0;

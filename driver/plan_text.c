@@ -43,8 +43,9 @@ static ingot_status append_step(const ingot_step_plan *p, const ingot_bandwidth 
                                 p->inputs[i].identity ? "" : ", made by an earlier step"));
   INGOT_TRY(ingot_text_printf(text, "  output   %s: %s", p->output, p->form ? p->form : format_name(p->sink.format)));
   if (p->sink.n_tensor > 0) {
-    INGOT_TRY(ingot_text_printf(text, ", %s\n  tensors  %d (", ingot_bytes_text(ingot_sink_bytes(&p->sink), a),
-                                p->sink.n_tensor));
+    uint64_t bytes;
+    INGOT_TRY(ingot_sink_bytes(&p->sink, &bytes));
+    INGOT_TRY(ingot_text_printf(text, ", %s\n  tensors  %d (", ingot_bytes_text(bytes, a), p->sink.n_tensor));
     INGOT_TRY(append_dtypes(&p->sink, text));
     INGOT_TRY(ingot_text_printf(text, ")"));
   }
@@ -99,7 +100,7 @@ static json_t *tensors_json(const ingot_sink_spec *sink)
   return list;
 }
 
-static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwidth)
+static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwidth, uint64_t output_bytes)
 {
   json_t *inputs = json_array();
   char    fingerprint[24];
@@ -113,10 +114,9 @@ static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwi
                 p->number, "title", p->title, "inputs", inputs, "output", ingot_json_text(p->output), "complete",
                 (int)p->complete, "ready", (int)p->ready, "tiles", (json_int_t)p->n_tile, "passes", p->n_pass,
                 "bytes_read", (json_int_t)p->bytes_read, "bytes_written", (json_int_t)p->bytes_written, "output_bytes",
-                (json_int_t)(p->sink.n_tensor > 0 ? ingot_sink_bytes(&p->sink) : 0), "memory_bytes",
-                (json_int_t)p->memory_bytes, "host_bytes", (json_int_t)p->host_bytes, "threads", p->n_thread,
-                "fingerprint", fingerprint, "settings", json_loads(p->recipe, 0, NULL), "tensors",
-                tensors_json(&p->sink));
+                (json_int_t)output_bytes, "memory_bytes", (json_int_t)p->memory_bytes, "host_bytes",
+                (json_int_t)p->host_bytes, "threads", p->n_thread, "fingerprint", fingerprint, "settings",
+                json_loads(p->recipe, 0, NULL), "tensors", tensors_json(&p->sink));
   double seconds = ingot_bandwidth_estimate(bandwidth, p->bytes_read, p->bytes_written);
   if (seconds > 0.0) json_object_set_new(j, "seconds", json_real(seconds));
   return j;
@@ -124,11 +124,22 @@ static json_t *step_json(const ingot_step_plan *p, const ingot_bandwidth *bandwi
 
 ingot_status ingot_plan_json(const ingot_planner *planner, const ingot_bandwidth *bandwidth, json_t **out)
 {
-  json_t *steps = json_array();
-  for (int i = 0; i < planner->job->n_step; i++)
-    if (planner->steps[i].type) json_array_append_new(steps, step_json(&planner->steps[i], bandwidth));
-  *out = json_pack("{s:o, s:o}", "job", ingot_json_text(planner->job->path), "steps", steps);
-  return *out ? INGOT_OK : ingot_fail(INGOT_ERR_NOMEM, "no memory for the plan");
+  ingot_status st = INGOT_OK;
+  json_t      *steps = json_array();
+  *out = NULL;
+  for (int i = 0; i < planner->job->n_step; i++) {
+    const ingot_step_plan *p = &planner->steps[i];
+    uint64_t               bytes = 0;
+    if (!p->type) continue;
+    if (p->sink.n_tensor > 0) INGOT_TRY(ingot_sink_bytes(&p->sink, &bytes));
+    INGOT_CHECK(json_array_append_new(steps, step_json(p, bandwidth, bytes)) == 0, INGOT_ERR_NOMEM,
+                "no memory for the plan of step %d", p->number);
+  }
+  *out = json_pack("{s:o, s:O}", "job", ingot_json_text(planner->job->path), "steps", steps);
+  INGOT_CHECK(*out, INGOT_ERR_NOMEM, "no memory for the plan");
+done:
+  json_decref(steps);
+  return st;
 }
 
 /* Earlier steps whose outputs this one takes, "1,3"; "-" for none. */

@@ -35,33 +35,38 @@ bool ingot_sink_io_given(const ingot_sink_io *io)
   return io->n_stripe > 0 || io->stripe_bytes > 0 || io->n_hint > 0;
 }
 
-uint64_t ingot_sink_bytes(const ingot_sink_spec *spec)
+ingot_status ingot_sink_bytes(const ingot_sink_spec *spec, uint64_t *bytes)
 {
-  ingot_sink *s = NULL;
-  uint64_t    bytes = 0;
-  if (ingot_sink_lay_out(spec, &s) != INGOT_OK) return UINT64_MAX;
+  ingot_status st = INGOT_OK;
+  ingot_sink  *s = NULL;
+  *bytes = 0;
+  INGOT_TRY(ingot_sink_lay_out(spec, &s));
   if (spec->format == INGOT_SINK_HDF5) {
-    bytes = ingot_sink_hdf5_overhead(spec);
-    for (int i = 0; i < spec->n_tensor; i++) bytes += s->extents[i].bytes;
+    *bytes = ingot_sink_hdf5_overhead(spec);
+    for (int i = 0; i < spec->n_tensor; i++) *bytes += s->extents[i].bytes;
   }
-  for (int i = 0; i < s->n_file; i++) bytes += s->files[i].bytes;
-  for (int i = 0; i < s->n_small; i++) bytes += s->small[i].size;
+  for (int i = 0; i < s->n_file; i++) *bytes += s->files[i].bytes;
+  for (int i = 0; i < s->n_small; i++) *bytes += s->small[i].size;
+done:
   ingot_sink_close(&s);
-  return bytes;
+  return st;
 }
 
 /* A file-size limit would end the process by a signal in the middle of a write: look before. */
 static ingot_status check_size_limit(const ingot_sink *s)
 {
+  ingot_status  st = INGOT_OK;
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INGOT_OK;
   for (int i = 0; i < s->n_file; i++) {
-    uint64_t bytes = s->spec.format == INGOT_SINK_HDF5 ? ingot_sink_bytes(&s->spec) : s->files[i].bytes;
-    if (bytes > limit.rlim_cur)
-      return ingot_fail(INGOT_ERR_NOSPACE, "%s: takes %llu bytes, the file-size limit (ulimit -f) is %llu",
-                        s->files[i].path, (unsigned long long)bytes, (unsigned long long)limit.rlim_cur);
+    uint64_t bytes = s->files[i].bytes;
+    if (s->spec.format == INGOT_SINK_HDF5) INGOT_TRY(ingot_sink_bytes(&s->spec, &bytes));
+    INGOT_CHECK(bytes <= limit.rlim_cur, INGOT_ERR_NOSPACE,
+                "%s: takes %llu bytes, the file-size limit (ulimit -f) is %llu", s->files[i].path,
+                (unsigned long long)bytes, (unsigned long long)limit.rlim_cur);
   }
-  return INGOT_OK;
+done:
+  return st;
 }
 
 /* Rank 0, before anything is written. */

@@ -98,8 +98,9 @@ ingot_sink_format ingot_sink_format_of(const char *path);
 uint64_t ingot_sink_alignment(const ingot_sink_spec *spec);
 /** Whether anything is asked of MPI-IO. */
 bool ingot_sink_io_given(const ingot_sink_io *io);
-/** Bytes that the output will take on disk, headers and side files included (HDF5: an estimate from above). */
-uint64_t ingot_sink_bytes(const ingot_sink_spec *spec);
+/** Bytes that the output will take on disk, headers and side files included (HDF5: an estimate from above). FORMAT
+ * where a tensor is more than a file can hold, NOMEM. */
+ingot_status ingot_sink_bytes(const ingot_sink_spec *spec, uint64_t *bytes);
 
 /** Names of tensors that the format has no place for: INGOT_ERR_FORMAT; INGOT_ERR_NOMEM. create looks, too. */
 ingot_status ingot_sink_check_names(const ingot_sink_spec *spec);

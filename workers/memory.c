@@ -84,22 +84,25 @@ uint64_t ingot_memory_for_summaries(const ingot_merge_plan *plan, int n_thread)
   return at_least(room > lanes ? room - lanes : 0, SUMMARIES_MIB * MIB);
 }
 
+/* Looked up where there was memory to keep them. */
+static uint64_t summary_bytes(const ingot_merge_plan *plan, const uint64_t *kept, int i)
+{
+  return kept ? kept[i] : ingot_memory_of_summary(plan, i);
+}
+
 /* What keeps all lanes at work: one tensor that nears its end, and as many tiles of those after it as there are
  * lanes. */
 static uint64_t summaries_bytes(const ingot_merge_plan *plan, int n_lane, uint64_t limit)
 {
   uint64_t most = 0, largest = 0, *bytes = malloc(((size_t)plan->n_tensor + 1) * sizeof *bytes);
-  if (!bytes) return 0;
+  for (int i = 0; bytes && i < plan->n_tensor; i++) bytes[i] = ingot_memory_of_summary(plan, i);
   for (int i = 0; i < plan->n_tensor; i++) {
-    bytes[i] = ingot_memory_of_summary(plan, i);
-    largest = at_least(largest, bytes[i]);
-  }
-  for (int i = 0; i < plan->n_tensor; i++) {
-    uint64_t sum = bytes[i];
+    uint64_t sum = summary_bytes(plan, bytes, i);
     int64_t  n_left = n_lane;
+    largest = at_least(largest, sum);
     for (int k = i + 1; k < plan->n_tensor && n_left > 0; k++) {
       int64_t n_tile = ingot_tile_count(plan->tensors[k].view.n_elem), n = n_tile < n_left ? n_tile : n_left;
-      if (n_tile > 0) sum += (uint64_t)((double)bytes[k] * (double)n / (double)n_tile);
+      if (n_tile > 0) sum += (uint64_t)((double)summary_bytes(plan, bytes, k) * (double)n / (double)n_tile);
       n_left -= n;
     }
     most = at_least(most, sum);

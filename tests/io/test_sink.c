@@ -95,6 +95,13 @@ static uint64_t file_bytes(const char *path)
   return (uint64_t)info.st_size;
 }
 
+static uint64_t planned_bytes(const ingot_sink_spec *spec)
+{
+  uint64_t bytes;
+  assert_ok(ingot_sink_bytes(spec, &bytes));
+  return bytes;
+}
+
 /* Large tensors, of 16 times the alignment or more, begin at multiples of it, the others on pages; nothing is left of
  * the padding. */
 static void hdf5_alignment(void **state)
@@ -128,7 +135,7 @@ static void hdf5_alignment(void **state)
     ingot_sink_close(&sink);
     assert_ok(ingot_sink_reopen(f->base.comm, &spec, &sink)); /* nothing but the tensors and side files is in it */
     fill_and_commit(f, sink, &spec);
-    assert_true(file_bytes(f->base.path) <= ingot_sink_bytes(&spec));
+    assert_true(file_bytes(f->base.path) <= planned_bytes(&spec));
     assert_ok(ingot_source_open(f->base.path, &src));
     check_tensors(src, &spec, true);
     for (int i = 0; i < 8; i++) {
@@ -173,7 +180,7 @@ static void hdf5(void **state)
   ingot_sink_spec spec = sink_case_spec(f->base.path);
   assert_int_equal(spec.format, INGOT_SINK_HDF5);
   write_all(f, &spec);
-  assert_true(file_bytes(f->base.path) <= ingot_sink_bytes(&spec));
+  assert_true(file_bytes(f->base.path) <= planned_bytes(&spec));
 
   ingot_source *src = NULL;
   assert_ok(ingot_source_open(f->base.path, &src));
@@ -255,7 +262,7 @@ static void safetensors(void **state)
   ingot_sink_spec spec = sink_case_spec(f->base.path);
   assert_int_equal(spec.format, INGOT_SINK_SAFETENSORS);
   write_all(f, &spec);
-  assert_int_equal(file_bytes(f->base.path), ingot_sink_bytes(&spec));
+  assert_int_equal(file_bytes(f->base.path), planned_bytes(&spec));
   ingot_source *src = NULL;
   assert_ok(ingot_source_open(f->base.path, &src));
   check_tensors(src, &spec, false);

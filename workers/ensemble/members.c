@@ -44,15 +44,20 @@ uint64_t ingot_members_bytes(const ingot_model_spec *specs, int n, ingot_dtype d
 {
   ingot_pass_options pass = pass_options(options);
   int64_t            n_token = options->n_batch * options->n_time, ld = n > 0 ? (specs[0].n_vocab + 7) / 8 * 8 : 0;
-  int               *home = calloc((size_t)n + 1, sizeof *home);
+  int               *home = n_rank > 1 ? calloc((size_t)n + 1, sizeof *home) : NULL;
   uint64_t           most = 0;
-  if (!home || (n_rank > 1 && ingot_spread_homes(specs, n, dtype, &pass, n_rank, home) != INGOT_OK)) n = 0;
-  for (int r = 0; r < n_rank; r++) {
+  if (home && ingot_spread_homes(specs, n, dtype, &pass, n_rank, home) != INGOT_OK) {
+    ingot_error_clear();
+    free(home);
+    home = NULL;
+  }
+  for (int r = 0; r < (home ? n_rank : 1); r++) { /* no memory to spread them: as much as all take on one rank */
     uint64_t bytes = 0;
     for (int i = 0; i < n; i++) {
-      if (home[i] != r) bytes += (uint64_t)(ingot_pass_choose_rows(&specs[i], dtype, &pass) * ld) * sizeof(float);
+      bool here = !home || home[i] == r;
+      if (!here) bytes += (uint64_t)(ingot_pass_choose_rows(&specs[i], dtype, &pass) * ld) * sizeof(float);
       else bytes += ingot_model_bytes(&specs[i], dtype) + ingot_pass_bytes(&specs[i], dtype, &pass);
-      if (home[i] == r && n_rank > 1)
+      if (here && n_rank > 1)
         bytes += (uint64_t)n_rank * (uint64_t)(n_token * specs[i].hidden) * ingot_dtype_size(dtype);
     }
     most = bytes > most ? bytes : most;

@@ -55,7 +55,8 @@ ingot_status ingot_members_open(ingot_members *m, ingot_nn *nn, const ingot_gath
 void         ingot_members_close(ingot_members *m);
 /** Spread: the way between GPUs. Collective, when all ranks have opened theirs. */
 ingot_status ingot_members_join(ingot_members *m, ingot_gather *g);
-/** Back-end memory of the rank that has most, of n_rank; 1: replicated. options->spread is not looked at. */
+/** Back-end memory of the rank that has most, of n_rank; 1: replicated. options->spread is not looked at. Without the
+ * memory to find their ranks, as if one had all. */
 uint64_t ingot_members_bytes(const ingot_model_spec *specs, int n, ingot_dtype dtype,
                              const ingot_members_options *options, int n_rank);
 
