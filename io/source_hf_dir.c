@@ -71,6 +71,16 @@ static ingot_status look(const char *path, struct stat *info, bool *there)
   return ingot_fail(INGOT_ERR_IO, "%s: cannot look at this file: %s", path, strerror(errno));
 }
 
+/* A name in the folder that leads to no file: a model whose download is not complete, and not one without this file. */
+static ingot_status refuse_broken_link(const char *path)
+{
+  struct stat info;
+  if (lstat(path, &info) != 0 || !S_ISLNK(info.st_mode)) return INGOT_OK;
+  return ingot_fail(INGOT_ERR_NOTFOUND,
+                    "%s: a symbolic link to a file that is not there or cannot be reached (an incomplete download?)",
+                    path);
+}
+
 static ingot_status listing_read(const char *folder, listing *list)
 {
   ingot_status   st = INGOT_OK;
@@ -85,6 +95,7 @@ static ingot_status listing_read(const char *folder, listing *list)
     /* stat, not lstat: the Hugging Face cache is made of symbolic links */
     INGOT_TRY(look(ingot_text_string(&path), &info, &there));
     if (there && S_ISREG(info.st_mode)) INGOT_TRY(listing_add(list, entry->d_name));
+    if (!there && entry->d_name[0] != '.') INGOT_TRY(refuse_broken_link(ingot_text_string(&path)));
   }
   INGOT_CHECK(errno == 0, INGOT_ERR_IO, "%s: reading the directory failed: %s", folder, strerror(errno));
   if (list->count) qsort(list->name, (size_t)list->count, sizeof *list->name, compare_string);

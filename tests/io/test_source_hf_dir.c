@@ -170,7 +170,7 @@ static void test_side_files(void **state)
   scratch_mkdir(&folder, "runs");
   scratch_text(&folder, "huge.txt", "");
   assert_int_equal(truncate(scratch_path(&folder, "huge.txt", path), INGOT_SIDE_FILE_MAX + 1), 0);
-  assert_int_equal(symlink("absent", scratch_path(&folder, "dangling.json", path)), 0);
+  assert_int_equal(symlink("absent", scratch_path(&folder, ".dangling.json", path)), 0);
 
   assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
   assert_int_equal(ingot_source_n_side_file(src), 4);
@@ -187,6 +187,24 @@ static void test_side_files(void **state)
   assert_message(ingot_error_message(), "config.json: No such file");
   ingot_text_release(&bytes);
   ingot_source_close(&src);
+}
+
+static void test_broken_link(void **state)
+{
+  (void)state;
+  static const char *const names[] = {"config.json", "tokenizer.json", "model-00001-of-00002.safetensors"};
+  ingot_source            *src = NULL;
+  char                     path[SCRATCH_PATH];
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    const char *target = i == 1 ? names[i] : "../blobs/absent"; /* the second leads to itself */
+    scratch_safetensors(&folder, "model.safetensors", "{" TENSOR("m", 0, 4) "}", "mmmm", 4);
+    assert_int_equal(symlink(target, scratch_path(&folder, names[i], path)), 0);
+    assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_ERR_NOTFOUND);
+    assert_null(src);
+    assert_message(ingot_error_message(), path);
+    assert_message(ingot_error_message(), "a symbolic link to a file that is not there");
+    assert_int_equal(unlink(path), 0);
+  }
 }
 
 static void test_unreadable(void **state)
@@ -282,9 +300,9 @@ static void test_too_many_files(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      CASE(test_sharded),      CASE(test_broken_index), CASE(test_tensor_in_two_shards),
-      CASE(test_broken_shard), CASE(test_single),       CASE(test_side_files),
-      CASE(test_unreadable),   CASE(test_many_files),   CASE(test_too_many_files),
+      CASE(test_sharded),    CASE(test_broken_index),   CASE(test_tensor_in_two_shards), CASE(test_broken_shard),
+      CASE(test_single),     CASE(test_side_files),     CASE(test_broken_link),          CASE(test_unreadable),
+      CASE(test_many_files), CASE(test_too_many_files),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
