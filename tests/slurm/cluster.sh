@@ -160,6 +160,14 @@ write_settings() { # NODES PORT
 no_jobs() { [ -z "$(timeout 5 squeue -h)" ]; }
 idle() { [ "$(sinfo -h -N -p main -t idle -o %N | sort -u | wc -l)" = "$1" ]; }
 
+# Nobody listens on any of the ports FIRST to FIRST + COUNT.
+free_ports() {
+  local port
+  for ((port = $1; port <= $1 + $2; port++)); do
+    if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 1; fi
+  done
+}
+
 start() { # NODES
   local count=$1 port i tool
   [ "$(id -u)" = 0 ] || skip "the test cluster needs root (host names for its virtual nodes)"
@@ -169,6 +177,7 @@ start() { # NODES
   mkdir -p "$dir"/{log,pid,spool,state,tmp,key}
   chmod 700 "$dir/key" "$dir/state"
   port=$((17000 + (RANDOM % 700) * 20))
+  until free_ports "$port" "$count"; do port=$((17000 + (RANDOM % 700) * 20)); done
   write_settings "$count" "$port"
   head -c 1024 /dev/urandom >"$dir/key/munge.key"
   chmod 600 "$dir/key/munge.key"
