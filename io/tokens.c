@@ -65,7 +65,7 @@ static ingot_status open_flat(ingot_tokens *t, const char *dtype)
   else t->width = ends_with(t->path, length, ".u16") ? 2 : ends_with(t->path, length, ".u32") ? 4 : 0;
   INGOT_CHECK(t->width != 0 || !dtype, INGOT_ERR_FORMAT, "%s: \"%s\" is no type of token ids (u16, u32)", t->path,
               dtype);
-  t->fd = open(t->path, O_RDONLY | O_CLOEXEC);
+  t->fd = open(t->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO would hold us until somebody writes */
   INGOT_CHECK(t->fd >= 0, INGOT_ERR_NOTFOUND, "%s: cannot open the token file: %s", t->path, strerror(errno));
   INGOT_CHECK(fstat(t->fd, &info) == 0 && S_ISREG(info.st_mode), INGOT_ERR_NOTFOUND, "%s: not a file", t->path);
   INGOT_CHECK(t->width != 0, INGOT_ERR_FORMAT,
@@ -208,8 +208,8 @@ static ingot_status open_hdf5(ingot_tokens *t, size_t length)
   const char  *name = t->path[length] ? t->path + length + 1 : NULL;
   char        *file = ingot_strndup(t->path, length);
   INGOT_CHECK(file, INGOT_ERR_NOMEM, "no memory for a path");
-  INGOT_CHECK(stat(file, &info) == 0 && S_ISREG(info.st_mode), INGOT_ERR_NOTFOUND, "%s: cannot open the token file: %s",
-              file, errno ? strerror(errno) : "not a file");
+  INGOT_CHECK(stat(file, &info) == 0, INGOT_ERR_NOTFOUND, "%s: cannot open the token file: %s", file, strerror(errno));
+  INGOT_CHECK(S_ISREG(info.st_mode), INGOT_ERR_NOTFOUND, "%s: not a file", file);
   INGOT_TRY(ingot_hdf5_superblock(file, &superblock));
   if (superblock < 2) INGOT_TRY(open_old(t, file, (uint64_t)info.st_size, name));
   if (t->fd < 0) INGOT_TRY(open_by_hdf5(t, file, name));

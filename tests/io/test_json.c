@@ -4,6 +4,7 @@
 #include "scratch.h"
 
 #include <jansson.h>
+#include <sys/stat.h>
 
 #include "io/json.h"
 
@@ -52,6 +53,9 @@ static void test_file(void **state)
   assert_message(ingot_error_message(), "x.json: longer than the limit of 5 bytes");
   assert_int_equal(ingot_file_append(folder.dir, 100, &bytes), INGOT_ERR_FORMAT);
   assert_message(ingot_error_message(), "not a regular file");
+  assert_int_equal(mkfifo(scratch_path(&folder, "pipe.json", path), 0600), 0); /* nobody writes into it */
+  assert_int_equal(ingot_file_append(path, 100, &bytes), INGOT_ERR_FORMAT);
+  assert_message(ingot_error_message(), "pipe.json: not a regular file");
   assert_int_equal(ingot_json_read(scratch_path(&folder, "y.json", path), 5, &value), INGOT_ERR_NOTFOUND);
   assert_message(ingot_error_message(), "y.json: No such file or directory");
   ingot_text_release(&bytes);

@@ -3,6 +3,7 @@
 #include "tests/check.h"
 
 #include <hdf5.h>
+#include <sys/stat.h>
 
 #include "io/tokens.h"
 #include "tests/io/scratch.h"
@@ -106,6 +107,10 @@ static void test_bad_files(void **state)
   assert_null(t);
   check_fails(ingot_tokens_open(scratch_path(&s, "none.h5", path), NULL, &t), INGOT_ERR_NOTFOUND, "none.h5");
   check_fails(ingot_tokens_open(s.dir, "u16", &t), INGOT_ERR_NOTFOUND, "not a file");
+  assert_int_equal(mkfifo(scratch_path(&s, "pipe.u16", path), 0600), 0); /* nobody writes into it */
+  check_fails(ingot_tokens_open(path, NULL, &t), INGOT_ERR_NOTFOUND, "pipe.u16: not a file");
+  assert_int_equal(mkfifo(scratch_path(&s, "pipe.h5", path), 0600), 0);
+  check_fails(ingot_tokens_open(path, NULL, &t), INGOT_ERR_NOTFOUND, "pipe.h5: not a file");
   scratch_write(&s, "odd.u16", "abc", 3);
   check_fails(ingot_tokens_open(scratch_path(&s, "odd.u16", path), NULL, &t), INGOT_ERR_FORMAT,
               "odd.u16: 3 bytes are no whole number of 2-byte token ids");
