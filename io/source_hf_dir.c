@@ -138,7 +138,7 @@ done:
   return st;
 }
 
-/* One file, when there is no index. */
+/* One file: model.safetensors, or the only one where there is no index. */
 static ingot_status read_single(ingot_source *src, const listing *list)
 {
   ingot_status st = INGOT_OK;
@@ -285,7 +285,8 @@ ingot_status ingot_source_read_hf_dir(ingot_source *src)
   ingot_status st = INGOT_OK;
   listing      list = {0};
   INGOT_TRY(listing_read(src->path, &list));
-  if (listing_has(&list, INDEX_NAME)) INGOT_TRY(read_indexed(src, &list));
+  /* as Transformers: an index beside the single file is of shards that were there before */
+  if (listing_has(&list, INDEX_NAME) && !listing_has(&list, SINGLE_NAME)) INGOT_TRY(read_indexed(src, &list));
   else INGOT_TRY(read_single(src, &list));
   INGOT_TRY(add_side_files(src, &list));
 done:

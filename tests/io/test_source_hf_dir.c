@@ -147,6 +147,12 @@ static void test_single(void **state)
   assert_int_equal(ingot_source_find(src, "m"), 0);
   assert_int_equal(ingot_source_count(src), 1);
   ingot_source_close(&src);
+
+  write_index("{\"o\":\"other.safetensors\"}"); /* left over: model.safetensors is what Transformers loads */
+  assert_int_equal(ingot_source_open(folder.dir, &src), INGOT_OK);
+  assert_int_equal(ingot_source_find(src, "m"), 0);
+  assert_int_equal(ingot_source_count(src), 1);
+  ingot_source_close(&src);
 }
 
 static void test_side_files(void **state)
