@@ -300,7 +300,7 @@ done:
 ingot_status ingot_ensemble_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan)
 {
   ingot_status         st = INGOT_OK;
-  ingot_unpacker       u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker       u = {bytes, (const char *)bytes + size, INGOT_OK};
   ingot_ensemble_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
   size_t               weights_size, members_size;
   INGOT_TRY_ALLOC(body);

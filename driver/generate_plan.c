@@ -386,7 +386,7 @@ done:
 ingot_status ingot_generate_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan)
 {
   ingot_status         st = INGOT_OK;
-  ingot_unpacker       u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker       u = {bytes, (const char *)bytes + size, INGOT_OK};
   ingot_generate_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
   size_t               ensemble_size;
   const void          *ensemble = ingot_unpack_blob(&u, &ensemble_size);

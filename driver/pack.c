@@ -30,10 +30,8 @@ ingot_status ingot_pack_string(ingot_text *bytes, const char *s)
 static void take(ingot_unpacker *u, void *value, size_t size)
 {
   memset(value, 0, size);
-  if (u->bad || (size_t)(u->end - u->at) < size) {
-    u->bad = true;
-    return;
-  }
+  if (u->status == INGOT_OK && (size_t)(u->end - u->at) < size) u->status = INGOT_ERR_INTERNAL;
+  if (u->status != INGOT_OK) return;
   memcpy(value, u->at, size);
   u->at += size;
 }
@@ -56,10 +54,8 @@ const void *ingot_unpack_blob(ingot_unpacker *u, size_t *size)
 {
   uint64_t n = ingot_unpack_u64(u);
   *size = 0;
-  if (u->bad || (uint64_t)(u->end - u->at) < n) {
-    u->bad = true;
-    return NULL;
-  }
+  if (u->status == INGOT_OK && (uint64_t)(u->end - u->at) < n) u->status = INGOT_ERR_INTERNAL;
+  if (u->status != INGOT_OK) return NULL;
   const void *data = u->at;
   *size = (size_t)n;
   u->at += n;
@@ -72,13 +68,14 @@ const char *ingot_unpack_string(ingot_unpacker *u, ingot_arena *arena)
   const char *data = ingot_unpack_blob(u, &size);
   if (!data || size == 0) return NULL;
   const char *copy = ingot_arena_copy(arena, data, size - 1);
-  if (!copy) u->bad = true;
+  if (!copy) u->status = INGOT_ERR_NOMEM;
   return copy;
 }
 
 ingot_status ingot_unpack_status(const ingot_unpacker *u)
 {
-  return u->bad ? ingot_fail(INGOT_ERR_INTERNAL, "a plan came broken from rank 0, or memory is out") : INGOT_OK;
+  if (u->status == INGOT_ERR_NOMEM) return ingot_fail(u->status, "no memory for a copy of rank 0's plan");
+  return u->status == INGOT_OK ? INGOT_OK : ingot_fail(u->status, "a plan came broken from rank 0");
 }
 
 ingot_status ingot_unpack_exact(ingot_unpacker *u, void *to, size_t size)
@@ -204,7 +201,7 @@ done:
 ingot_status ingot_step_plan_unpack(const void *bytes, size_t size, ingot_step_plan *p)
 {
   ingot_status   st = INGOT_OK;
-  ingot_unpacker u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker u = {bytes, (const char *)bytes + size, INGOT_OK};
   *p = (ingot_step_plan){0};
   const char *type_name = ingot_unpack_string(&u, &p->arena);
   INGOT_TRY(ingot_unpack_status(&u));

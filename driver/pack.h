@@ -19,10 +19,11 @@ ingot_status ingot_pack_blob(ingot_text *bytes, const void *data, size_t size);
 /** NULL stays NULL. */
 ingot_status ingot_pack_string(ingot_text *bytes, const char *s);
 
-/** A position in packed bytes. After a failure everything reads as zero, and `bad` is set. */
+/** A position in packed bytes. After a failure everything reads as zero, and `status` says which:
+ * INGOT_ERR_INTERNAL: the bytes are not a plan's; INGOT_ERR_NOMEM: no memory for a copy. */
 typedef struct ingot_unpacker {
-  const char *at, *end;
-  bool        bad;
+  const char  *at, *end;
+  ingot_status status;
 } ingot_unpacker;
 
 int64_t  ingot_unpack_i64(ingot_unpacker *u);
@@ -33,7 +34,7 @@ const void *ingot_unpack_blob(ingot_unpacker *u, size_t *size);
 ingot_status ingot_unpack_exact(ingot_unpacker *u, void *to, size_t size);
 /** Copies into the arena; NULL for a packed NULL and after a failure. */
 const char *ingot_unpack_string(ingot_unpacker *u, ingot_arena *arena);
-/** INGOT_ERR_INTERNAL when something was wrong. */
+/** The failure with its message, if there was one. */
 ingot_status ingot_unpack_status(const ingot_unpacker *u);
 
 /** A whole step plan with its body. */

@@ -111,7 +111,7 @@ done:
 ingot_status ingot_soup_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan)
 {
   ingot_status     st = INGOT_OK;
-  ingot_unpacker   u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker   u = {bytes, (const char *)bytes + size, INGOT_OK};
   ingot_soup_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
   INGOT_TRY_ALLOC(body);
   plan->body = body;

@@ -51,7 +51,7 @@ static const void *unpack_array(ingot_unpacker *u, ingot_arena *arena)
   size_t      size;
   const void *data = ingot_unpack_blob(u, &size);
   const void *copy = ingot_arena_copy(arena, data, size);
-  if (!copy) u->bad = true;
+  if (!copy && u->status == INGOT_OK) u->status = INGOT_ERR_NOMEM;
   return copy;
 }
 
@@ -60,7 +60,7 @@ static void unpack_tensor(ingot_unpacker *u, ingot_arena *arena, ingot_merge_ten
   size_t      size;
   const void *data = ingot_unpack_blob(u, &size);
   if (!data || size != sizeof *t) {
-    u->bad = true;
+    if (u->status == INGOT_OK) u->status = INGOT_ERR_INTERNAL;
     return;
   }
   memcpy(t, data, size);
@@ -75,7 +75,7 @@ static void unpack_tensor(ingot_unpacker *u, ingot_arena *arena, ingot_merge_ten
 ingot_status ingot_merge_step_unpack(const void *bytes, size_t size, ingot_step_plan *plan)
 {
   ingot_status      st = INGOT_OK;
-  ingot_unpacker    u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker    u = {bytes, (const char *)bytes + size, INGOT_OK};
   ingot_merge_body *body = ingot_arena_alloc(&plan->arena, 1, sizeof *body);
   INGOT_TRY_ALLOC(body);
   ingot_merge_plan *m = &body->plan;

@@ -146,7 +146,7 @@ static ingot_status pack(const ingot_step_plan *plan, ingot_text *bytes)
 static ingot_status unpack(const void *bytes, size_t size, ingot_step_plan *plan)
 {
   ingot_status      st = INGOT_OK;
-  ingot_unpacker    u = {bytes, (const char *)bytes + size, false};
+  ingot_unpacker    u = {bytes, (const char *)bytes + size, INGOT_OK};
   ingot_data_merge *d = ingot_arena_alloc(&plan->arena, 1, sizeof *d);
   INGOT_TRY_ALLOC(d);
   plan->body = d;
