@@ -8,11 +8,13 @@
 #   fisher, evaluate into JSON                           the same, on one rank
 #   distill, evaluate into HDF5, regmean_plus            of these places number 5, 10, ... on one rank, 15, 30, ... on the second of two
 #   ensemble, generate, logits, soup                     of these places number 5, 10, ... on one rank, 15, 30, ... on the first of two
+# Of the last two groups, at places with an odd number all allocations of that rank fail from there on.
 # allocations.sh all                                     every place of all of them, on one rank, and on each of two; what is wrong is
 #                                                        listed, and the rest goes on (half an hour)
+# allocations.sh all on                                  the same, and all allocations fail from there on
 . "$(dirname "$0")/lib.sh"
 : "${FAIL_LIBRARY:?}"
-all=${1:-}
+all=${1:-} on=${2:-}
 experts=$SOURCE/tests/experts
 options=(run --quiet --device cpu --threads 1 --no-sync)
 "${MAKE_MODELS:?}" models 3 1
@@ -91,8 +93,13 @@ compare() { # REFERENCE WHAT: all outputs are there, with the right bytes; manif
 check() {
   local n=$1 failing=$2 kind=$3 number=$4 what="allocation $4 of $3 on rank $2 of $1" codes file name
   local reference=$work/reference-$n-$kind
+  local failure=(FAIL_ALLOCATION="$number")
+  if [ "$on" ] || { [ "$every" -gt 1 ] && [ $((number % 2)) = 1 ]; }; then
+    failure+=(FAIL_ALLOCATION_ON=1)
+    what="$what, and all behind it"
+  fi
   rm -rf out
-  start "$n" "$failing" "$kind" FAIL_ALLOCATION="$number" </dev/null >stdout.txt 2>stderr.txt || complain "$what: does not end, or ends mpirun: $?"
+  start "$n" "$failing" "$kind" "${failure[@]}" </dev/null >stdout.txt 2>stderr.txt || complain "$what: does not end, or ends mpirun: $?"
   codes=$(cat code.*)
   case $n:${codes//$'\n'/,} in
     1:0|2:0,0) compare "$reference" "$what: exit code 0" ;;
@@ -122,13 +129,13 @@ check() {
 }
 
 # Two at a time, each in its own folder; mpirun has files that runs share.
-worker() { # NUMBER RANKS FAILING CASE, numbers on stdin
+worker() { # NUMBER RANKS FAILING CASE EVERY, numbers on stdin
   export OMPI_MCA_orte_tmpdir_base=$work/mpi-$1
   mkdir -p "worker-$1" "$OMPI_MCA_orte_tmpdir_base"
   cd "worker-$1"
   ln -sfn ../models models
   cp ../*.cfg ../run_rank .
-  local number
+  local number every=$5
   while read -r number; do check "$2" "$3" "$4" "$number"; done
 }
 
@@ -146,8 +153,8 @@ try() { # RANKS FAILING EVERY CASE: the places number EVERY, 2 EVERY, ... of tho
   awk -v every="$every" 'NR % every == 0' new >numbers
   cat places >>"$known"
   : >codes
-  awk 'NR % 2 == 1' numbers | worker 1 "$n" "$failing" "$kind" & first=$!
-  awk 'NR % 2 == 0' numbers | worker 2 "$n" "$failing" "$kind" & second=$!
+  awk 'NR % 2 == 1' numbers | worker 1 "$n" "$failing" "$kind" "$every" & first=$!
+  awk 'NR % 2 == 0' numbers | worker 2 "$n" "$failing" "$kind" "$every" & second=$!
   wait "$first" && wait "$second" || { wait "$second" || true; exit 1; }
   [ "$(wc -l <codes)" = "$(wc -l <numbers)" ] || fail "$kind on $n ranks: runs are missing"
   [ "$every" -gt 1 ] || grep -q 1 codes || fail "$kind on $n ranks: nothing fails"

@@ -2,6 +2,7 @@
  * For LD_PRELOAD: lets one allocation of a program fail, for allocations.sh.
  *
  *   FAIL_ALLOCATION=N            the first allocation of the N-th place, counted from 1, fails: out of memory
+ *   FAIL_ALLOCATION_ON=1         and from there on all of the program's allocations fail
  *   FAIL_ALLOCATION_LIST=FILE    when the program ends, the places are written into FILE, a line each
  *
  * A place is where an allocation is called in the program itself, and from where the calling functions were called;
@@ -36,7 +37,8 @@ int __libc_start_main(main_function *program, int argc, char **argv, main_functi
 enum { MAX_FRAMES = 64, MAX_PLACES = 1 << 16 /* a power of two, many more than there are */ };
 
 static struct {
-  atomic_bool     counting;
+  atomic_bool     counting, out; /* out: all fail */
+  bool            stays_out;
   uintptr_t       begin, end; /* the program's code */
   main_function  *program;
   long            fail_at, count;
@@ -74,6 +76,10 @@ static bool is_new(uint64_t place)
 static bool shall_fail(const void *caller)
 {
   if (!atomic_load(&hook.counting) || !in_program(caller)) return false;
+  if (atomic_load(&hook.out)) {
+    errno = ENOMEM;
+    return true;
+  }
   uint64_t place = place_of(caller);
   pthread_mutex_lock(&hook.mutex);
   bool fails = false;
@@ -83,6 +89,7 @@ static bool shall_fail(const void *caller)
   }
   pthread_mutex_unlock(&hook.mutex);
   if (fails) errno = ENOMEM;
+  if (fails && hook.stays_out) atomic_store(&hook.out, true);
   return fails;
 }
 
@@ -142,6 +149,7 @@ static int counted_main(int argc, char **argv, char **environment)
   const char *fail_at = getenv("FAIL_ALLOCATION");
   void       *frame;
   hook.fail_at = fail_at ? atol(fail_at) : 0;
+  hook.stays_out = getenv("FAIL_ALLOCATION_ON") != NULL;
   dl_iterate_phdr(find_program, NULL);
   (void)backtrace(&frame, 1); /* the first call may load a library */
   atomic_store(&hook.counting, true);
