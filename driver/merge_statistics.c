@@ -117,6 +117,7 @@ ingot_status ingot_merge_open_statistics(ingot_merge_builder *b, bool *good)
     ingot_status read = read_info(b, b->inputs[source->statistics], &info);
     if (read == INGOT_ERR_NOMEM) INGOT_TRY(read);
     ingot_problems_take(&b->planner->problems, read);
+    *good = *good && read == INGOT_OK; /* what cannot be read says nothing of the tensors that it lacks */
     source->info = info;
     if (!info && source->input && read == INGOT_OK && source->statistics < b->n_checkpoint)
       problem(b, INGOT_ERR_MISMATCH, source, "this is a model of the step, and no statistics");

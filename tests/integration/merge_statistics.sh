@@ -104,6 +104,11 @@ rm -rf out
 "$MAKE_STATISTICS" models/expert-2 gram-none-2.h5 gram 2 512 0
 sed 's/gram-2/gram-none-2/' regmean.cfg >bad.cfg
 refuse 3 'gram-none-2.h5): they are of 0 tokens' bad.cfg
+"$MAKE_STATISTICS" models/expert-2 gram-broken-2 gram 2 512
+echo '{ "format": 1,' >gram-broken-2/ingot_statistics.json
+sed 's/gram-2.h5/gram-broken-2/' regmean.cfg >bad.cfg
+refuse 3 'ingot_statistics.json: broken JSON at line' bad.cfg
+[ "$(wc -l <stderr.txt)" -eq 1 ] || fail "broken JSON brings other messages with it"
 "$MAKE_STATISTICS" models/expert-2 fisher-none-2.h5 fisher 2 512 0
 sed 's/fisher-2/fisher-none-2/' fisher.cfg >bad.cfg
 refuse 3 'fisher-none-2.h5): they are of 0 examples' bad.cfg
