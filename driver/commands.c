@@ -88,6 +88,9 @@ ingot_status ingot_line_parse(const ingot_command *command, int argc, char **arg
   INGOT_CHECK(line->n_arg <= command->max_args, INGOT_ERR_USAGE,
               "ingot %s: \"%s\" is one argument too many: ingot %s %s", command->name, line->args[command->max_args],
               command->name, command->arguments);
+  for (int i = 0; i < line->n_arg; i++)
+    INGOT_CHECK(line->args[i][0] != '\0', INGOT_ERR_USAGE, "ingot %s: argument %d is empty: ingot %s %s", command->name,
+                i + 1, command->name, command->arguments);
 done:
   return st;
 }

@@ -37,6 +37,8 @@ says 2 err 'unknown command "rum"; did you mean "run"?' "$INGOT" rum job.cfg
 says 2 err 'unknown option --freshh; did you mean --fresh?' "$INGOT" run --freshh job.cfg
 says 2 err 'ingot run: too few arguments' "$INGOT" run
 says 2 err '"two" is one argument too many' "$INGOT" run job.cfg two
+says 2 err 'ingot inspect: argument 1 is empty' "$INGOT" inspect ''
+says 2 err 'ingot diff: argument 2 is empty' "$INGOT" diff job.cfg ''
 says 2 err '--quiet takes no value' "$INGOT" run --quiet=yes job.cfg
 says 2 err '--step: its value N is missing' "$INGOT" run job.cfg --step
 says 2 err '--step: expected a whole number of at least 1, found "0"' "$INGOT" run --step 0 job.cfg
