@@ -22,7 +22,8 @@ typedef struct ingot_comm ingot_comm;
 
 /** Start MPI (unless it runs) and take a duplicate of the world. Collective. */
 ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out);
-/** Free the duplicate and end MPI if ingot_comm_init started it; *comm becomes NULL. NULL is fine. Collective. */
+/** Free the duplicate, and end MPI if ingot_comm_init started it and a launcher this process; *comm becomes NULL. NULL
+ * is fine. Collective. */
 void ingot_comm_finalize(ingot_comm **comm);
 /** End all ranks at once with this exit code: the last resort, when other ranks cannot be reached. */
 void ingot_comm_abort(ingot_comm *comm, int exit_code);

@@ -23,7 +23,7 @@ struct ingot_comm {
   MPI_Comm        comm;
   int             rank, size;
   int             local_rank, local_size;
-  bool            owns_mpi;
+  bool            ends_mpi; /* ingot_comm_finalize ends MPI */
   pending_notice *pending;
   int64_t        *sent, *received; /* [size]: notices to and from each rank, ever */
   int64_t        *expected;        /* [size], for ingot_comm_drain: how many have been sent here */
@@ -55,6 +55,15 @@ static bool is_on_one_node(void)
   return step_nodes && getenv("SLURM_PROCID") && strcmp(step_nodes, "1") == 0;
 }
 
+/* Whether no launcher has started this process: it is alone. */
+static bool has_no_launcher(void)
+{
+  static const char *const launched[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"};
+  for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)
+    if (getenv(launched[i])) return false;
+  return true;
+}
+
 /*
  * What Open MPI would do at its start and a merge has no use for: hwloc's look at every GPU through the vendor's
  * libraries; where all ranks are on one machine, the opening of fast networks; and, for a process that no launcher has
@@ -63,13 +72,9 @@ static bool is_on_one_node(void)
  * share, so that the first one to end takes it from the others: Open MPI's session folder, which nothing needs where
  * there is no other rank, and the shared file pointers of MPI-IO, which nobody uses. Settings of the user's own stay.
  */
-static void prepare_environment(void)
+static void prepare_environment(bool is_lone)
 {
-  static const char *const launched[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD"};
   setenv("OMPI_MCA_sharedfp", "individual", 0);
-  bool is_lone = true;
-  for (size_t i = 0; i < sizeof launched / sizeof *launched; i++)
-    if (getenv(launched[i])) is_lone = false;
   setenv("HWLOC_COMPONENTS", is_lone ? "no_os,stop" : "-cuda,-nvml,-rsmi,-levelzero,-opencl,-gl", 0);
   if (is_on_one_node()) setenv("OMPI_MCA_pml", "ob1", 0); /* shared memory */
   if (!is_lone) return;
@@ -86,10 +91,10 @@ ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
   ingot_comm  *comm = NULL;
   int64_t     *counts = NULL;
   int          initialized = 0, provided = MPI_THREAD_SINGLE, size = 0;
-  bool         owns_mpi = false;
+  bool         owns_mpi = false, is_lone = has_no_launcher();
   MPI_Initialized(&initialized);
   if (!initialized) {
-    prepare_environment();
+    prepare_environment(is_lone);
     TRY_MPI(MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided));
     owns_mpi = true;
     INGOT_CHECK(provided >= MPI_THREAD_FUNNELED, INGOT_ERR_MPI, "this MPI does not allow threads beside its own");
@@ -116,7 +121,9 @@ ingot_status ingot_comm_init(int *argc, char ***argv, ingot_comm **out)
 done:
   if (node != MPI_COMM_NULL) MPI_Comm_free(&node);
   if (st == INGOT_OK) {
-    comm->owns_mpi = owns_mpi;
+    /* A lone process has nobody to take leave of, and once in thousands of times MPI_Finalize waits for ever for the
+     * thread that would have talked to a launcher: the wake-up of that thread can be lost (seen with Open MPI 4.1). */
+    comm->ends_mpi = owns_mpi && !is_lone;
   } else {
     if (comm && comm->comm != MPI_COMM_NULL) MPI_Comm_free(&comm->comm);
     free(counts);
@@ -154,7 +161,7 @@ void ingot_comm_finalize(ingot_comm **comm)
 {
   if (!comm || !*comm) return;
   ingot_comm *c = *comm;
-  bool        owns_mpi = c->owns_mpi;
+  bool        ends_mpi = c->ends_mpi;
   if (c->comm != MPI_COMM_NULL) {
     reap_pending(c, true);
     MPI_Comm_free(&c->comm);
@@ -162,7 +169,7 @@ void ingot_comm_finalize(ingot_comm **comm)
   free(c->sent);
   free(c);
   *comm = NULL;
-  if (owns_mpi) MPI_Finalize();
+  if (ends_mpi) MPI_Finalize();
 }
 
 void ingot_comm_abort(ingot_comm *comm, int exit_code)

@@ -179,3 +179,16 @@ done:
   ingot_text_release(&path);
   return st;
 }
+
+ingot_status ingot_manifest_remove(const char *output)
+{
+  ingot_status st = INGOT_OK;
+  ingot_text   path = {0};
+  struct stat  info;
+  INGOT_TRY(ingot_manifest_path(output, &path));
+  if (lstat(ingot_text_string(&path), &info) == 0 && S_ISREG(info.st_mode))
+    st = ingot_file_remove(ingot_text_string(&path));
+done:
+  ingot_text_release(&path);
+  return st;
+}

@@ -35,6 +35,9 @@ typedef struct ingot_manifest_run {
 ingot_status ingot_manifest_write(const ingot_job *job, const ingot_step_plan *plan, const uint64_t *checksums,
                                   const ingot_manifest_run *run, bool durable);
 
+/** Remove it, if it is there and a file. INGOT_ERR_IO. */
+ingot_status ingot_manifest_remove(const char *output);
+
 /** Bytes of an output (all files of a directory but the manifest), and its latest modification, in ns since 1970. */
 ingot_status ingot_output_extent(const char *output, uint64_t *bytes, int64_t *modified_ns);
 /** Now, as "2025-01-31T12:00:00Z". */

@@ -96,6 +96,7 @@ static ingot_status write_manifests(run_state *state, const ingot_step_plan *pla
 done:
   if (st == INGOT_OK) return st;
   ingot_status withdrawn = ingot_sink_withdraw(plan->output);
+  if (plan->other && withdrawn == INGOT_OK) withdrawn = ingot_manifest_remove(plan->other);
   if (plan->other && withdrawn == INGOT_OK) withdrawn = ingot_sink_withdraw(plan->other);
   return withdrawn != INGOT_OK ? withdrawn : st;
 }

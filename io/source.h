@@ -83,6 +83,13 @@ uint64_t    ingot_source_file_bytes(const ingot_source *src, int file);
 uint64_t ingot_source_identity(const ingot_source *src);
 
 /**
+ * Look whether the files that hold tensors are as they were when they were opened: size and modification time, by their
+ * paths. INGOT_ERR_MISMATCH names the first that is not; INGOT_ERR_IO for one that is gone. On the machine that opened
+ * the source: others may see another time.
+ */
+ingot_status ingot_source_check_unchanged(const ingot_source *src);
+
+/**
  * Read bytes [offset, offset + size) of a tensor. Any thread. INGOT_ERR_IO with file, tensor and what was missing,
  * also when the file has become shorter since it was opened.
  */

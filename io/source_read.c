@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/source_table.h"
@@ -73,6 +74,24 @@ static int file_descriptor(const ingot_source *src, int file)
   pthread_mutex_unlock(&handles->lock);
   errno = error;
   return fd;
+}
+
+ingot_status ingot_source_check_unchanged(const ingot_source *src)
+{
+  ingot_status st = INGOT_OK;
+  for (int i = 0; i < src->n_file; i++) {
+    const ingot_source_file *file = &src->files[i];
+    struct stat              now;
+    INGOT_CHECK(stat(file->path, &now) == 0, INGOT_ERR_IO, "%s: has gone while it was in use: %s", file->path,
+                strerror(errno));
+    INGOT_CHECK((uint64_t)now.st_size == file->bytes, INGOT_ERR_MISMATCH,
+                "%s: has changed while it was in use: was %" PRIu64 " bytes, is %lld", file->path, file->bytes,
+                (long long)now.st_size);
+    INGOT_CHECK((int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec == file->mtime_ns, INGOT_ERR_MISMATCH,
+                "%s: has changed while it was in use: another modification time", file->path);
+  }
+done:
+  return st;
 }
 
 ingot_status ingot_source_read(const ingot_source *src, int tensor, uint64_t offset, size_t size, void *dst)

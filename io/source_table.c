@@ -82,6 +82,11 @@ ingot_status ingot_source_add_tensor(ingot_source *src, const ingot_tensor_info 
   char              text[INGOT_SHAPE_TEXT];
   ingot_tensor_info tensor = *info;
   uint64_t          size = ingot_dtype_size(info->dtype);
+  /* Names are printed: none of them is to steer a terminal. */
+  for (const char *c = info->name; *c; c++)
+    if ((unsigned char)*c < 0x20 || *c == 0x7f)
+      return ingot_fail(INGOT_ERR_FORMAT, "%s: tensor \"%.200s\": its name has the control character 0x%02x",
+                        src->files[info->file].path, info->name, (unsigned)*c);
   if (!ingot_shape_count(&info->shape, &tensor.n_elem) || (uint64_t)tensor.n_elem > INT64_MAX / size)
     return ingot_fail(INGOT_ERR_FORMAT, "%s: tensor \"%s\": shape %s of %s is too large: its bytes overflow 64 bits",
                       src->files[info->file].path, info->name, ingot_shape_text(&info->shape, text),

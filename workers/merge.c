@@ -369,6 +369,19 @@ done:
   return st;
 }
 
+/*
+ * Collective. Rank 0, which opened the inputs, looks whether they are still what they were: what is read while somebody
+ * writes to it may be half of one model and half of another.
+ */
+static ingot_status check_inputs(const merge_run *r)
+{
+  const ingot_merge_plan *plan = r->plan;
+  ingot_status            st = INGOT_OK;
+  for (int i = 0; ingot_comm_rank(r->comm) == 0 && i < plan->n_source && st == INGOT_OK; i++)
+    st = ingot_source_check_unchanged(plan->sources[i]);
+  return ingot_comm_agree(r->comm, st);
+}
+
 /* Collective: the same on all ranks. */
 static void discard_output(merge_run *r)
 {
@@ -489,6 +502,14 @@ static ingot_status commit(merge_run *r)
     r->result->checksums[i] = ingot_tensor_checksum(r->checksum + plan->tensors[i].first_tile,
                                                     ingot_tile_count(plan->tensors[i].view.n_elem));
   INGOT_TRY(ingot_comm_agree(r->comm, ingot_fault_check(INGOT_FAULT_COMMIT)));
+  st = check_inputs(r);
+  if (st == INGOT_ERR_MISMATCH) { /* whatever is there by now is another job: nothing is kept for this one */
+    ingot_error first;
+    ingot_error_save(&first);
+    discard_output(r);
+    ingot_error_restore(&first);
+  }
+  INGOT_TRY(st);
   double start = ingot_clock_s();
   st = ingot_sink_commit(r->comm, &r->sink, r->result->checksums);
   r->result->timing.write_s += (ingot_clock_s() - start) * (double)r->result->timing.n_lane;
@@ -519,6 +540,7 @@ ingot_status ingot_merge_run_live(ingot_comm *comm, const ingot_merge_plan *plan
   if (st == INGOT_OK) st = ingot_merge_partition(plan, ingot_comm_size(comm), r.begin);
   if (st == INGOT_OK) st = choose_device(&r);
   INGOT_TRY(ingot_comm_agree(comm, st));
+  INGOT_TRY(check_inputs(&r)); /* planned some time ago, perhaps: this run may have waited for another */
   INGOT_TRY(ingot_resume_open(comm, plan, options->fresh, options->n_thread, first_tile_of(&r), last_tile_of(&r),
                               r.done, r.checksum, &r.sink, &r.journal));
   for (int64_t i = first_tile_of(&r); i < last_tile_of(&r); i++) r.tiles_resumed += r.done[i];

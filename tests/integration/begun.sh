@@ -47,6 +47,30 @@ cp -a kept models/expert-2
 cmp reference/m.h5 out/m.h5 || fail "other bytes after all"
 [ ! -e out/m.h5.begun.json ] || fail "a finished output keeps its note"
 
+# An input that somebody writes to while it is merged: no output, and the same command merges what is there then.
+for n in $(rank_counts); do
+  rm -rf out
+  INGOT_FAULT=slow@-1:300 ranks "$n" "$INGOT" run --quiet --threads 1 ties.cfg 2>stderr.txt &
+  run=$!
+  until [ -e out/m.h5.journal ]; do
+    kill -0 "$run" || { cat stderr.txt >&2; fail "$n ranks: over before it began to write"; }
+    sleep 0.01
+  done
+  printf 'zz' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 2)) conv=notrunc status=none
+  code=0
+  wait "$run" || code=$?
+  if [ "$code" != 3 ] || ! grep -qF "expert-2/model.safetensors: has changed while it was in use" stderr.txt; then
+    cat stderr.txt >&2
+    fail "$n ranks: an input changed in the middle: exit code $code"
+  fi
+  [ -z "$(ls out)" ] || fail "$n ranks: an input changed in the middle: $(ls out)"
+done
+"$INGOT" run --quiet ties.cfg || fail "an input that has changed is not merged anew"
+rm -rf out models/expert-2
+cp -a kept models/expert-2
+"$INGOT" run --quiet ties.cfg
+cmp reference/m.h5 out/m.h5 || fail "other bytes with the first input"
+
 # A finished output: what its manifest says.
 expect 2 'out/m.h5 exists, made by other settings or from other inputs (parameters.density was 0.4, is 0.5); --fresh replaces it' \
   "$INGOT" run --quiet other.cfg

@@ -40,6 +40,7 @@ for blocked in out/student.h5 out/student.last.h5; do
   mkdir -p "$blocked.manifest.json/taken"
   expect 1 "$blocked.manifest.json" "$INGOT" run --quiet --device cpu h5.cfg
   [ ! -e out/student.h5 ] && [ ! -e out/student.last.h5 ] || fail "$blocked: a checkpoint in spite of a manifest that cannot be written"
+  [ -z "$(find out -name '*.manifest.json' -type f)" ] || fail "$blocked: a manifest without a checkpoint"
   rm -r "$blocked.manifest.json"
   "$INGOT" run --quiet --device cpu h5.cfg
   cmp straight.h5 out/student.h5 || fail "$blocked: other bytes once its manifest can be written"

@@ -164,6 +164,31 @@ static void test_identity(void **state)
   ingot_source_close(&src);
 }
 
+static void test_changed_in_use(void **state)
+{
+  (void)state;
+  char            path[SCRATCH_PATH];
+  struct timespec times[2];
+  struct stat     info;
+  write_good("used.safetensors");
+  ingot_source *src = open_good(scratch_path(&folder, "used.safetensors", path));
+  assert_int_equal(ingot_source_check_unchanged(src), INGOT_OK);
+  assert_int_equal(stat(path, &info), 0);
+  times[0] = info.st_atim;
+  times[1] = info.st_mtim;
+  times[1].tv_nsec ^= 1;
+  assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+  assert_int_equal(ingot_source_check_unchanged(src), INGOT_ERR_MISMATCH);
+  assert_message(ingot_error_message(), "used.safetensors: has changed while it was in use: another modification time");
+  assert_int_equal(truncate(path, 9), 0);
+  assert_int_equal(ingot_source_check_unchanged(src), INGOT_ERR_MISMATCH);
+  assert_message(ingot_error_message(), " bytes, is 9");
+  assert_int_equal(unlink(path), 0);
+  assert_int_equal(ingot_source_check_unchanged(src), INGOT_ERR_IO);
+  assert_message(ingot_error_message(), "used.safetensors: has gone while it was in use: No such file");
+  ingot_source_close(&src);
+}
+
 static void test_became_shorter(void **state)
 {
   (void)state;
@@ -208,6 +233,10 @@ static const struct {
     {"{\"__metadata__\":{\"k\":1}}", 0, "\"__metadata__\": \"k\" is an integer, not a string"},
     {"{\"x\":[]}", 0, "tensor \"x\" is an array, not an object"},
     {"{\"\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, "name is empty"},
+    {"{\"a\\u001b[31m\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+     "its name has the control character 0x1b"},
+    {"{\"a\\u007f\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1,
+     "its name has the control character 0x7f"},
     {"{\"x\":{\"shape\":[8],\"data_offsets\":[0,8]}}", 8, "tensor \"x\": \"dtype\" is nothing"},
     {"{\"x\":{\"dtype\":\"U8\",\"data_offsets\":[0,8]}}", 8, "tensor \"x\": \"shape\" is nothing"},
     {"{\"x\":{\"dtype\":\"U8\",\"shape\":[8]}}", 8, "tensor \"x\": \"data_offsets\" is nothing"},
@@ -313,9 +342,10 @@ static void test_not_found(void **state)
 int main(void)
 {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_good),          cmocka_unit_test(test_all_dtypes),     cmocka_unit_test(test_pack),
-      cmocka_unit_test(test_identity),      cmocka_unit_test(test_became_shorter), cmocka_unit_test(test_broken),
-      cmocka_unit_test(test_broken_length), cmocka_unit_test(test_truncated),      cmocka_unit_test(test_not_found),
+      cmocka_unit_test(test_good),      cmocka_unit_test(test_all_dtypes),     cmocka_unit_test(test_pack),
+      cmocka_unit_test(test_identity),  cmocka_unit_test(test_changed_in_use), cmocka_unit_test(test_became_shorter),
+      cmocka_unit_test(test_broken),    cmocka_unit_test(test_broken_length),  cmocka_unit_test(test_truncated),
+      cmocka_unit_test(test_not_found),
   };
   return cmocka_run_group_tests(tests, folder_begin, folder_end);
 }
