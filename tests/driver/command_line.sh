@@ -99,4 +99,4 @@ if [ "$code" != 1 ] || ! grep -qF 'File too large' err.txt; then cat err.txt >&2
 # A tensor's name does not steer the terminal.
 printf -v header '{"w\\u001b[31m":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
 { printf '%b' "\\0$(printf %o ${#header})" '\0\0\0\0\0\0\0'; printf %s "$header"; printf '12345678'; } >odd.safetensors
-says 3 err 'w?[31m is missing' "$INGOT" plan --set 'models.one="odd.safetensors"' --set 'steps[0].output="odd.h5"' job.cfg
+says 3 err 'tensor "w?[31m": its name has the control character 0x1b' "$INGOT" plan --set 'models.one="odd.safetensors"' --set 'steps[0].output="odd.h5"' job.cfg
