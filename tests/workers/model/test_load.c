@@ -1,9 +1,11 @@
-/* Directories whose tensors do not fit their config.json: a tiny one-layer model, with one thing wrong each time. */
+/* Directories whose tensors do not fit their config.json: a tiny one-layer model, with one thing wrong each time; and
+ * weights that are given piece by piece. */
 #define _GNU_SOURCE
 #include "tests/io/scratch.h"
 
 #include <math.h>
 
+#include "kernels/convert.h"
 #include "tests/check.h"
 #include "tests/workers/model/model_case.h"
 
@@ -108,6 +110,59 @@ static void test_no_config(void **state)
   scratch_end(&s);
 }
 
+typedef struct stored {
+  const ingot_source *source;
+  int                *tensor; /* [n_param] */
+} stored;
+
+static ingot_status read_stored(void *context, int param, int64_t first, int64_t n, float *values)
+{
+  const stored            *s = context;
+  const ingot_tensor_info *info = ingot_source_tensor(s->source, s->tensor[param]);
+  const size_t             size = ingot_dtype_size(info->dtype);
+  void                    *bytes = calloc((size_t)n + 1, size);
+  assert_non_null(bytes);
+  ingot_status st = ingot_source_read(s->source, s->tensor[param], (uint64_t)first * size, (size_t)n * size, bytes);
+  if (st == INGOT_OK) ingot_widen(info->dtype, bytes, values, n);
+  free(bytes);
+  return st;
+}
+
+/* Filled from values, a model has the bytes that it has when it is read from its file. */
+static void check_fill(ingot_nn *nn, const char *name)
+{
+  model_case c;
+  model_case_open(nn, name, &c);
+  const ingot_model_layout *layout = &c.model->layout;
+  const size_t              bytes = (size_t)ingot_model_bytes(&c.model->spec, nn->dtype);
+  stored                    s = {c.source, calloc((size_t)layout->n_param, sizeof(int))};
+  char                     *read = malloc(bytes), *filled = malloc(bytes);
+  assert_true(s.tensor && read && filled);
+  check_ok(ingot_model_layout_bind(layout, &c.model->spec, c.source, s.tensor));
+  check_ok(nn->ops->copy_out(nn, read, c.model->weights, bytes));
+  check_ok(nn->ops->zero(nn, c.model->weights, bytes));
+  check_ok(ingot_model_fill(c.model, &(ingot_weight_source){&s, read_stored}));
+  check_ok(nn->ops->copy_out(nn, filled, c.model->weights, bytes));
+  assert_memory_equal(read, filled, bytes);
+  free(read);
+  free(filled);
+  free(s.tensor);
+  model_case_close(&c);
+}
+
+static void test_fill(void **state)
+{
+  ingot_nn         *nn = *state;
+  const ingot_dtype dtype = nn->dtype;
+  check_fill(nn, "llama");
+  check_fill(nn, "gpt2"); /* has transposed weights */
+  if (nn->kind != INGOT_NN_CPU) return;
+  nn->dtype = INGOT_DTYPE_BF16; /* as on a GPU: what reads and fills models does not compute with them */
+  check_fill(nn, "llama");
+  check_fill(nn, "gpt2");
+  nn->dtype = dtype;
+}
+
 int main(void)
 {
   ingot_nn *nn = model_case_open_nn();
@@ -115,6 +170,7 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_prestate(test_binding, nn),
       cmocka_unit_test_prestate(test_no_config, nn),
+      cmocka_unit_test_prestate(test_fill, nn),
   };
   const int failed = cmocka_run_group_tests(tests, NULL, NULL);
   ingot_nn_close(&nn);
