@@ -161,26 +161,23 @@ done:
 
 /* ---- the file ---- */
 
-static ingot_status count_one(void *context, int folder, const char *name, const char *tail)
+static ingot_status look_for_work(void *context, int folder, const char *name, const char *tail)
 {
+  static const char *const kinds[] = {"partial", "journal", "state."};
+  bool                    *found = context;
   (void)folder;
   (void)name;
-  (void)tail;
-  ++*(int *)context;
+  for (int i = 0; i < 3; i++) *found = *found || strncmp(tail, kinds[i], strlen(kinds[i])) == 0;
   return INGOT_OK;
 }
 
 /* Whether there is unfinished work beside an output: tiles written, or the saved states of a step that runs models. */
 static bool is_needed(const char *output)
 {
-  static const char *const kinds[] = {".partial", ".journal", ".state."};
-  int                      n = 0;
-  for (int i = 0; i < 3; i++)
-    if (ingot_file_each_beside(output, kinds[i], count_one, &n) != INGOT_OK) {
-      ingot_error_clear();
-      return true;
-    }
-  return n > 0;
+  bool found = false;
+  if (ingot_file_each_beside(output, ".", look_for_work, &found) == INGOT_OK) return found;
+  ingot_error_clear();
+  return true;
 }
 
 /* *tree becomes NULL where there is no file, or none that can be read. */

@@ -66,6 +66,26 @@ for n in $(rank_counts); do
   [ -z "$(ls out)" ] || fail "$n ranks: an input changed in the middle: $(ls out)"
 done
 "$INGOT" run --quiet ties.cfg || fail "an input that has changed is not merged anew"
+
+# One that changes while the run waits for another's lock: nothing is merged at all.
+rm -rf out
+mkdir out
+printf 'ingot lock 1\nhost elsewhere\nboot 0\npid 1\nstart 1\nwhat x\nsince 2026-01-01T00:00:00Z\nkernel_lock 1\ntoken 0\n' >out/m.h5.lock
+INGOT_FAULT=write@0:1 "$INGOT" run --wait --threads 1 ties.cfg 2>stderr.txt &
+run=$!
+until grep -q 'waiting: out/m.h5.lock' stderr.txt; do
+  kill -0 "$run" || { cat stderr.txt >&2; fail "does not wait"; }
+  sleep 0.01
+done
+printf 'yy' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") - 2)) conv=notrunc status=none
+rm out/m.h5.lock
+code=0
+wait "$run" || code=$?
+if [ "$code" != 3 ] || ! grep -qF "expert-2/model.safetensors: has changed while it was in use" stderr.txt; then
+  cat stderr.txt >&2
+  fail "an input changed while the run waited: exit code $code"
+fi
+[ -z "$(ls out)" ] || fail "an input changed while the run waited: $(ls out)"
 rm -rf out models/expert-2
 cp -a kept models/expert-2
 "$INGOT" run --quiet ties.cfg
